@@ -8,8 +8,8 @@ use coord_testkit::sim::{Deviations, Fault, Sim, Sweep};
 
 use crate::support::{client, single_member};
 
-/// Adds a task to a list. It has a bug: it repeats a put that may have been applied, under another
-/// key.
+/// Adds a task to a list, with a bug: the function repeats a put that may have been applied, under
+/// another key.
 async fn add_task(client: &Client, name: &str) -> Result<(), Error> {
     for attempt in 0..5 {
         match client.put(format!("tasks/{attempt}"), name.to_owned()).await {
@@ -44,6 +44,7 @@ fn shrunk() -> Deviations {
 
 #[tokio::test]
 async fn shrunk_failure_happens_on_etcd_too() {
+    // A sweep starts runtimes of its own, so it cannot run on a thread of this one.
     let list = tokio::task::spawn_blocking(shrunk).await.unwrap();
     let cluster = single_member().await;
     let store = client(&cluster.endpoints()).await;

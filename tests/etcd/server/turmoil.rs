@@ -1,8 +1,8 @@
 //! etcd-client in the network simulator turmoil, against coord's server on a simulated host.
 //!
 //! The simulator of `coord-testkit` replaces the network between a `Client` and the store. To
-//! simulate the other I/O of a service too, or a program that uses etcd-client, run `coord serve`'s
-//! server on a host of turmoil: it serves any stream of bytes.
+//! simulate the other I/O of a service too, or a program that uses etcd-client, run the server of
+//! `coord serve` on a host of turmoil: the server accepts any stream of bytes as a connection.
 
 use std::io;
 use std::time::Duration;

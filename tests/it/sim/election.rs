@@ -7,7 +7,7 @@ use coord_core::kv::{FencingToken, Put, Txn};
 use coord_core::{Election, Session};
 use coord_testkit::sim::{Exclusive, Process, Sim, Sweep};
 
-use super::{SEEDS, print};
+use super::{SEEDS, contend, print};
 
 /// Campaigns, leads, proclaims, and resigns, twice.
 async fn stand(process: Process, leads: Exclusive) -> Result<(), PrimitiveError> {
@@ -44,11 +44,7 @@ async fn elect(sim: Sim) {
     let (leads, seen) = (sim.exclusive("scheduler"), Arc::default());
     let observer = sim.process("observer");
     let observing = observer.spawn(observe(observer.clone(), Arc::clone(&seen)));
-    for name in ["a", "b", "c"] {
-        let leads = leads.clone();
-        sim.service(name, move |process| stand(process, leads.clone()));
-    }
-    sim.join().await;
+    contend(&sim, &leads, stand).await;
     drop(observing);
     sim.sometimes("every candidate leads twice", leads.entered() >= 6);
     sim.sometimes("the observer sees three leaders", seen.lock().unwrap().len() >= 3);

@@ -4,7 +4,7 @@ use coord_core::error::PrimitiveError;
 use coord_core::{Mutex, Session};
 use coord_testkit::sim::{Exclusive, Process, Sim, Sweep};
 
-use super::{SEEDS, print};
+use super::{SEEDS, contend, print};
 
 /// How often each task acquires the lock.
 const ROUNDS: usize = 2;
@@ -35,18 +35,14 @@ async fn work(process: Process, inside: Exclusive) -> Result<(), PrimitiveError>
     Ok(session.close().await?)
 }
 
-async fn contend(sim: Sim) {
+async fn lock(sim: Sim) {
     let inside = sim.exclusive("printer");
-    for name in ["a", "b", "c"] {
-        let inside = inside.clone();
-        sim.service(name, move |process| work(process, inside.clone()));
-    }
-    sim.join().await;
+    contend(&sim, &inside, work).await;
     sim.sometimes("every task acquires in every round", inside.entered() >= 6 * ROUNDS as u64);
 }
 
 #[test]
 fn lock_excludes_under_every_fault() {
     let name = "lock_excludes_under_every_fault";
-    print(name, &Sweep::new(name).seeds(SEEDS).run(contend));
+    print(name, &Sweep::new(name).seeds(SEEDS).run(lock));
 }

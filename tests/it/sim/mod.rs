@@ -12,7 +12,8 @@ mod simulator;
 mod supervisor;
 mod transactions;
 
-use coord_testkit::sim::SweepReport;
+use coord_core::error::PrimitiveError;
+use coord_testkit::sim::{Exclusive, Process, Sim, SweepReport};
 
 /// How many seeds a sweep of one primitive runs.
 const SEEDS: u64 = 2_000;
@@ -21,4 +22,17 @@ const SEEDS: u64 = 2_000;
 #[expect(clippy::print_stdout, reason = "the table is the result of the sweep")]
 fn print(name: &str, report: &SweepReport) {
     println!("{name}: {report}");
+}
+
+/// Starts the services `a`, `b` and `c`, which contend for one resource, and waits until they end.
+async fn contend<F: Future<Output = Result<(), PrimitiveError>> + Send + 'static>(
+    sim: &Sim,
+    resource: &Exclusive,
+    work: fn(Process, Exclusive) -> F,
+) {
+    for name in ["a", "b", "c"] {
+        let resource = resource.clone();
+        sim.service(name, move |process| work(process, resource.clone()));
+    }
+    sim.join().await;
 }

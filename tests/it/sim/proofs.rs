@@ -1,4 +1,4 @@
-//! Bounded proofs: every schedule of a small scenario, with every fault, up to two deviations.
+//! Bounded proofs: every run of a small scenario with at most two deviations of nine faults.
 
 use coord_core::error::PrimitiveError;
 use coord_core::stm::Transaction;

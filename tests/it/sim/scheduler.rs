@@ -172,7 +172,7 @@ async fn run_jobs_on(store: &Client, list: &Deviations, recording: Recording) ->
     };
     let work = async |name: &str| {
         let execute = |job: &jobs::Job, _: &_| sleep(secs(job.units));
-        // It owns the requests that are late, so it must outlive the first life.
+        // The client owns the requests that are late, so it must outlive the first life.
         let first = client(name);
         if worker::run(&first, name, recording, execute).await.is_err() {
             sleep(secs(1)).await;

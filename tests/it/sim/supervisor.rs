@@ -5,7 +5,7 @@ use coord_core::kv::{Put, Txn};
 use coord_core::{Mutex, Session};
 use coord_testkit::sim::{Exclusive, Process, Sim, Sweep};
 
-use super::{SEEDS, print};
+use super::{SEEDS, contend, print};
 
 /// Works under the lock, on as many sessions as it takes.
 async fn work(process: Process, inside: Exclusive) -> Result<(), PrimitiveError> {
@@ -29,18 +29,14 @@ async fn work(process: Process, inside: Exclusive) -> Result<(), PrimitiveError>
     Ok(supervisor.close().await?)
 }
 
-async fn contend(sim: Sim) {
+async fn supervise(sim: Sim) {
     let inside = sim.exclusive("printer");
-    for name in ["a", "b", "c"] {
-        let inside = inside.clone();
-        sim.service(name, move |process| work(process, inside.clone()));
-    }
-    sim.join().await;
+    contend(&sim, &inside, work).await;
     sim.sometimes("every process works twice", inside.entered() >= 6);
 }
 
 #[test]
 fn supervised_work_excludes_under_every_fault() {
     let name = "supervised_work_excludes_under_every_fault";
-    print(name, &Sweep::new(name).seeds(SEEDS).run(contend));
+    print(name, &Sweep::new(name).seeds(SEEDS).run(supervise));
 }

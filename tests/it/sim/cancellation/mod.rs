@@ -22,8 +22,8 @@
 //!   although the session still lives; when the session is closed, no key and no lease exists;
 //! - *at most once*: a change has not been applied twice, and fencing tokens grow.
 //!
-//! The table that [`every_public_async_function_has_a_case`] checks is the cases themselves: each
-//! names the functions that it drops.
+//! Each case names the functions that it drops. [`every_public_async_function_has_a_case`] compares
+//! these names with the public async functions of `coord-core`.
 
 mod client;
 mod election;
@@ -52,9 +52,10 @@ enum Schedule {
     OnTime,
     /// The process is partitioned from the store for some time, then they arrive in order.
     Partitioned,
-    /// Those in flight arrive late, those that are sent after the drop arrive before them.
+    /// Messages in flight at the drop arrive late; messages that are sent after it overtake them.
     Late,
-    /// The next one has arrived: the future is dropped when it is woken, instead of polled again.
+    /// The next message has arrived: the future is dropped when it is woken, instead of
+    /// polled again.
     Delivered,
     /// One message before the drop, of any process, is delayed by 5 ms, 50 ms or 1 s, or one ready
     /// task or message is processed after another: one run for each of these.

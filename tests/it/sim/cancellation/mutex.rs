@@ -23,7 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::new(&["Mutex::lock"], "the lock is free", |t| lock_free(t, Duration::ZERO)),
         Case::new(&["Mutex::lock"], "the lock is free, locked again later", |t| {
-            // When the session has stopped to wait for a late request.
+            // By then the session has stopped waiting for a late request.
             lock_free(t, TTL + secs(4))
         }),
         Case::new(&["Mutex::lock"], "waiting, before another waiter", lock_waiting),

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::lease::{CountedFrom, LONG_TTL, Lease};
 use super::queues::spawn_operator;
-use super::{Family, Outcome, family};
+use super::{Family, Outcome, family, spawn_contenders};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,22 +135,17 @@ async fn work_alone(
 /// Processes that work with the lock twice each, and an operator that may evict a waiter. An
 /// evicted process enqueues again.
 async fn contend(sim: Sim, flaw: Option<NextUnchecked>) {
-    let inside = sim.exclusive("lock");
-    for (name, starts) in [("a", 0), ("b", 30), ("c", 60)] {
-        let inside = inside.clone();
-        sim.spawn(name, move |process| async move {
-            sleep(Duration::from_millis(starts)).await;
-            let lease = Lease::keep(&process, LONG_TTL, CountedFrom::Sending).await?;
-            let (mut works, mut entries) = (0, 0);
-            while works < 2 {
-                entries += 1;
-                let key = format!("{QUEUE}{entries}-{}", process.name());
-                let entry = Entry::enqueue(process.client(), key, &lease).await?;
-                works += i32::from(work_alone(&process, &lease, entry, &inside, flaw).await?);
-            }
-            Outcome::Ok(())
-        });
-    }
+    spawn_contenders(&sim, |process, inside| async move {
+        let lease = Lease::keep(&process, LONG_TTL, CountedFrom::Sending).await?;
+        let (mut works, mut entries) = (0, 0);
+        while works < 2 {
+            entries += 1;
+            let key = format!("{QUEUE}{entries}-{}", process.name());
+            let entry = Entry::enqueue(process.client(), key, &lease).await?;
+            works += i32::from(work_alone(&process, &lease, entry, &inside, flaw).await?);
+        }
+        Outcome::Ok(())
+    });
     spawn_operator(&sim);
     sim.join().await;
 }

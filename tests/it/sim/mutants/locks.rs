@@ -13,7 +13,7 @@ use coord_testkit::sim::{Exclusive, Process, Sim};
 use tokio::time::sleep;
 
 use super::lease::{CountedFrom, Lease, SHORT_TTL};
-use super::{Family, Outcome, family};
+use super::{Family, Outcome, family, spawn_contenders};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,18 +135,13 @@ pub(super) async fn wait_for_delete(
 
 /// Processes that acquire the lock twice each, and work for some time with it.
 async fn contend(sim: Sim, flaw: Option<Flaw>) {
-    let inside = sim.exclusive("lock");
-    for (name, starts) in [("a", 0), ("b", 30), ("c", 60)] {
-        let inside = inside.clone();
-        sim.spawn(name, move |process| async move {
-            sleep(Duration::from_millis(starts)).await;
-            let lock = KeyLock::open(&process, flaw).await?;
-            for _ in 0..2 {
-                work_alone(&process, &lock, &inside).await?;
-            }
-            Outcome::Ok(())
-        });
-    }
+    spawn_contenders(&sim, |process, inside| async move {
+        let lock = KeyLock::open(&process, flaw).await?;
+        for _ in 0..2 {
+            work_alone(&process, &lock, &inside).await?;
+        }
+        Outcome::Ok(())
+    });
     sim.join().await;
 }
 

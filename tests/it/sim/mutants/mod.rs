@@ -19,7 +19,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use coord_testkit::sim::{FailureReport, Sim, Sweep, Weaken};
+use coord_testkit::sim::{Exclusive, FailureReport, Process, Sim, Sweep, Weaken};
+use tokio::time::sleep;
 
 /// How many seeds a mutant may take until it is caught.
 const SEEDS: u64 = 1_000;
@@ -53,6 +54,23 @@ struct Family {
 struct FamilyBuilder<W> {
     family: Family,
     scenario: Arc<dyn Fn(Sim, Option<W>) -> BoxedRun + Send + Sync>,
+}
+
+/// Starts the processes `a`, `b` and `c`, 30 ms after each other, which contend for one lock.
+fn spawn_contenders<F: Future<Output = Outcome> + Send + 'static>(
+    sim: &Sim,
+    work: impl Fn(Process, Exclusive) -> F,
+) {
+    let inside = sim.exclusive("lock");
+    for (name, starts) in [("a", 0), ("b", 30), ("c", 60)] {
+        sim.spawn(name, |process| {
+            let working = work(process, inside.clone());
+            async move {
+                sleep(Duration::from_millis(starts)).await;
+                working.await
+            }
+        });
+    }
 }
 
 /// Starts a family.
@@ -157,7 +175,7 @@ fn try_family(family: &Family) -> Vec<Row> {
     family.mutants.iter().map(try_mutant).collect()
 }
 
-/// The rows of all families, which two threads share.
+/// The rows of all families, run on two threads.
 fn try_families(families: &[Family]) -> Vec<Row> {
     let waiting = Mutex::new(families.iter().enumerate().rev().collect::<Vec<_>>());
     let rows = Mutex::new(Vec::new());

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::lease::{CountedFrom, Lease, SHORT_TTL};
 use super::locks::wait_for_delete;
-use super::{Family, Outcome, family};
+use super::{Family, Outcome, family, spawn_contenders};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,15 +140,10 @@ async fn evict(client: &Client) -> Outcome {
 
 /// Processes that acquire the lock twice each, and an operator that may evict a waiter.
 async fn contend(sim: Sim, flaw: Option<Flaw>) {
-    let inside = sim.exclusive("lock");
-    for (name, starts) in [("a", 0), ("b", 30), ("c", 60)] {
-        let inside = inside.clone();
-        sim.spawn(name, move |process| async move {
-            sleep(Duration::from_millis(starts)).await;
-            work_alone(&process, 1, &inside, flaw).await?;
-            work_alone(&process, 2, &inside, flaw).await
-        });
-    }
+    spawn_contenders(&sim, |process, inside| async move {
+        work_alone(&process, 1, &inside, flaw).await?;
+        work_alone(&process, 2, &inside, flaw).await
+    });
     spawn_operator(&sim);
     sim.join().await;
 }

@@ -8,7 +8,7 @@ use coord_core::{Mutex, Session, Stm};
 use coord_testkit::sim::{Sim, Weaken};
 use tokio::time::sleep;
 
-use super::{Family, Outcome, family};
+use super::{Family, Outcome, family, spawn_contenders};
 
 /// What is wrong with coord: nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,24 +27,18 @@ pub(super) fn transactions() -> Family {
 
 /// Processes that acquire coord's lock twice each.
 async fn lock(sim: Sim, _: Option<Flaw>) {
-    let inside = sim.exclusive("lock");
-    for (name, starts) in [("a", 0), ("b", 30), ("c", 60)] {
-        let inside = inside.clone();
-        sim.spawn(name, move |process| async move {
-            sleep(Duration::from_millis(starts)).await;
-            let session =
-                Session::builder(process.client()).ttl(Duration::from_secs(6)).open().await?;
-            for _ in 0..2 {
-                let guard = Mutex::new(&session, "lock").lock().await?;
-                let alone = inside.enter(&process, &guard);
-                sleep(Duration::from_secs(1)).await;
-                drop(alone);
-                guard.unlock().await?;
-            }
-            session.close().await?;
-            Outcome::Ok(())
-        });
-    }
+    spawn_contenders(&sim, |process, inside| async move {
+        let session = Session::builder(process.client()).ttl(Duration::from_secs(6)).open().await?;
+        for _ in 0..2 {
+            let guard = Mutex::new(&session, "lock").lock().await?;
+            let alone = inside.enter(&process, &guard);
+            sleep(Duration::from_secs(1)).await;
+            drop(alone);
+            guard.unlock().await?;
+        }
+        session.close().await?;
+        Outcome::Ok(())
+    });
     sim.join().await;
 }
 

@@ -86,7 +86,8 @@ fn heal_ends_a_partition_before_its_time() {
     });
 }
 
-/// Returns whether a put was applied that `a` sends while its point has the option `value`.
+/// Returns whether the store applied a put of `a` when its first process point takes the option
+/// `value`.
 fn is_applied_in_a_one_way_partition(value: u16) -> bool {
     let is_applied = Arc::new(AtomicBool::new(false));
     let sweep = Sweep::new("one_way_partition");
