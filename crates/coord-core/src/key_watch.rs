@@ -15,8 +15,8 @@ use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
 ///
 /// The watch starts after that revision. After a read of the key, a new watch starts after the
 /// revision of the read, so no deletion is missed. A watch that delivers nothing for `silent_after`
-/// may have fallen silent, so this function then reads the key. It registers a watch that has ended
-/// again, after pauses of up to `pause_max`.
+/// may have fallen silent, so this function then reads the key. If a watch has ended, the function
+/// registers another one, after pauses of up to `pause_max`.
 pub(crate) async fn wait_deleted(
     backend: &dyn KvBackend,
     key: &Bytes,

@@ -68,7 +68,7 @@ impl Candidate {
     /// - `Lost` as soon as the session is lost, or another client deletes the candidate's key.
     /// - The error of the backend, if it is not retryable.
     ///
-    /// In either case no key stays in the queue.
+    /// In either case no key stays in the queue while the session lives.
     ///
     /// # Cancel safety
     /// Dropping the future withdraws the candidate.
@@ -121,8 +121,9 @@ impl Candidate {
     }
 }
 
-/// A handle that changes the value of a candidate or leader, as long as that is in the election.
-/// Clones are handles to the same candidate. They do not keep it in the election.
+/// A handle that changes the value of a candidate, also after it is elected, as long as the
+/// candidate is in the election. Clones are handles to the same candidate. They do not keep it in
+/// the election.
 #[derive(Clone, Debug)]
 pub struct Proclaimer {
     ownership: Ownership,

@@ -3,8 +3,8 @@
 //! A [`Leaders`] stream reads all contenders once, and then follows them with one watch of the
 //! whole queue. The contender with the smallest create revision leads. So the stream yields every
 //! leader and every value, in order, none twice, and a change of leadership costs no request. It
-//! opens no watch that starts in the past, because etcd serves such a watch from a loop that ticks
-//! every 100 ms: an observer that opened one for each leader fell behind at ten changes a second.
+//! does not open a watch for each leader, because etcd serves a watch that starts in the past from
+//! a loop that ticks every 100 ms: such an observer fell behind at ten changes a second.
 //!
 //! ```text
 //! revision   event                     contenders     item
@@ -280,7 +280,7 @@ impl StreamState {
     /// Reads the contenders, to detect that the watch has fallen silent or that the history of the
     /// store was replaced.
     ///
-    /// If the contenders are the same as before and one of them leads, that one has led all the
+    /// If the contenders are the same as before and one of them leads, the leader has led all the
     /// time, and no change is missing. Otherwise the stream compares the contenders *as of the
     /// revision that it has reached*: in the same history they are the same as before, and only the
     /// watch can deliver the changes since.

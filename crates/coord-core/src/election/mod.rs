@@ -45,7 +45,8 @@ pub use leaders::{Gap, GapCause, Leaders};
 pub use leadership::Leadership;
 pub use observer::{Leader, Observer};
 
-/// An election by name. All processes that use the name take part, also with Go's package.
+/// An election by name. All processes that use the name take part, also with Go's package
+/// `concurrency`.
 ///
 /// An `Election` is a cheap handle. Each campaign has a candidate of its own, also if two campaigns
 /// share a session. To change its value, a leader [proclaims](Leadership::proclaim) another one.
@@ -120,7 +121,8 @@ impl Election {
     ///
     /// # Errors
     /// `Lost` as soon as the session is lost, or another client deletes the candidate's key;
-    /// otherwise the error of the backend. In either case no key stays in the queue.
+    /// otherwise the error of the backend. In either case no key stays in the queue while the
+    /// session lives.
     ///
     /// # Cancel safety
     /// Dropping the future withdraws the candidate, and leaves no key behind.
@@ -135,7 +137,7 @@ impl Election {
     ///
     /// # Errors
     /// `Lost` if the session is lost; otherwise the error of the backend. In either case no key
-    /// stays in the queue.
+    /// stays in the queue while the session lives.
     ///
     /// # Cancel safety
     /// Dropping the future withdraws the candidate, and leaves no key behind.

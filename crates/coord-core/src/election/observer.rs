@@ -132,7 +132,8 @@ impl fmt::Debug for Observer {
 
 /// A leader with its value, at one revision.
 ///
-/// Two are equal if they are the same leader with the same value, at any revision.
+/// Two leaders are equal if their [`key_value`](Self::key_value) is the same, with any header. They
+/// differ if the leader has proclaimed its value again, because its key has another mod revision.
 #[derive(Clone, Debug)]
 pub struct Leader {
     pub(super) kv: KeyValue,

@@ -13,7 +13,8 @@ use super::{Error, Outcome};
 pub enum LossReason {
     /// The whole TTL passed without a confirmed keep-alive: the process was suspended, or the
     /// runtime did not poll the session task. The store has ended the lease, or may do so at any
-    /// moment.
+    /// moment. Also reported, before the TTL has passed, when the runtime of the session is shut
+    /// down, because no task keeps the lease alive any more.
     Expired,
     /// The store does not have the lease, although its TTL had not passed: another client revoked
     /// it.

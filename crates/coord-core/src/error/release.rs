@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use super::{LossReason, PrimitiveError};
 
-/// A release was not confirmed. The error returns the guard unchanged.
+/// The error of a release that was not confirmed. It returns the guard unchanged.
 ///
 /// Release the guard again, or drop it: the session task then continues to delete the key. If the
 /// `cause` is `Lost`, the key was lost before the request or while it was in flight, and another

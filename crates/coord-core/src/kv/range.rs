@@ -30,8 +30,8 @@ pub struct Range {
     /// The keys to read. An empty key is refused.
     pub keys: KeyRange,
     /// The revision to read at; `None` is the newest. Outside a transaction, etcd also reads a
-    /// revision of zero or less as the newest. In a transaction, a negative revision is before the
-    /// first one, and compacted.
+    /// revision of zero or less as the newest. In a transaction, a negative revision is compacted,
+    /// except -1 until the first compaction, which is the newest.
     pub revision: Option<Revision>,
     /// The largest number of keys to return; `None` is no limit.
     pub limit: Option<NonZeroU64>,

@@ -12,6 +12,8 @@
 //! ""  the empty key      unchanged: refused         with the prefix it would mean the key "p/"
 //! ```
 //!
+//! Only in a watch, the empty key means the smallest key, and is translated like "\0".
+//!
 //! Revisions, leases and compaction belong to the whole store and are not translated. Of a lease's
 //! keys, only the keys of the namespace are returned. Two differences from a separate store remain:
 //! writes outside the namespace increment the revision too, and the prefixes of a request's keys
@@ -77,7 +79,7 @@ impl Prefix {
         prefixed.freeze()
     }
 
-    /// Leaves an empty key empty, so that the inner backend refuses it.
+    /// Adds the prefix to a key. An empty key stays empty, so that the inner backend refuses it.
     fn add_to_key(&self, key: &mut Bytes) {
         if !key.is_empty() {
             *key = self.add(key);

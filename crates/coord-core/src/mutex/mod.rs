@@ -22,7 +22,8 @@ use crate::queue::WaitQueue;
 use crate::session::Session;
 pub use guard::MutexGuard;
 
-/// A distributed lock by name. It excludes all processes that use the name, also with Go's package.
+/// A distributed lock by name. All processes that use the name exclude each other, also with Go's
+/// package `concurrency`.
 ///
 /// A `Mutex` is a cheap handle. Two handles exclude each other also if they share a session, unlike
 /// in Go. Unlock, or close the session, before the program ends: see [`MutexGuard`].

@@ -2,7 +2,8 @@
 //!
 //! The keys of the queue `jobs` are under `jobs/`. A contender's key is `jobs/<lease in
 //! hex>-<suffix>`, with a suffix of its session. Its create revision is its position. Go's package
-//! uses `jobs/<lease in hex>` and the same order, so contenders of both packages share one queue.
+//! `concurrency` uses `jobs/<lease in hex>` and the same order, so contenders of both packages
+//! share one queue.
 //!
 //! The keys of a *child name*, such as `jobs/night`, are under `jobs/` too: a key with a further
 //! `/` belongs to another queue. No key range excludes them. So the usual read is *narrow*: limited

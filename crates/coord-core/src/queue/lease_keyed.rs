@@ -1,4 +1,5 @@
-//! Lease-keyed contenders: contenders that are identified by their lease, as in Go's package.
+//! Lease-keyed contenders: contenders that are identified by their lease, as in Go's package
+//! `concurrency`.
 //!
 //! A contender usually has a key with a suffix of its own. Two callers have only a lease: a server
 //! for clients that use Go's key names, and an adopter that resumes the contender of a former

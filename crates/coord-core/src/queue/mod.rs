@@ -38,7 +38,7 @@
 //! | release | 1 |
 //! | wait behind a contender of the same client | 0; 1 if release and enqueue overlap in time |
 //! | wait behind a contender of another client | 1 or 2, and one watch |
-//! | the predecessor of a waiter leaves without having been first | 1 |
+//! | the key of a predecessor that was never first is deleted | 1 |
 //! | child names, such as `p/q` for `p`, hide the predecessors | 1 more per read |
 //! | `try_enqueue` into a queue in use | 1, and nothing is written |
 

@@ -8,17 +8,19 @@
 //! whose creation has an unknown outcome, until they are deleted or the lease is gone:
 //!
 //! ```text
-//! TTL 10 s
+//! TTL 10 s, session opened at 0 s
 //!  2 s  the future of an enqueue is dropped: m/<lease>-0 may still be created
-//!  3    orphan: keys that exist now belong to the adopter
-//!  4    adopted: the adopter's keys are m/<lease>-<adopter tag>-0 and so on
+//!  3    orphan is called: the cleanup continues until TTL/4 before the deadline, which is at 9 s
+//!  6.5  orphaned: keys that exist now belong to the adopter
+//!  7    adopted: the adopter's keys are m/<lease>-<adopter tag>-0 and so on
 //! 15    the late request creates m/<lease>-0
 //! 25    the cleanup finds the key, created after the orphan and never changed since: deleted
 //! ```
 //!
 //! Keys that surely exist when the session ends belong to the adopter, and so does a key whose
 //! value the adopter has changed. Limits: the cleanup ends with the former owner's process; an
-//! adopter that resumes such a key before the cleanup finds it loses the key again.
+//! adopter that resumes a key that was created late, but before the adoption, loses the key again
+//! when the cleanup finds it.
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};

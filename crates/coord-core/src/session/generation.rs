@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::error::{Error, LossReason, PrimitiveError};
 
-/// The number of a session among those that one [`Supervisor`](super::Supervisor) has opened: 1, 2,
-/// and so on.
+/// The number of a session among the sessions of one [`Supervisor`](super::Supervisor): 1, 2, and
+/// so on.
 ///
 /// A generation orders the sessions of one supervisor in one process. To order the holders of a
 /// lock, use the [`FencingToken`](crate::kv::FencingToken).

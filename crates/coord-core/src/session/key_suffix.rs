@@ -8,8 +8,9 @@
 //! is never used again.
 //!
 //! An adopted lease has keys of its former owner, and requests of the former owner may still
-//! arrive. So the names of an adopter's keys also contain an *adopter tag*, a random number that is
-//! drawn when the lease is adopted: they never equal the name of a key of another owner.
+//! arrive. So the names of an adopter's keys also contain an *adopter tag*, a random number of 32
+//! bits that is drawn when the lease is adopted: it is very unlikely that two owners of a lease use
+//! the same name.
 //!
 //! ```text
 //! granted to A        jobs/694d82a1-0    jobs/694d82a1-1

@@ -26,8 +26,8 @@
 //! was suspended, the runtime's clock stood still. On Linux the session task counts that time too,
 //! and the session is lost at most a second after the machine resumes. On other systems the session
 //! may continue for nine tenths of the TTL: see [`SessionBuilder::asleep`]. The store and other
-//! services must reject what the process writes until then: use guarded transactions and fencing
-//! tokens.
+//! services must reject what the process writes until then: use guarded transactions, such as
+//! [`MutexGuard::txn`](crate::mutex::MutexGuard::txn), and fencing tokens.
 //!
 //! A lost session stays lost. A program that needs another session after a loss creates a
 //! [`Supervisor`], which opens it.

@@ -4,8 +4,8 @@
 //! process, waiting costs no request. So a transaction that has conflicted on a key enters the
 //! queue of that key, in memory, before its next attempt. Another transaction that reads or commits
 //! a key with a queue enters the queue too. If it has sent no request yet, it does so at the read,
-//! and starts again. A key without conflicts has no queue: then a transaction only reads one atomic
-//! counter, and takes no lock.
+//! and starts again. A key without conflicts has no queue. While no key has a queue, a transaction
+//! only reads one atomic counter, and takes no lock.
 //!
 //! A queue is a hint, not a guarantee: other clients do not take part, and the compares of the
 //! commit detect every conflict.
@@ -218,8 +218,8 @@ impl State {
         ticket.keys.iter().for_each(|key| self.grant_next(key));
     }
 
-    /// Ends the overdue holds that the ticket waits for. Returns after which time to call it again;
-    /// `None` if the ticket is granted.
+    /// Ends the overdue holds that the ticket waits for. Returns the time to wait before the next
+    /// call; `None` if the ticket is granted.
     fn end_overdue(&mut self, id: TicketId) -> Option<Duration> {
         let mut wait_max = HOLD_TIME_MAX;
         for key in self.tickets.get(&id)?.keys.clone() {

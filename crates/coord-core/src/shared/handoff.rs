@@ -87,8 +87,8 @@ impl Handoffs {
     /// Attaches the waiter `entry` to its predecessor; `None` if the predecessor is no contender of
     /// this client. The receiver fails when the predecessor ends without a hand-off.
     ///
-    /// It replaces a waiter that is attached already: the key of that one did not exist any more
-    /// when the new waiter read its position.
+    /// It replaces a waiter that is attached already: the key of the replaced waiter did not exist
+    /// any more when the new waiter read its position.
     pub(crate) fn attach(
         &self,
         predecessor: &QueueEntry,
@@ -135,7 +135,7 @@ impl Waiter {
     /// Hands over the response of a transaction whose last operation is that read.
     pub(crate) fn hand_over(self, response: TxnResponse) {
         if let Some(OpResponse::Range(read)) = response.responses.into_iter().next_back() {
-            // A waiter that was dropped meanwhile has left the queue, and its slot has notified its
+            // A waiter that was dropped meanwhile has been released, and its slot has notified its
             // successor.
             let _ = self.reply.send((response.header, read));
         }

@@ -4,9 +4,9 @@ use std::fmt;
 
 /// What a transaction may see of concurrent transactions.
 ///
-/// The names are those of Go's package. Two of the levels guarantee less or more than the standard
-/// meaning of their names. This table shows the anomalies that each level permits to a transaction
-/// that commits:
+/// The names are those of Go's package `concurrency`. Two of the levels guarantee less or more than
+/// the standard meaning of their names. This table shows the anomalies that each level permits to a
+/// transaction that commits, and in one row to an attempt that does not commit:
 ///
 /// | | `SerializableSnapshot` | `Serializable` | `RepeatableReads` | `ReadCommitted` |
 /// |---|---|---|---|---|

@@ -91,8 +91,8 @@ pub use transaction::Transaction;
 /// # }
 /// ```
 ///
-/// Differences from Go's package: retries have a budget, every attempt at the strong levels sees
-/// one snapshot, and a panic of the closure reaches the caller.
+/// Differences from Go's package `concurrency`: retries have a budget, every attempt at the strong
+/// levels sees one snapshot, and a panic of the closure reaches the caller.
 ///
 /// Source: etcd 3.5 `client/v3/concurrency/stm.go`.
 #[derive(Clone, Debug)]
@@ -173,8 +173,8 @@ pub struct CommitInfo {
     ///   them;
     /// - without reads, [`Revision::ZERO`].
     pub revision: Revision,
-    /// The number of attempts. An attempt that entered a conflict queue before it had sent a
-    /// request does not count.
+    /// The number of attempts. An attempt that entered a conflict queue before it had sent its
+    /// commit does not count.
     pub attempts: u32,
     /// The conflicts of all attempts.
     pub conflicts: Vec<Conflict>,

@@ -110,9 +110,9 @@ impl Run<'_> {
         pause.is_some()
     }
 
-    /// Waits until it holds the queues of `keys` and of those that it holds already, or until the
-    /// deadline. The next attempt starts with the newest post-image of these queues that is not
-    /// older than the transaction.
+    /// Waits until the transaction holds the queues of `keys`, and again the queues that it holds
+    /// already, or until the deadline. The next attempt starts with the newest post-image of these
+    /// queues that is not older than the transaction.
     pub(super) async fn enter_queues(&mut self, keys: Vec<Bytes>, read: Option<Snapshot>) {
         // Leaves all queues and enters them again at once: see the module `conflict_queue`.
         let keys = self.held.keys().iter().cloned().chain(keys).collect();

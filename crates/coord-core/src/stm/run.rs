@@ -177,7 +177,7 @@ impl Stm {
                 AttemptOutcome::Queued { contended, read } => {
                     run.phase = Phase::AdmittedAfterYield;
                     run.yields_left = run.yields_left.saturating_sub(1);
-                    // Nothing was sent, so the attempt does not count.
+                    // No commit was sent, so the attempt does not count.
                     run.attempts -= 1;
                     run.enter_queues(contended, read).await;
                 }

@@ -85,7 +85,7 @@ impl Phase {
         metrics::observe("coord_queue_wait_seconds", waited, &[("kind", self.kind)]);
     }
 
-    /// The contender left the queue.
+    /// The contender was released, or dropped while its session lives.
     pub(crate) fn released(&mut self) {
         let Some(before) = self.enter(State::Ended) else { return };
         let (name, token) = (self.name.escape_ascii(), self.token);
@@ -116,8 +116,8 @@ impl Phase {
     }
 }
 
-/// A contender waits for a foreign key: one that was not created by a contender of this package or
-/// of Go's package.
+/// A contender waits for a foreign key: a key that no contender of coord or of Go's package
+/// `concurrency` has created.
 pub(crate) fn waits_for_foreign_key(name: &Bytes, key: &Bytes) {
     let (name, key) = (name.escape_ascii(), key.escape_ascii());
     tracing::warn!(target: LOCK, %name, %key,

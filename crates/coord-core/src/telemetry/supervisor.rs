@@ -32,7 +32,8 @@ pub(crate) fn recovered(generation: Generation) {
     tracing::info!(target: SUPERVISOR, %generation, state = "up", next, "generation begun");
 }
 
-/// The supervisor opens no more sessions, because its owner ended it.
+/// The supervisor opens no more sessions, because its owner ended it or its session, or because the
+/// runtime was shut down.
 pub(crate) fn ended(generation: Generation, reason: LossReason) {
     tracing::info!(target: SUPERVISOR, %generation, state = "ended", %reason, "supervisor ended");
 }
