@@ -72,7 +72,7 @@ enum Endpoint {
     Checks { checks: &'static [&'static str], excluded: Vec<String>, verbose: bool },
 }
 
-/// The checks of a path: all checks of the endpoint, or the one that the path names.
+/// The checks of a path: all checks of the endpoint, or the check that the path names.
 fn checks_of_path(path: &str) -> Option<&'static [&'static str]> {
     let path = path.strip_prefix('/')?;
     let (kind, single) =

@@ -97,8 +97,9 @@ fn methods(service: &str) -> Option<&'static [&'static str]> {
 
 /// An in-process channel for etcd-client that leads to `backend`, without sockets.
 ///
-/// The task that polls the client handles the requests. No other task runs, so a paused clock does
-/// not advance while there is work to do.
+/// The task that polls the client handles the requests; only the contender and the session of a
+/// Lock or Campaign call run in tasks of their own. No task waits for a socket, so a paused clock
+/// does not advance while there is work to do.
 ///
 /// ```
 /// use coord_mem::MemBackend;
