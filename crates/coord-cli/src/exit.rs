@@ -50,7 +50,7 @@ impl ExitError {
         Self::new(Self::USAGE, message)
     }
 
-    /// Exits with `status` because of `error`. A [`UsageError`] keeps its own status.
+    /// The exit status `status` with the message of `error`. A [`UsageError`] keeps its own status.
     pub(crate) fn from_error(status: u8, error: impl Into<anyhow::Error>) -> Self {
         let error = error.into();
         let status = if error.is::<UsageError>() { Self::USAGE } else { status };

@@ -112,8 +112,8 @@ impl Command {
 
 fn main() -> ExitCode {
     let cli = usage::parse();
-    // Half of the processors: `bench` leaves the others to a store on the same machine, and no
-    // other subcommand can use more than one.
+    // Half of the processors: `bench` leaves the others to a store on the same machine. Of the
+    // other subcommands, only `serve` can use more than one.
     let threads = available_parallelism().map_or(1, |all| all.get().div_ceil(2));
     let mut runtime = match cli.command {
         // `serve` keeps the whole store in memory, and the memory of a thread other than the main

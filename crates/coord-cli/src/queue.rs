@@ -1,9 +1,10 @@
 //! The keys of a wait queue: their layout in the store, and how to recognize them.
 //!
 //! coord and Go's package use one layout for locks and elections. The queue `jobs` has one key per
-//! contender, `jobs/<lease id in hex>`; coord appends `-<number>`, so that one session can have
-//! several contenders. A key with another slash belongs to the queue of a child name:
-//! `jobs/night/…` is a key of `jobs/night`.
+//! contender, `jobs/<lease id in hex>`; coord appends `-` and a key suffix, so that one session can
+//! have several contenders. A key suffix is a number; that of an adopter is `<tag in
+//! hex>-<number>`. A key with another slash belongs to the queue of a child name: `jobs/night/…` is
+//! a key of `jobs/night`.
 
 use bytes::Bytes;
 use coord_core::kv::{KeyValue, Range, SortOrder, SortTarget};
@@ -44,7 +45,8 @@ pub(crate) fn parent_of(kv: &KeyValue) -> Option<Bytes> {
 }
 
 /// The name of the queue that a key belongs to; `None` if the key is data. The last part of a
-/// queue key is the id of the key's own lease, with or without `-<number>`.
+/// queue key is the id of the key's own lease, with or without `-<number>`. The key of an adopter,
+/// which ends with `-<tag in hex>-<number>`, is not recognized, and counts as data.
 pub(crate) fn queue_of(kv: &KeyValue) -> Option<Bytes> {
     let parent = parent_of(kv)?;
     let lease = kv.lease?.to_string();

@@ -6,7 +6,7 @@
 //! http://host       TCP                      no
 //! https://host      TCP                      yes
 //! unix:path         a socket in the file     no
-//! unixs:path        system                   yes
+//! unixs:path        a socket in the file     yes
 //! ```
 //!
 //! A scheme may be written in upper or lower case. The path of a socket follows `unix:` or

@@ -19,8 +19,9 @@
 //! outcome, because the proxy may have forwarded it.
 //!
 //! When a request has failed at all endpoints, it is retried after a pause, as long as there is
-//! time and at least one endpoint accepts connections: an election takes a second or two. If no
-//! endpoint accepts a connection, the error is returned at once.
+//! time and at least one member may serve it later: an election takes a second or two. If each
+//! endpoint accepts no connection or is not etcd, the error is returned at once; only `connect`
+//! waits for endpoints that accept no connection.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;

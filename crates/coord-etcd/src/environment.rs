@@ -455,7 +455,8 @@ impl From<SettingsError> for Error {
 /// Parses the addresses of members, separated by commas.
 ///
 /// # Errors
-/// Why the list is invalid. The message quotes the invalid address.
+/// An address is neither `HOST:PORT` nor a URL, or the list is empty. The message quotes the
+/// address.
 pub fn endpoints(text: &str) -> Result<Vec<String>, String> {
     let members = text.split(',').map(str::trim).filter(|member| !member.is_empty());
     let members: Vec<_> = members.map(check_member).collect::<Result<_, _>>()?;
@@ -468,7 +469,7 @@ pub fn endpoints(text: &str) -> Result<Vec<String>, String> {
 /// Parses a duration: `300ms`, `10s`, `1m30s`, or a number of seconds.
 ///
 /// # Errors
-/// The valid formats.
+/// The text is not a duration. The message lists the valid formats.
 pub fn duration(text: &str) -> Result<Duration, &'static str> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));

@@ -185,7 +185,8 @@ impl Failure {
     /// is accepted and then ends, TLS is usually misconfigured on one side: a server reports that
     /// only after the handshake, and often closes the connection before the report can be read.
     ///
-    /// A received TLS alert is final, because another attempt at the endpoint has the same result.
+    /// After a TLS alert the request is sent to another endpoint, because another attempt at this
+    /// one has the same result.
     pub(crate) fn with_tls_hint(mut self, encrypted: bool) -> Self {
         if let Error::Unavailable { reason, source: Some(source), .. } = &mut self.error
             && !matches!(self.decision, RetryDecision::Unreachable | RetryDecision::OtherEndpoint)

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use coord_core::{Error, kv::Revision};
 
-/// The newest revision of all linearizable responses.
+/// The newest revision of all linearizable responses to reads, writes and transactions.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     newest: AtomicI64,

@@ -105,8 +105,8 @@ impl KeepAlivePool {
     /// be used again.
     ///
     /// The client crate checks the first response but does not return it, so the lease is refreshed
-    /// once more. If no response arrives in time, the stream is closed, and a separate request
-    /// reads the TTL.
+    /// once more. If no response arrives in time, or the endpoint was silent before, the stream is
+    /// closed, and a separate request reads the TTL.
     async fn open(
         &self,
         link: &Link,

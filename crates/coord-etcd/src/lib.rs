@@ -1,8 +1,8 @@
 //! The etcd adapter: [`EtcdBackend`], a [`KvBackend`] on an etcd cluster, 3.4 to 3.6.
 //!
 //! The adapter translates requests for the client crate `etcd-client`, and adds only robustness: it
-//! uses all endpoints, resends a request that was not applied to the next endpoint, and reports the
-//! outcome of the request with every error.
+//! uses all endpoints, resends a request to the next endpoint if it was not applied, and reports
+//! the outcome of the request with every error.
 //!
 //! ```no_run
 //! use coord_core::{Client, layer::PrefixLayer};

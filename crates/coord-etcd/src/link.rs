@@ -25,7 +25,7 @@ use crate::error::{Failure, RequestContext};
 use crate::options::{Login, Options};
 use crate::tls::Tls;
 
-/// A member of the cluster.
+/// An endpoint: how its member is dialled, and the current link to the member.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     /// The index of the endpoint in the list of endpoints.

@@ -277,7 +277,7 @@ fn cpu_time() -> Duration {
     Duration::try_from(spent).unwrap_or_default()
 }
 
-/// Waits until requests in flight have reached the server, above all the cancellation of watches.
+/// Pauses, so that requests in flight reach the server, above all the cancellation of watches.
 async fn settle() {
     sleep(Duration::from_millis(60)).await;
 }

@@ -52,7 +52,8 @@ impl PhaseLimit {
 pub(crate) struct Phase {
     limit: PhaseLimit,
     start: Instant,
-    /// The number of started operations, plus one for each worker that the count has stopped.
+    /// The number of started operations, plus one for each worker that the limit has stopped. 0 if
+    /// the limit has no operation count.
     claimed: AtomicU64,
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Owned by one worker, so that adding a sample needs no lock.
+/// The latencies of one worker by series, and the number of its operations. No other worker has
+/// them, so that adding a sample needs no lock.
 #[derive(Debug, Default)]
 pub(crate) struct Samples {
     pub(super) series: BTreeMap<&'static str, Vec<Duration>>,

@@ -12,8 +12,8 @@
 //! **Loss.** When the lease ends, another client can acquire the lock, so the command must have
 //! ended before. The lease is alive until [`Session::deadline`], and every confirmed keep-alive
 //! extends the deadline. If none is confirmed, the command's process group gets TERM the grace
-//! period before the deadline, and KILL at the deadline. The deadline is a tenth of the TTL before
-//! the store can end the lease. For `--ttl 10s --grace 2s`:
+//! period before the deadline, and KILL at the deadline. The deadline is earlier than the end of
+//! the lease by the clock-drift margin, a tenth of the TTL. For `--ttl 10s --grace 2s`:
 //!
 //! ```text
 //!  0 s   keep-alive sent, and confirmed     the deadline is at 9 s
@@ -64,7 +64,7 @@ use wait::WaitLimit;
 /// How long to try to open a session, unless `--connect-timeout` or `--timeout` is longer.
 const MIN_SESSION_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reported when a second signal ends the wait for the release.
+/// Reported when a signal ends the wait for the release.
 const RELEASE_NOT_CONFIRMED: &str = "release not confirmed: the key stays until the lease expires";
 
 /// The flags of both subcommands.
@@ -107,7 +107,8 @@ impl HoldFlags {
         &mut self.command
     }
 
-    /// Acquires, runs the command and releases. Repeats that after a loss if the request says so.
+    /// Acquires, runs the command and releases. Repeats that after a loss if `request.again` is
+    /// set.
     pub(crate) async fn hold(self, request: HoldRequest) -> Result<(), ExitError> {
         self.check(&request)?;
         // Handled from the start, so that no signal ends the program while it has a key.
@@ -290,7 +291,8 @@ struct HoldOutcome {
     cause: EndCause,
 }
 
-/// What ended the wait or the hold. The exit status is ambiguous: a command can exit with 122 too.
+/// What ended the wait or the hold. The exit status does not show it: a command can exit with 122
+/// too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EndCause {
     /// The command ended by itself.
@@ -303,7 +305,8 @@ enum EndCause {
     Other,
 }
 
-/// Waits for a response of the store; `None` if another signal is received first.
+/// Waits for a response of the store; `None` if a signal is received first that is no duplicate of
+/// the last one.
 async fn unless_signalled<T>(
     signals: &mut Signals,
     response: impl Future<Output = T>,

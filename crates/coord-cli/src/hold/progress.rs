@@ -15,7 +15,7 @@ use crate::queue::QueueKeys;
 /// The delay before the line is shown, and the interval at which it is updated.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows the number of predecessors on standard error, and erases it when it is dropped. If
+/// Shows the number of contenders ahead on standard error, and erases it when it is dropped. If
 /// standard error is no terminal, it prints nothing and sends no request.
 pub(super) async fn show_predecessors(
     session: &Session,

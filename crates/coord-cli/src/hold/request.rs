@@ -10,7 +10,7 @@ use coord_core::queue::Contender;
 
 use crate::exit::{ExitError, report};
 
-/// Exit status: the lock, the leadership or the position in the queue was lost.
+/// Exit status: the lock, the leadership or the queue entry was lost.
 pub(super) const LOST_STATUS: u8 = 122;
 /// Exit status: another client holds the lock, and `--try` does not wait.
 pub(super) const TAKEN_STATUS: u8 = 123;

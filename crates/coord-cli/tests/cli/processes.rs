@@ -96,9 +96,9 @@ async fn orphans_of_the_command_are_reaped_as_they_die(server: Server) {
     server.assert_empty().await;
 }
 
-/// The user that runs coord, as a flag of `setpriv`, and a command that changes to a user whose
-/// processes refuse the signals of coord.
+/// The user that runs coord, as a flag of `setpriv`.
 const COORD_USER_FLAG: &str = "--reuid=65534";
+/// A command that changes to a user whose processes refuse the signals of coord.
 const RUN_AS_OTHER_USER: &str = "setpriv --reuid=65533";
 
 /// `coord` as a user that can change to another user, but cannot signal processes of that user. The

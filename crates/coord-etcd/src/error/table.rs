@@ -1,8 +1,9 @@
 //! The error table: from the code and the message of a gRPC status to an error class.
 //!
-//! gRPC codes alone are ambiguous. `InvalidArgument` is a missing key or a missing login;
-//! `OutOfRange` is compacted history or a TTL that is too large. So the rows of [`TABLE`] match
-//! codes and messages, and the first row that matches decides. The last rows match the code alone.
+//! A gRPC code alone does not identify an error. `InvalidArgument` is a missing key or a missing
+//! login; `OutOfRange` is compacted history or a TTL that is too large. So the rows of [`TABLE`]
+//! match codes and messages, and the first row that matches decides. The last rows match the code
+//! alone.
 //!
 //! The table also states the outcome that an error implies for a request that may change the
 //! store. A read is never applied.

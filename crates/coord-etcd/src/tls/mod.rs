@@ -54,6 +54,9 @@ enum PemSource {
 
 impl Tls {
     /// Options that trust the system's CAs and present no client certificate.
+    ///
+    /// The feature `webpki-roots` adds the CAs of the crate `webpki-roots`. The system's CAs are
+    /// left out without the feature `native-roots`, a default feature.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -26,7 +26,7 @@ use crate::error::{Failure, RequestContext};
 use crate::link::Link;
 use crate::wire::{FromWire, Malformed};
 
-/// The id of a stream: its role, and how many streams were opened before.
+/// The id of a stream: its role, and its number in the order in which streams were opened.
 pub(super) type StreamId = (StreamRole, u64);
 
 /// An event of a stream.
