@@ -40,7 +40,7 @@ impl Default for Options {
 /// A third fault, on clusters of several members up to etcd 3.6, is drawn with both settings: a
 /// failing historic read in a transaction that writes.
 ///
-/// Source: `docs/etcd-contract.md` §4, "Fuzzer must avoid".
+/// Source: `docs/etcd-contract.md` §4, "Requests that damage a real server".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a named bool")]
 pub enum Hazards {

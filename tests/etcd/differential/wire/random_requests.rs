@@ -2,7 +2,7 @@
 //!
 //! Each run of the tests uses a new seed, which is in the label of each line, so that a failure
 //! reports it. Requests that crash a real etcd are not generated: unknown sort options, and
-//! transactions that put a key after an open-ended delete of it.
+//! transactions that put a key after an unbounded delete of it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;

@@ -70,7 +70,7 @@ pub(crate) trait Pair: Sized {
 /// The parameters of a differential run.
 #[derive(Clone, Debug)]
 pub struct DifferentialRun {
-    /// What was compared.
+    /// What is compared with etcd.
     pub target: Target,
     /// The etcd release to compare with.
     pub release: Release,

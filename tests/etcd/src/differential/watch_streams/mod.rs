@@ -40,7 +40,7 @@ pub(crate) struct WatchStreams {
     etcd: TestedServer,
     coord: TestedServer,
     release: Release,
-    /// The compacted revision of both.
+    /// The compact revision of both servers.
     compacted: i64,
     /// The steps so far, for the report of a mismatch.
     log: Vec<String>,

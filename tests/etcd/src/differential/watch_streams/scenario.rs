@@ -2,8 +2,7 @@
 //!
 //! Scenarios use few keys, few ids and recent revisions, so that these coincide. Revisions are
 //! relative to the store's revision when the step runs, because several scenarios share a store.
-//! Requests that crash a real etcd are not generated: no transaction deletes a range without an
-//! end.
+//! Requests that crash a real etcd are not generated: no transaction has an unbounded delete.
 
 use std::fmt;
 
@@ -68,7 +67,7 @@ pub(crate) enum Start {
     Now,
     /// A number of revisions before the newest; a negative number is in the future.
     Back(i64),
-    /// A number of revisions before the compacted one.
+    /// A number of revisions before the compact revision.
     Compacted(i64),
     /// A negative revision.
     Negative(i64),
@@ -224,7 +223,7 @@ fn put() -> impl Strategy<Value = Put> {
         .prop_map(|(key, value, large, lease)| Put { key, value, large, lease })
 }
 
-/// Ranges to delete. Each has an end.
+/// Ranges to delete. None is unbounded.
 fn deleted_keys() -> impl Strategy<Value = Keys> {
     select(vec![
         Keys("a", ""),
