@@ -1,4 +1,5 @@
-//! Doctests of the pages: every example in the README and in docs/ is compiled and run.
+//! Doctests of the pages: every Rust example in the README and in docs/ is compiled, and run unless
+//! it needs a server.
 
 /// `README.md`
 #[doc = include_str!("../README.md")]

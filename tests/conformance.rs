@@ -30,8 +30,9 @@ fn prefix() -> Suite {
         }
         (whole.clone(), PrefixLayer::new(whole, "p/"))
     };
-    // Not claimed, because the store has history, the prefix is part of the size of a request, and
-    // the prefix bounds every range.
+    // Not claimed: `FreshStore`, because the store has history; `ExactRequestSize`, because the
+    // prefix is part of the size of a request; `UnboundedDeletes` and `RefusesHazards`, because the
+    // layer bounds every range.
     let claims =
         [Capability::RetainedTombstone, Capability::PutsCheckedFirst, Capability::OwnPutCall];
     Suite::new("prefix", Clock::Paused, factory).claims(claims)

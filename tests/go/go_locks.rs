@@ -2,9 +2,10 @@
 //! reference for regression tests.
 //!
 //! A regression test first reproduces Go's fault on this copy, and then shows that coord does not
-//! have it. The requests and their order are those of Go's `mutex.go`, `election.go` and `key.go`.
-//! Where a fault was fixed on etcd's main branch, both versions are here. Cleanup after an error is
-//! omitted where no test depends on it.
+//! have it. A contender that waits sends the same requests in the same order as in Go's `mutex.go`,
+//! `election.go` and `key.go`. Without contention, `lock` sends one request more here, and
+//! `campaign` one fewer. Where a fault was fixed on etcd's main branch, both versions are here.
+//! Cleanup after an error is omitted where no test depends on it.
 //!
 //! Source: etcd `client/v3/concurrency` at commit 2f59c9f, and at 3.4; the facts, not the text.
 

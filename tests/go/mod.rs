@@ -6,8 +6,9 @@
 //! such as `TestCtlV3Lock`, use several clients here. `docs/go.md` lists all tests. The tests wait
 //! for conditions instead of fixed times, so that they run on a paused clock and in real time.
 //!
-//! Two files of this folder are not modules of the tests: `go_locks.rs` and `go_stm.rs` are copies
-//! of Go's algorithms with their faults, for the regression tests in `tests/it/regressions`.
+//! Three files of this folder are not modules of the tests. `go_locks.rs` and `go_stm.rs` are
+//! copies of Go's algorithms with their faults, for the regression tests in `tests/it/regressions`.
+//! `examples.rs` is the output of Go's examples, for the tests of coord's examples.
 //!
 //! Source: etcd `tests/integration` and `tests/e2e` at commit 2f59c9f; the facts, not the text.
 #![expect(clippy::unwrap_used, reason = "a call that fails fails the test")]

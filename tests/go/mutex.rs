@@ -186,7 +186,7 @@ pub(super) async fn ctl_v3_lock(store: Store) {
         store.assert_waits(&mut next, "a", 3).await;
         next
     };
-    // The interrupted waiter has left the queue. The third client still waits.
+    // The key of the interrupted waiter is deleted. The third client still waits.
     store.assert_waits(&mut next, "a", 2).await;
     let key = held.key().clone();
     held.unlock().await.unwrap();

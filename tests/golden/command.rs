@@ -4,8 +4,8 @@ use std::error::Error;
 
 /// A command of a script.
 ///
-/// Most commands have a client as prefix, which runs them: `c1: lock m`. The last ones are the
-/// commands of an operator.
+/// Most commands have a client as prefix, which runs them: `c1: lock m`. The commands after `Heal`
+/// are the commands of an operator.
 #[derive(Clone, Debug, goldenscript::Command)]
 pub(crate) enum Command {
     /// `open ttl=10`, `open adopt=c1`: opens a session with this TTL in seconds, or on the lease of
@@ -28,7 +28,7 @@ pub(crate) enum Command {
     Proclaim(String, String),
     /// `resign e`
     Resign(String),
-    /// `resume e`: resumes the candidacy that a previous owner of the lease has left.
+    /// `resume e`: resumes the candidate or leader of a previous owner of the lease.
     Resume(String),
     /// `leader e`: reads the current leader.
     Leader(String),
@@ -77,8 +77,8 @@ pub(crate) enum Command {
     Close,
     /// `crash`: ends the process. No later request of the process reaches the store.
     Crash,
-    /// `drop_requests`: from now on the client's requests are dropped, and fail at once, as on a
-    /// refused connection.
+    /// `drop_requests`: from now on the client's requests are dropped, and the client receives an
+    /// ambiguous error at once.
     DropRequests,
     /// `delay 15`: from now on the client's requests arrive after this delay in seconds. Scripts
     /// use it as a model of a suspended process, because all clients share one clock.

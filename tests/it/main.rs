@@ -1,4 +1,4 @@
-//! Tests across crates, on virtual time.
+//! Tests across crates, most of them on virtual time.
 #![expect(clippy::unwrap_used, reason = "a call that fails fails the test")]
 
 mod blocking;

@@ -61,7 +61,7 @@ pub(crate) async fn keys(store: &Client, prefix: &str) -> Vec<String> {
     kvs.iter().map(|kv| kv.key.escape_ascii().to_string()).collect()
 }
 
-/// Sleeps for 200 ms of virtual time, in which all pending tasks run.
+/// Sleeps for 200 ms, in which all pending tasks run.
 pub(crate) async fn settle() {
     sleep(Duration::from_millis(200)).await;
 }
@@ -117,7 +117,7 @@ pub(crate) fn any_action() -> impl Strategy<Value = Action> {
         4 => Just(Action::Pass),
         4 => Just(Action::Yield),
         3 => (1..4_000_u64).prop_map(|ms| Action::Delay(Duration::from_millis(ms))),
-        // Longer than a TTL of 10 s, and than any timeout.
+        // Up to a minute: most exceed a TTL of 10 s and every timeout.
         1 => (4_000..60_000_u64).prop_map(|ms| Action::Delay(Duration::from_millis(ms))),
         1 => Just(Action::DropRequest),
         1 => Just(Action::DropResponse),

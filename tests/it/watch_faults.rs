@@ -2,8 +2,8 @@
 //!
 //! `Intercept` injects faults into requests; [`WatchFaults`] injects faults into watch streams. A
 //! real backend reconnects its watches by itself. When it cannot, the stream ends, with an error or
-//! without. And the member that serves a watch may lag behind the member that served the last
-//! request, so that a watch from the current revision on starts at an older revision.
+//! without. And a stale member may serve a watch, so that a watch from the current revision on
+//! starts at an older revision.
 
 use std::fmt;
 use std::pin::Pin;
@@ -31,7 +31,7 @@ pub(crate) const UNLIMITED_LIFETIME: WatchLifetime = (Duration::from_secs(1_000_
 pub(crate) struct WatchFaults<B, F> {
     inner: B,
     lifetimes: F,
-    /// By how many revisions the member lags that serves the next watch.
+    /// By how many revisions the member that serves the next watch is stale.
     lag_of_next_watch: AtomicI64,
 }
 

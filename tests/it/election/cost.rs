@@ -74,7 +74,7 @@ async fn campaign_behind_others_costs_three_or_four_requests() {
             let expected = if writes_before_watch { "txn watch range" } else { "txn watch" };
             assert_eq!(recorder.take().names(), expected);
             settle().await;
-            // After a long wait it watches its own key too.
+            // After a quarter of a second the candidate also watches its own key.
             assert_eq!(recorder.take().names(), "watch");
             first.resign().await.unwrap();
             let predecessor = others.pop().unwrap();
@@ -86,7 +86,8 @@ async fn campaign_behind_others_costs_three_or_four_requests() {
             predecessor.withdraw().await.unwrap();
         })
         .await;
-        // It has the position of none of the earlier contenders, so it reads its own.
+        // No earlier contender belongs to the candidate's client, so no release delivers the
+        // position: the candidate reads it.
         assert_eq!(recorder.take().names(), "range");
         leadership.unwrap().resign().await.unwrap();
         assert_eq!(recorder.take().names(), "txn");

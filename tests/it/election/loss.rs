@@ -1,4 +1,4 @@
-//! Loss of a leadership or of a candidacy.
+//! Loss of a leadership by its leader, and of its queue entry by a waiting candidate.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

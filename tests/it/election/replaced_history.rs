@@ -32,7 +32,7 @@ impl ReplaceableStore {
         self.0.1.set(store).expect("the store is replaced once");
     }
 
-    /// A client of whichever store is current.
+    /// A client of the current store.
     fn client(&self) -> Client {
         Client::new(self.clone())
     }

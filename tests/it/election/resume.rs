@@ -1,4 +1,4 @@
-//! `resume`: the adopter of a lease continues the candidacy of the former process.
+//! `resume`: the adopter of a lease continues as the candidate or leader of the former process.
 
 use coord_core::{
     Client, Election, Error, Session,

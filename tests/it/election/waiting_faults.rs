@@ -99,7 +99,7 @@ async fn broken_watches_are_registered_again_once() {
     recorder.take();
     assert!(timeout(secs(9), candidate.elected()).await.is_err());
     let calls = recorder.take();
-    // Two registrations for each of the two, and a read for each that broke.
+    // Two registrations for each of the two watches, and a read for each watch that broke.
     assert_eq!(calls.count("watch"), 4, "{calls}");
     assert!(calls.count("txn") <= 3, "{calls}");
 }

@@ -1,6 +1,6 @@
 //! The model's checks of requests that need no data, and the keys of a range.
 //!
-//! They are written from `docs/etcd-contract.md` §2 to §4 alone, without the checks of
+//! They are written from `docs/etcd-contract.md` §2 to §4 and §8 alone, without the checks of
 //! `coord-core`, because the comparison cannot find a mistake in shared code.
 
 use bytes::Bytes;

@@ -104,7 +104,8 @@ impl Model {
         Ok(CompactResponse { header: self.header() })
     }
 
-    /// Contract §4, "Fuzzer must avoid" (ii): a key is deleted and put at exactly this revision.
+    /// Contract §4, "Requests that damage a real server", second row: a key is deleted and put at
+    /// exactly this revision.
     fn loses_a_key(&self, revision: Revision) -> bool {
         let mut deleted = Vec::new();
         for event in &self.events[usize::try_from(revision.0).expect("not negative")] {

@@ -32,7 +32,8 @@ impl Model {
             }
         }
         let mut changes = self.begin();
-        // §4, "Fuzzer must avoid" (i): a put that still fails would crash etcd.
+        // §4, "Requests that damage a real server", first row: a put that still fails would crash
+        // etcd.
         let response = self.run(txn, &mut changes).map_err(|_| ErrorKind::Refused)?;
         self.commit(changes);
         Ok(TxnResponse { header: self.header(), ..response })

@@ -1,6 +1,6 @@
 //! Watches of the model: a backlog that is read at registration, and later events.
 //!
-//! A `MemBackend` reads the history into a watch when the watch is registered (up to 1,000 batches;
+//! A `MemBackend` reads the history into a watch when the watch is registered (up to 1,024 batches;
 //! no sequence here has as many). So a *later* compaction does not affect the delivery, and an
 //! *earlier* compaction decides which past events have a `prev_kv`.
 

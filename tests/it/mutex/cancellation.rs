@@ -112,8 +112,9 @@ async fn lock_with_unknown_outcome_fails_and_leaves_no_key() {
     }
 }
 
-/// Cleanup finds a key that may have been created by its name, which another client may have used:
-/// a former owner of the lease, whose key is older than the session, or a client without the lease.
+/// Cleanup finds the key of an ambiguous enqueue by its name. Another client may have a key of that
+/// name: a former owner of the lease, whose key is older than the session, or a client without the
+/// lease.
 #[tokio::test(start_paused = true)]
 async fn cleanup_deletes_only_keys_of_its_own_session() {
     for (adopted, on_lease) in [(true, true), (false, false)] {

@@ -56,8 +56,8 @@ async fn try_enqueue_after_child_names_sees_new_contender() {
     assert!(WaitQueue::new(&session, "l").try_enqueue("").await.unwrap().is_none());
 }
 
-/// After each of its reads a contender enqueues under a child name, so that the read does not
-/// show whether the queue is in use.
+/// Before each transaction of `try_enqueue` another client puts a key under a child name, so that
+/// no transaction finds its range unchanged since the last read.
 #[tokio::test(start_paused = true)]
 async fn try_enqueue_returns_while_child_names_change() {
     for is_held in [false, true] {

@@ -202,8 +202,8 @@ async fn successor_of_another_client_reads_its_position() {
     assert_eq!(take_queue_calls(&recorder).names(), "range");
 }
 
-/// A sleep of no time takes until the timer's next tick, so each hand-off between two clients took
-/// up to two milliseconds longer.
+/// A sleep of no time takes until the timer's next tick, so each waiter behind a holder of another
+/// client acquired up to two milliseconds late.
 #[tokio::test(start_paused = true)]
 async fn waiter_behind_another_client_acquires_without_a_pause() {
     let store = Client::new(MemBackend::new());

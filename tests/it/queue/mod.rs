@@ -62,7 +62,7 @@ fn take_costs(waiters: &[Waiter]) -> Vec<(String, usize)> {
     waiters.iter().map(Waiter::take_cost).collect()
 }
 
-/// How a waiter leaves the queue.
+/// How the queue entry of a waiter ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Departure {
     /// Its future and its contender are dropped.
@@ -73,8 +73,8 @@ enum Departure {
     Evicted,
 }
 
-/// Lets the waiter at index `leaving` leave, then serves all others. Returns what the departure
-/// cost each waiter.
+/// Ends the queue entry of the waiter at index `leaving`, then releases all other contenders in
+/// order. Returns what the departure cost each waiter.
 async fn costs_of_departure(
     count: usize,
     leaving: usize,
@@ -166,8 +166,8 @@ async fn leaving_contender_wakes_only_its_successor() {
     }
 }
 
-/// An enqueue reads its nearest predecessors. A contender with more predecessors than that must
-/// wait for all of them too.
+/// The response of an enqueue shows only a few of the earlier contenders. A contender behind more
+/// contenders must wait for all of them too.
 #[tokio::test(start_paused = true)]
 async fn contender_waits_for_all_predecessors() {
     for predecessors in 1..=8 {
@@ -182,7 +182,7 @@ async fn contender_waits_for_all_predecessors() {
             last
         });
         settle().await;
-        // The worst order for the last contender: its nearest predecessor leaves first.
+        // The worst order for the last contender: its predecessor is released first, each time.
         while let Some(other) = others.pop() {
             other.release().await.unwrap();
             settle().await;
@@ -194,7 +194,7 @@ async fn contender_waits_for_all_predecessors() {
     }
 }
 
-/// The predecessors leave in one revision, because one session closes.
+/// The keys of all earlier contenders are deleted in one revision, because their session closes.
 #[tokio::test(start_paused = true)]
 async fn contender_reads_once_when_all_predecessors_leave() {
     for predecessors in [1, 4, 5, 30] {
@@ -243,9 +243,9 @@ async fn contender_with_silent_watch_acquires_within_ttl() {
     }
 }
 
-/// The predecessor is a Go client, which uses the same key again. The member that serves the watch
-/// lags, and delivers the deletion of an earlier creation of that key. A contender that acquired on
-/// this event would hold the lock together with its predecessor.
+/// The predecessor is a Go client, which uses the same key again. A stale member serves the watch,
+/// and delivers the deletion of an earlier creation of that key. A contender that acquired on this
+/// event would hold the lock together with its predecessor.
 #[tokio::test(start_paused = true)]
 async fn stale_deletion_of_predecessor_key_is_ignored() {
     for lag in 0..=4 {
@@ -263,8 +263,8 @@ async fn stale_deletion_of_predecessor_key_is_ignored() {
     }
 }
 
-/// The contender's watch is silent, and only its predecessor left. The contender never read the
-/// keys of the earlier contenders, which still wait.
+/// The contender's watch is silent, and only its predecessor is released. The contender never read
+/// the keys of the earlier contenders, which still wait.
 #[tokio::test(start_paused = true)]
 async fn contender_without_predecessor_waits_for_earlier_ones() {
     for earlier in [2, 4, 5, 6, 20] {

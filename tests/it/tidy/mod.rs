@@ -49,7 +49,7 @@ fn pages() -> Vec<(String, String)> {
     [files("docs", ".md"), vec![("README.md".to_owned(), read("README.md"))]].concat()
 }
 
-/// Whether a file of a crate is compiled for tests only.
+/// Whether a file of a crate is compiled for tests or benchmarks only.
 fn is_test(name: &str) -> bool {
     name.contains("/tests") || name.contains("/benches/")
 }

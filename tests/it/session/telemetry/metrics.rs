@@ -21,7 +21,7 @@ fn metric_values(recorder: &DebuggingRecorder) -> BTreeMap<String, u64> {
         }
         let value = match value {
             DebugValue::Counter(count) => count,
-            // The gauges count sessions: whole numbers.
+            // The gauges count sessions or contenders: whole numbers.
             DebugValue::Gauge(value) => format!("{value}").parse().unwrap(),
             // The number of waits, not their durations.
             DebugValue::Histogram(values) => values.len().try_into().unwrap(),

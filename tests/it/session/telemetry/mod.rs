@@ -20,7 +20,7 @@ thread_local! {
     static CAPTURED_LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// A layer that captures the log lines of coord, each in the thread that logs it.
+/// A layer that captures the log lines of coord from `DEBUG` on, each in the thread that logs it.
 ///
 /// One global subscriber serves all threads: tracing caches per call site whether a subscriber is
 /// interested, so a subscriber of one thread can miss a line that another thread reached first.
