@@ -84,7 +84,7 @@ impl Break {
         };
         let key = text::escape(&holder.key);
         if queue_of(holder).is_none() {
-            let why = "is no key of a wait queue, because it does not end with the id of its lease";
+            let why = "is no key of a wait queue, because its last part does not begin with the id of its lease";
             let remedy = "delete it with another tool if it is not needed";
             let message = format!("{key}, the first under {name}, {why}: {remedy}");
             return Err(ExitError::new(ExitError::FAILED, message));

@@ -45,15 +45,23 @@ pub(crate) fn parent_of(kv: &KeyValue) -> Option<Bytes> {
 }
 
 /// The name of the queue that a key belongs to; `None` if the key is data. The last part of a
-/// queue key is the id of the key's own lease, with or without `-<number>`. The key of an adopter,
-/// which ends with `-<tag in hex>-<number>`, is not recognized, and counts as data.
+/// queue key is the id of the key's own lease, with or without a hyphen and a key suffix.
 pub(crate) fn queue_of(kv: &KeyValue) -> Option<Bytes> {
     let parent = parent_of(kv)?;
     let lease = kv.lease?.to_string();
-    let number = kv.key[parent.len() + 1..].strip_prefix(lease.as_bytes())?;
-    let is_number = |digits: &[u8]| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    let is_contender = number.is_empty() || number.strip_prefix(b"-").is_some_and(is_number);
+    let rest = kv.key[parent.len() + 1..].strip_prefix(lease.as_bytes())?;
+    let is_contender = rest.is_empty() || rest.strip_prefix(b"-").is_some_and(is_key_suffix);
     is_contender.then_some(parent)
+}
+
+/// Whether this is a key suffix: a number, or the tag of an adopter and a number.
+fn is_key_suffix(suffix: &[u8]) -> bool {
+    let (tag, number) = match suffix.iter().position(|byte| *byte == b'-') {
+        Some(hyphen) => (Some(&suffix[..hyphen]), &suffix[hyphen + 1..]),
+        None => (None, suffix),
+    };
+    let is_tag = |tag: &[u8]| tag.len() == 8 && tag.iter().all(u8::is_ascii_hexdigit);
+    tag.is_none_or(is_tag) && !number.is_empty() && number.iter().all(u8::is_ascii_digit)
 }
 
 #[cfg(test)]
@@ -71,12 +79,16 @@ mod tests {
         for (key, name) in [
             ("jobs/a1-7", "jobs"),
             ("jobs/a1", "jobs"),
+            ("jobs/a1-5f3a9c0e-0", "jobs"),
             ("jobs/night/a1-0", "jobs/night"),
             ("/a1", ""),
         ] {
             assert_eq!(queue(key, 0xa1).as_deref(), Some(name.as_bytes()), "{key}");
         }
         for data in ["jobs/a2-7", "jobs/a1-", "jobs/a1-x", "jobs/a17", "jobs/1", "a1", "jobs/a1/"] {
+            assert_eq!(queue(data, 0xa1), None, "{data}");
+        }
+        for data in ["jobs/a1-5f3a9c0e-", "jobs/a1-5f3a-0", "jobs/a1-5f3a9c0x-0", "jobs/a1--0"] {
             assert_eq!(queue(data, 0xa1), None, "{data}");
         }
         assert_eq!(queue("jobs/0", 0), None, "without a lease");

@@ -2,7 +2,7 @@
 
 use coord_core::{
     Mutex, Session,
-    kv::{Put, Txn},
+    kv::{LeaseGrant, Put, Txn},
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ crate::tests![
     break_keeps_a_holder_that_came_after_the_prompt,
     break_deletes_no_data,
     break_of_a_free_lock_has_own_exit_status,
+    lock_of_an_adopter_is_listed_and_broken,
 ];
 
 /// A lock with a waiter, an election, and data beside them.
@@ -252,4 +253,25 @@ async fn break_of_a_free_lock_has_own_exit_status(server: Server) {
     .await;
     child.close_input();
     assert_eq!(child.status().await, Some(0));
+}
+
+/// The key of an adopter has a tag between the lease and the number.
+async fn lock_of_an_adopter_is_listed_and_broken(server: Server) {
+    let lease = server
+        .client
+        .lease_grant(LeaseGrant::new(std::time::Duration::from_secs(60)))
+        .await
+        .expect(AVAILABLE)
+        .id;
+    let session = Session::builder(&server.client).lease(lease).open().await.expect(AVAILABLE);
+    let guard = Mutex::new(&session, "jobs").lock().await.expect(AVAILABLE);
+    let key = String::from_utf8(guard.key().to_vec()).expect("it is ASCII");
+    let (status, stdout, _) = server.coord(&["list"]).end().await;
+    assert_eq!(status, Some(0));
+    let row = stdout.lines().last().expect("a row");
+    assert!(row.starts_with("jobs ") && row.ends_with(&key), "{stdout}");
+    let (status, stdout, stderr) = server.coord(&["break", "jobs", "--yes"]).end().await;
+    let expected = format!("deleted {key}, fencing token {}\n", guard.fencing_token());
+    assert_eq!((status, stdout, stderr), (Some(0), expected, String::new()));
+    assert!(guard.unlock().await.is_err(), "the lock was broken");
 }
