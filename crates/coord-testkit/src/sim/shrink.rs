@@ -1,20 +1,26 @@
 //! Shrinking: from the many deviations of a failing run to the few that make it fail.
 //!
 //! A candidate is the list without some deviations, or with a lower option at one point. It
-//! replaces the list if its run fails in the same oracle. The order of preference: fewest
-//! deviations, then lowest options. The passes, which end early when the budget is spent:
+//! replaces the list if its run fails in the same oracle, and a panic at the same place. The order
+//! of preference: fewest deviations, then lowest options. The passes, which end early when the
+//! budget is spent:
 //!
 //! 1. remove all deviations of one fault;
 //! 2. remove spans: halves, quarters, and so on to single deviations;
-//! 3. keep one deviation alone, at another point of its lane: often the others only led the run to
-//!    the point at which this one has its effect;
+//! 3. keep one deviation alone, at another point of its lane or of the same lane of another
+//!    process: often the others only led the run to the point at which this one has its effect, and
+//!    processes with one role are interchangeable;
 //! 4. remove one deviation and change another one: move it to a point close by in its lane, or
 //!    choose another option. Without the first, its process may reach the point that matters one
 //!    request earlier or later, or need another delay for the same race;
 //! 5. lower the option of one deviation.
 //!
-//! Passes 1 and 2 are repeated until neither helps. Pass 3 runs once. Pass 4 is repeated until it
-//! does not help, with passes 1 and 2 after each success. Pass 5 is repeated at the end.
+//! Passes 1 and 2 are repeated until neither helps, at first in no more than half of the budget: of
+//! hundreds of deviations, each removal may change everything that follows. Pass 3 runs once, up to
+//! three quarters of the budget. Pass 4 is repeated until it does not help, with passes 1 and 2
+//! after each success. Pass 5 is repeated at the end.
+
+use std::sync::Arc;
 
 use super::choice::{Deviation, Deviations, Source};
 use super::failure::Failure;
@@ -28,17 +34,17 @@ pub(crate) struct Shrunk {
     pub(crate) runs: usize,
 }
 
-/// To how many points of its lane a single deviation is moved. A postponed step is not moved,
-/// because its lane has too many points.
+/// To how many points of a lane a single deviation is moved.
 const MOVED_TO_MAX: u32 = 40;
 
 struct Shrinker<'a> {
     scenario: Scenario<'a>,
     settings: &'a Settings,
-    oracle: &'a str,
+    failure: &'a Failure,
     best: Vec<Deviation>,
     runs: usize,
-    budget: usize,
+    /// After how many runs the current pass ends.
+    limit: usize,
 }
 
 /// Shrinks the deviations of a run that failed, in at most `budget` runs.
@@ -50,11 +56,17 @@ pub(crate) fn shrink(
     budget: usize,
 ) -> Shrunk {
     let best = list.0.clone();
-    let mut shrinker =
-        Shrinker { scenario, settings, oracle: &failure.oracle, best, runs: 0, budget };
+    let limit = budget / 2;
+    let mut shrinker = Shrinker { scenario, settings, failure, best, runs: 0, limit };
     shrinker.remove();
+    let was_cut = shrinker.is_spent();
     if shrinker.best.len() > 1 {
+        shrinker.limit = budget - budget / 4;
         shrinker.keep_one_moved();
+    }
+    shrinker.limit = budget;
+    if was_cut {
+        shrinker.remove();
     }
     while shrinker.remove_and_change() {
         shrinker.remove();
@@ -66,14 +78,14 @@ pub(crate) fn shrink(
 impl Shrinker<'_> {
     /// Runs a candidate, and keeps it if it fails in the same way and is smaller.
     fn accepts(&mut self, candidate: Vec<Deviation>) -> bool {
-        if self.runs >= self.budget {
+        if self.is_spent() {
             return false;
         }
         self.runs += 1;
         let source = Source::replay(&Deviations(candidate));
         let RunResult { failure, deviations, .. } =
             run(self.scenario, self.settings, source, Keep::Result);
-        let is_same = failure.is_some_and(|failure| failure.oracle == self.oracle);
+        let is_same = failure.is_some_and(|failure| failure.is_like(self.failure));
         // A deviation at a point that the run does not reach any more is not in the result.
         let Deviations(found) = deviations;
         let is_smaller = size(&found) < size(&self.best);
@@ -81,6 +93,10 @@ impl Shrinker<'_> {
             self.best = found;
         }
         is_same && is_smaller
+    }
+
+    const fn is_spent(&self) -> bool {
+        self.runs >= self.limit
     }
 
     fn remove(&mut self) {
@@ -118,18 +134,17 @@ impl Shrinker<'_> {
         has_improved
     }
 
-    /// Keeps one deviation, at each of the first points of its lane.
-    fn keep_one_moved(&mut self) -> bool {
-        for deviation in self.best.clone() {
-            let has_many_points = fault_of(&deviation) == Some(Fault::Reorder);
-            let numbers = if has_many_points { 0 } else { MOVED_TO_MAX };
-            for number in 1..=numbers.min(deviation.number) {
-                if self.accepts(vec![Deviation { number, ..deviation.clone() }]) {
-                    return true;
+    /// Keeps one deviation, at each of the first points of its lane, then of the lanes of other
+    /// processes.
+    fn keep_one_moved(&mut self) {
+        for deviation in single_deviations(&self.best) {
+            for number in 1..=MOVED_TO_MAX {
+                if self.is_spent() || self.accepts(vec![Deviation { number, ..deviation.clone() }])
+                {
+                    return;
                 }
             }
         }
-        false
     }
 
     fn remove_and_change(&mut self) -> bool {
@@ -138,6 +153,9 @@ impl Shrinker<'_> {
             rest.remove(removed);
             for changed in 0..rest.len() {
                 for variant in variants(&rest[changed]) {
+                    if self.is_spent() {
+                        return false;
+                    }
                     let mut candidate = rest.clone();
                     candidate[changed] = variant;
                     if self.accepts(candidate) {
@@ -161,6 +179,26 @@ impl Shrinker<'_> {
         }
         false
     }
+}
+
+/// The deviations to keep alone: each kind of decision and option once for each process. The last
+/// one of the run comes first, because a failure often follows its cause soon; late messages come
+/// last, because there are many, and other faults do more. Postponed steps are left out.
+fn single_deviations(list: &[Deviation]) -> Vec<Deviation> {
+    let mut single: Vec<Deviation> = Vec::new();
+    for deviation in list.iter().rev().filter(|d| fault_of(d) != Some(Fault::Reorder)) {
+        let kind = |lane: &str| lane.rsplit_once('.').map(|(_, kind)| kind.to_owned());
+        let alike = list.iter().map(|other| &other.lane);
+        let alike = alike.filter(|lane| kind(lane) == kind(&deviation.lane));
+        for lane in std::iter::once(&deviation.lane).chain(alike) {
+            let is_known = single.iter().any(|o| o.lane == *lane && o.value == deviation.value);
+            if !is_known {
+                single.push(Deviation { lane: Arc::clone(lane), ..deviation.clone() });
+            }
+        }
+    }
+    single.sort_by_key(|deviation| fault_of(deviation) == Some(Fault::Latency));
+    single
 }
 
 /// The same deviation at points close by, and other options at the same point.
