@@ -11,6 +11,7 @@ mod locks;
 mod queues;
 mod reads;
 mod stores;
+mod swarm;
 mod transactions;
 
 use std::fmt::{self, Write as _};
@@ -157,44 +158,50 @@ impl fmt::Display for Row {
     }
 }
 
+/// The sweep of a family. Its processes need about 15 s. A key that is left behind must outlive the
+/// faults.
+fn sweep(family: &Family) -> Sweep {
+    let sweep = Sweep::new(family.name).seeds(SEEDS).without_canary().without_coverage();
+    sweep.fault_time(Duration::from_secs(15)).settle_time(Duration::from_secs(120))
+}
+
+/// The sweep of a mutant.
+fn sweep_of(family: &Family, mutant: &Mutant) -> Sweep {
+    mutant.weakness.map_or(sweep(family), |weakness| sweep(family).weaken(weakness))
+}
+
 /// The rows of a family's mutants. The correct scenario must hold.
 fn try_family(family: &Family) -> Vec<Row> {
-    // The processes need about 15 s. A key that is left behind must outlive the faults.
-    let sweep = || {
-        let sweep = Sweep::new(family.name).seeds(SEEDS).without_canary().without_coverage();
-        sweep.fault_time(Duration::from_secs(15)).settle_time(Duration::from_secs(120))
-    };
-    if let Err(report) = sweep().check(&family.correct) {
+    if let Err(report) = sweep(family).check(&family.correct) {
         panic!("false alarm: the correct `{}` failed\n{report}", family.name);
     }
     let try_mutant = |mutant: &Mutant| {
-        let sweep = sweep().shrink_runs(SHRINK_RUNS);
-        let sweep = mutant.weakness.map_or(sweep.clone(), |weakness| sweep.weaken(weakness));
+        let sweep = sweep_of(family, mutant).shrink_runs(SHRINK_RUNS);
         Row { mutant: mutant.name.clone(), report: sweep.check(&mutant.scenario).err() }
     };
     family.mutants.iter().map(try_mutant).collect()
 }
 
-/// The rows of all families, run on two threads.
-fn try_families(families: &[Family]) -> Vec<Row> {
+/// The results of all families, in their order, run on two threads.
+fn in_two_threads<T: Send>(families: &[Family], run: impl Fn(&Family) -> Vec<T> + Sync) -> Vec<T> {
     let waiting = Mutex::new(families.iter().enumerate().rev().collect::<Vec<_>>());
-    let rows = Mutex::new(Vec::new());
+    let results = Mutex::new(Vec::new());
     let work = || {
         while let Some((index, family)) = { waiting.lock().unwrap().pop() } {
-            let own = try_family(family);
-            rows.lock().unwrap().extend(own.into_iter().map(|row| (index, row)));
+            let own = run(family);
+            results.lock().unwrap().push((index, own));
         }
     };
     thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(work))));
-    let mut rows = rows.into_inner().unwrap();
-    rows.sort_by_key(|(index, _)| *index);
-    rows.into_iter().map(|(_, row)| row).collect()
+    let mut results = results.into_inner().unwrap();
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().flat_map(|(_, own)| own).collect()
 }
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the table is kept in docs/guide/simulation.md")]
 fn mutants_are_caught_and_shrunk() {
-    let rows = try_families(&families());
+    let rows = in_two_threads(&families(), try_family);
     let mut table = String::from(
         "| mutant | seeds | deviations | runs to shrink | deviations after | what broke |\n\
          |---|---:|---:|---:|---:|---|\n",
