@@ -6,8 +6,8 @@ use coord_core::{Mutex, Session};
 use coord_testkit::sim::{Sim, Sweep};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-/// The seeds of one iteration.
-const SEEDS: u64 = 100;
+/// The seeds of one iteration: a small sweep.
+const SEEDS: u64 = 500;
 
 /// Each process acquires and releases the lock 25 times.
 async fn contend(sim: Sim) {

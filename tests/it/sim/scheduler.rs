@@ -29,7 +29,7 @@ const JOBS: [(&str, u64); 3] = [("backup", 3), ("invoices", 2), ("report", 4)];
 /// The units of all jobs.
 const TOTAL: u64 = 9;
 /// What the failure of the scheduler without the lock's condition shrinks to.
-const SHRUNK_LIST: &str = "worker-1.request#11=4/10";
+const SHRUNK_LIST: &str = "worker-1.request#11=4/11";
 
 async fn schedule(process: Process, leaders: Exclusive) -> Result<()> {
     let config = Config::default();
@@ -126,7 +126,8 @@ fn scheduler_without_the_lock_condition_counts_a_job_twice() {
     assert!(report.deviations.0.len() <= 3, "{report}");
     assert_eq!(report.failure.oracle, "scenario");
     assert!(report.failure.text.starts_with("the total is 1"), "{report}");
-    let command = format!("COORD_SIM='{}' cargo test {}", report.deviations, report.sweep);
+    let test = format!("sim::scheduler::{}", report.sweep);
+    let command = format!("COORD_SIM='{}' cargo test {test} -- --exact", report.deviations);
     assert!(report.to_string().contains(&command), "{report}");
 }
 
@@ -136,7 +137,8 @@ fn report_in_the_guide_is_that_of_a_run() {
     let page = include_str!("../../../docs/guide/simulation.md");
     let name = "scheduler_without_the_lock_condition_counts_a_job_twice";
     let list = SHRUNK_LIST.parse().unwrap();
-    let report = replayed(name, &list, |sim| run_jobs(sim, Recording::Always));
+    let mut report = replayed(name, &list, |sim| run_jobs(sim, Recording::Always));
+    report.test = Some(format!("sim::scheduler::{name}"));
     let real = format!("{report}{}", report.history);
     let blocks = page.split("```text\n").skip(1).filter_map(|block| block.split("```").next());
     let shown = |block: &&str| block.starts_with("the sweep") || block.contains(" == #");
@@ -195,7 +197,7 @@ async fn late_commit_counts_a_job_twice_without_a_simulation_too() {
     let store = || Client::new(MemBackend::new());
     // The commit is the twelfth request here: without the simulated latency the worker reads the
     // board once more before the leader assigns the job.
-    let list = "worker-1.request#12=4/10".parse().unwrap();
+    let list = "worker-1.request#12=4/11".parse().unwrap();
     assert_eq!(run_jobs_on(&store(), &list, Recording::Always).await, 12);
     assert_eq!(run_jobs_on(&store(), &list, Recording::WhileHeld).await, TOTAL);
     assert_eq!(run_jobs_on(&store(), &Deviations::default(), Recording::Always).await, TOTAL);

@@ -6,9 +6,9 @@
 //! completely, and they are all that is saved, replayed and shrunk:
 //!
 //! ```text
-//! b.request#3=5/10,a.process#7=2/9
+//! b.request#3=5/11,a.process#7=2/9
 //! |  |      | | |
-//! |  |      | | the point had 10 options: checked on replay
+//! |  |      | | the point had 11 options: checked on replay
 //! |  |      | the option that was chosen
 //! |  |      the third point of this lane in the run
 //! |  the kind of decision
@@ -43,6 +43,13 @@ pub struct Deviation {
     pub options: u16,
 }
 
+impl Deviation {
+    /// Whether the point has the option.
+    const fn is_possible(&self) -> bool {
+        0 < self.value && self.value < self.options
+    }
+}
+
 impl fmt::Display for Deviation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { lane, number, value, options } = self;
@@ -58,12 +65,10 @@ impl FromStr for Deviation {
             let (point, choice) = text.trim().split_once('=')?;
             let (lane, number) = point.split_once('#')?;
             let (value, options) = choice.split_once('/')?;
-            Some(Self {
-                lane: lane.into(),
-                number: number.parse().ok()?,
-                value: value.parse().ok()?,
-                options: options.parse().ok()?,
-            })
+            let (number, value) = (number.parse().ok()?, value.parse().ok()?);
+            let deviation =
+                Self { lane: lane.into(), number, value, options: options.parse().ok()? };
+            (number > 0 && deviation.is_possible()).then_some(deviation)
         };
         parse().ok_or_else(|| ParseDeviationError { text: text.to_owned() })
     }
@@ -71,7 +76,10 @@ impl FromStr for Deviation {
 
 /// The error of a text that is not a list of deviations.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid deviation {text:?}: must look like b.request#3=5/9")]
+#[error(
+    "invalid deviation {text:?}: must look like b.request#3=5/11, option 5 of the options 0 to 10 at \
+     the third such point"
+)]
 pub struct ParseDeviationError {
     text: String,
 }
@@ -82,9 +90,9 @@ pub struct ParseDeviationError {
 /// ```
 /// use coord_testkit::sim::Deviations;
 ///
-/// let list: Deviations = "b.request#3=5/10, a.process#7=2/9".parse()?;
+/// let list: Deviations = "b.request#3=5/11, a.process#7=2/9".parse()?;
 /// assert_eq!(list.0.len(), 2);
-/// assert_eq!(list.to_string(), "b.request#3=5/10,a.process#7=2/9");
+/// assert_eq!(list.to_string(), "b.request#3=5/11,a.process#7=2/9");
 /// # Ok::<_, coord_testkit::sim::ParseDeviationError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,6 +115,18 @@ impl FromStr for Deviations {
         let parts = text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty());
         parts.map(str::parse).collect::<Result<_, _>>().map(Self)
     }
+}
+
+/// Checks a name that becomes a part of the names of lanes.
+///
+/// # Panics
+/// If it has other characters than letters, digits, `_` and `-`.
+pub(crate) fn check_name(kind: &str, name: &str) {
+    let is_valid = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    assert!(
+        !name.is_empty() && name.chars().all(is_valid),
+        "invalid {kind} name {name:?}: use letters, digits, `_` and `-`"
+    );
 }
 
 /// The index of a lane in [`Choices`].
@@ -238,12 +258,16 @@ impl Choices {
             }
             Source::Replay(list) if list.is_empty() => 0,
             Source::Replay(list) => match list.remove(&(Arc::clone(name), number)) {
-                Some(deviation) if usize::from(deviation.options) == options.len() => {
+                Some(deviation)
+                    if usize::from(deviation.options) == options.len()
+                        && deviation.is_possible() =>
+                {
                     deviation.value
                 }
                 Some(deviation) => {
                     let now = options.len();
-                    self.mismatch = Some(format!("{deviation}: the point has {now} options now"));
+                    self.mismatch =
+                        Some(format!("{deviation}: the point has the options 0 to {}", now - 1));
                     0
                 }
                 None => 0,

@@ -4,10 +4,9 @@
 //! ready, it sleeps until the next message is due; tokio then advances the clock to the next timer,
 //! of the driver or of any task, at once.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
@@ -23,7 +22,10 @@ use super::world::{Actor, Message, Owner, State, Work, World, acting};
 pub(crate) async fn drive(world: &Arc<World>, max_steps: u64) {
     // The tasks of the world are not tasks of tokio. The lease timer of the store is one; a second
     // one was started by the code under test with `tokio::spawn`, and needs a turn too.
-    let has_foreign_tasks = || Handle::current().metrics().num_alive_tasks() > 1;
+    let metrics = Handle::current().metrics();
+    let has_foreign_tasks = || metrics.num_alive_tasks() > 1;
+    // The clock advances only while the driver waits.
+    let mut now = Instant::now();
     loop {
         let mut dropped = Vec::new();
         let actor = {
@@ -32,39 +34,60 @@ pub(crate) async fn drive(world: &Arc<World>, max_steps: u64) {
                 return;
             }
             world.collect_woken(&mut state);
-            state.collect_due(Instant::now());
+            state.collect_due(now);
             state.next_actor(&mut dropped)
         };
-        drop(dropped);
         let Some(actor) = actor else {
+            if let Err(failure) = panics::catch(|| drop(dropped)) {
+                world.lock().fail(failure);
+            }
             wait(world).await;
+            now = Instant::now();
             continue;
         };
-        process(world, actor).await;
-        let (steps, has_oracles) = {
-            let mut state = world.lock();
-            state.steps += 1;
-            state.record_deviations();
-            (state.steps, !state.oracles.is_empty())
-        };
-        if steps > max_steps {
-            let unfinished = world.describe_unfinished();
-            let text = format!("no end after {max_steps} steps, {unfinished}");
-            world.lock().fail(Failure::new("livelock", text));
-        }
-        if has_oracles {
-            check_oracles(world);
+        // The code under test runs in tasks, in oracles, and when its values are dropped.
+        let stepped = panics::catch(|| {
+            drop(dropped);
+            step(world, actor, max_steps);
+        });
+        if let Err(failure) = stepped {
+            world.lock().fail(failure);
         }
         if has_foreign_tasks() {
             yield_now().await;
+            now = Instant::now();
         }
     }
 }
 
-async fn process(world: &Arc<World>, Actor { owner, work }: Actor) {
+/// Processes one actor, and checks the oracles.
+fn step(world: &Arc<World>, actor: Actor, max_steps: u64) {
+    process(world, actor);
+    let mut state = world.lock();
+    state.steps += 1;
+    state.record_deviations();
+    let (steps, has_oracles) = (state.steps, !state.oracles.is_empty());
+    let has_failed = state.failure.is_some();
+    drop(state);
+    if steps > max_steps {
+        let unfinished = world.describe_unfinished();
+        let text = format!("no end after {max_steps} steps, {unfinished}");
+        world.lock().fail(Failure::new("livelock", text));
+    } else if has_oracles && !has_failed {
+        check_oracles(world);
+    }
+}
+
+fn process(world: &Arc<World>, Actor { owner, work }: Actor) {
     match work {
         Work::Poll(slot) => poll(world, slot),
-        Work::Deliver(Message::Request(work)) => work.await,
+        Work::Deliver(Message::Request(mut work)) => {
+            // The store of a run responds at once, unless the test has wrapped it. The second poll
+            // has the waker of a task.
+            if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+                world.spawn(Owner::Harness, work);
+            }
+        }
         Work::Deliver(Message::Response(deliver)) => deliver(world),
         Work::Deliver(Message::Batch(queue)) => {
             if let Some(event) = queue.deliver() {
@@ -84,20 +107,13 @@ fn poll(world: &World, slot: usize) {
         task.wakeup.reset();
         (future, task.waker.clone())
     };
-    let mut cx = Context::from_waker(&waker);
-    let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx)));
+    let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
     let mut state = world.lock();
-    match polled {
-        Ok(Poll::Pending) => {
-            if let Some(task) = state.tasks.get_mut(slot) {
-                task.future = Some(future);
-            }
-        }
-        Ok(Poll::Ready(())) => drop(state.tasks.try_remove(slot)),
-        Err(payload) => {
-            drop(state.tasks.try_remove(slot));
-            state.fail(Failure::new("panic", panics::message(&*payload)));
-        }
+    if polled.is_ready() {
+        // Its future is not in it.
+        drop(state.tasks.try_remove(slot));
+    } else if let Some(task) = state.tasks.get_mut(slot) {
+        task.future = Some(future);
     }
 }
 
@@ -112,7 +128,10 @@ async fn wait(world: &World) {
     });
     std::future::poll_fn(|cx| {
         world.woken.driver.register(cx.waker());
-        if world.woken.is_empty() { due.as_mut().poll(cx) } else { Poll::Ready(()) }
+        if !world.woken.is_empty() || world.lock().has_work(next) {
+            return Poll::Ready(());
+        }
+        due.as_mut().poll(cx)
     })
     .await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use coord_core::Error;
 use coord_core::error::Outcome;
 
-use crate::intercept;
+use crate::{Call, intercept};
 
 /// A kind of fault. A random run switches each kind on or off as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,10 +30,14 @@ pub enum Fault {
     Overloaded,
     /// The store rejects a request because the caller's token has expired.
     AuthExpired,
+    /// The store rejects a put or transaction as too large.
+    TooLarge,
     /// A watch is silent for 30 s, then delivers everything.
     WatchLate,
     /// The server ends a watch with a retryable error.
     WatchEnded,
+    /// A watch does not receive a progress notification.
+    ProgressWithheld,
     /// A member that is behind serves a serializable read.
     StaleRead,
     /// A process stops for 2 s or 100 s, and resumes with responses pending.
@@ -42,6 +46,9 @@ pub enum Fault {
     Partition,
     /// Messages pass in one direction only, for 100 s.
     OneWayPartition,
+    /// The processes are partitioned from the store one after the other, and reconnected in the
+    /// reverse order.
+    Swizzle,
     /// A process stops forever, a [service](super::Sim::service) too.
     Crash,
     /// A process stops. A [service](super::Sim::service) starts again a second later, without its
@@ -61,7 +68,7 @@ pub enum Fault {
 
 impl Fault {
     /// All faults, in the order of their declaration: the rates are indexed by it.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::Reorder,
         Self::Latency,
         Self::SlowLink,
@@ -71,12 +78,15 @@ impl Fault {
         Self::Refused,
         Self::Overloaded,
         Self::AuthExpired,
+        Self::TooLarge,
         Self::WatchLate,
         Self::WatchEnded,
+        Self::ProgressWithheld,
         Self::StaleRead,
         Self::Pause,
         Self::Partition,
         Self::OneWayPartition,
+        Self::Swizzle,
         Self::Crash,
         Self::Restart,
         Self::Compaction,
@@ -91,12 +101,16 @@ impl Fault {
         match self {
             Self::Reorder => (0.05, 0.6),
             Self::Latency => (0.02, 0.5),
-            Self::SlowLink | Self::StaleRead | Self::ClockDrift | Self::Buggify => (0.2, 0.7),
+            Self::SlowLink
+            | Self::ProgressWithheld
+            | Self::StaleRead
+            | Self::ClockDrift
+            | Self::Buggify => (0.2, 0.7),
             Self::WatchLate | Self::WatchEnded => (0.01, 0.2),
             Self::Pause | Self::Partition | Self::OneWayPartition => (0.003, 0.05),
             Self::Crash | Self::Restart => (0.002, 0.03),
             Self::Compaction | Self::LeaderChange => (0.01, 0.2),
-            Self::NoSpace | Self::AuthExpired => (0.002, 0.02),
+            Self::NoSpace | Self::AuthExpired | Self::TooLarge | Self::Swizzle => (0.002, 0.02),
             Self::LateDelivery
             | Self::RequestLost
             | Self::ResponseLost
@@ -118,12 +132,15 @@ impl fmt::Display for Fault {
             Self::Refused => "refused",
             Self::Overloaded => "overloaded",
             Self::AuthExpired => "auth expired",
+            Self::TooLarge => "too large",
             Self::WatchLate => "watch late",
             Self::WatchEnded => "watch ended",
+            Self::ProgressWithheld => "progress withheld",
             Self::StaleRead => "stale read",
             Self::Pause => "pause",
             Self::Partition => "partition",
             Self::OneWayPartition => "one-way partition",
+            Self::Swizzle => "swizzle",
             Self::Crash => "crash",
             Self::Restart => "restart",
             Self::Compaction => "compaction",
@@ -158,6 +175,7 @@ pub(crate) const REQUEST: &[ChoiceOption] = &[
     option(Fault::Refused, "rejected as unavailable, not applied"),
     option(Fault::Overloaded, "rejected as overloaded, not applied"),
     option(Fault::AuthExpired, "rejected because the token has expired"),
+    option(Fault::TooLarge, "rejected as too large, if it is a put or transaction"),
 ];
 
 /// What becomes of a response, at the moment the request was processed.
@@ -181,6 +199,10 @@ pub(crate) const BATCH: &[ChoiceOption] = &[
     option(Fault::WatchEnded, "not delivered, the server ended the watch"),
 ];
 
+/// What becomes of a progress notification of a watch, before it is a batch to deliver.
+pub(crate) const PROGRESS: &[ChoiceOption] =
+    &[option(Fault::ProgressWithheld, "sent"), option(Fault::ProgressWithheld, "withheld")];
+
 /// The connection of a process to the store, when the process is created.
 pub(crate) const LINK: &[ChoiceOption] =
     &[option(Fault::SlowLink, "fast"), option(Fault::SlowLink, "slow for the whole run")];
@@ -201,11 +223,14 @@ pub(crate) const fn latency(value: u16) -> Duration {
 
 /// The error with which an option of a request rejects it; `unavailable` is the reason of an
 /// unavailable store.
-pub(crate) fn rejection(value: u16, unavailable: &str) -> Option<Error> {
+pub(crate) fn rejection(value: u16, call: &Call, unavailable: &str) -> Option<Error> {
     match value {
         7 => Some(intercept::unavailable(Outcome::NotApplied, unavailable)),
         8 => Some(Error::TooManyRequests),
         9 => Some(Error::Unauthenticated { reason: "the token has expired".to_owned() }),
+        10 if matches!(call, Call::Put(_) | Call::Txn(_)) => {
+            Some(Error::RequestTooLarge { size_bytes: 2, limit_bytes: 1 })
+        }
         _ => None,
     }
 }
@@ -232,6 +257,7 @@ pub(crate) const STORE: &[ChoiceOption] = &[
     option(Fault::Compaction, "compacted"),
     option(Fault::LeaderChange, "changed its leader"),
     option(Fault::NoSpace, "out of space for 5 s"),
+    option(Fault::Swizzle, "partitioned from one process after the other"),
 ];
 
 /// Which revision serves a serializable read.
@@ -256,6 +282,16 @@ pub(crate) const CLOCK: &[ChoiceOption] = &[
 pub(crate) const BUGGIFY: &[ChoiceOption] =
     &[option(Fault::Buggify, "off"), option(Fault::Buggify, "fires")];
 
+/// Whether the options are those of a message, which has a latency.
+pub(crate) fn has_latency(options: &[ChoiceOption]) -> bool {
+    options.len() > 3 && options[1].fault == Fault::Latency
+}
+
+/// Whether a choice between the options is a part of the schedule: of the order of events.
+pub(crate) fn is_of_schedule(options: &[ChoiceOption]) -> bool {
+    has_latency(options) || options[1].fault == Fault::Reorder
+}
+
 /// The options of the points of a lane, by the kind at the end of its name.
 pub(crate) fn options_of(lane: &str) -> Option<&'static [ChoiceOption]> {
     let (process, kind) = lane.rsplit_once('.')?;
@@ -265,6 +301,7 @@ pub(crate) fn options_of(lane: &str) -> Option<&'static [ChoiceOption]> {
         "request" => REQUEST,
         "response" => RESPONSE,
         "batch" => BATCH,
+        "progress" => PROGRESS,
         "process" => PROCESS,
         "read" => READ,
         "link" => LINK,

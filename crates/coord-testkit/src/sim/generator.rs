@@ -8,12 +8,13 @@
 //! two adjacent steps. *Probabilistic concurrency testing* (PCT) gives each process a priority,
 //! lets a process act only when no process of a higher priority can, and lowers the priority of the
 //! acting process at one or two random moments: it finds bugs in which one process must be slow
-//! for a long time.
+//! for a long time. Both schedules are part of the swarm: a run without reordering and latency
+//! takes the oldest step first, whatever the priorities.
 //!
 //! Sources: Groce et al., "Swarm Testing", ISSTA 2012. Burckhardt et al., "A Randomized Scheduler
 //! with Probabilistic Guarantees of Finding Bugs", ASPLOS 2010.
 
-use super::faults::{ChoiceOption, Fault, Rates};
+use super::faults::{self, ChoiceOption, Fault, Rates};
 
 /// The scheduling policy of a run.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ pub(crate) struct Mix {
     pub(crate) faults: Vec<Fault>,
     /// Whether each run switches faults off at random.
     pub(crate) is_swarm: bool,
-    /// About how many points a run has, for PCT.
+    /// About how many points of the schedule a run has, for PCT: steps and latencies.
     pub(crate) points: u64,
 }
 
@@ -89,8 +90,7 @@ impl Generator {
             }
             first += count;
         }
-        let has_latency = options.len() > 3 && options[1].fault == Fault::Latency;
-        if has_latency { self.latency_by_priority(process) } else { 0 }
+        if faults::has_latency(options) { self.latency_by_priority(process) } else { 0 }
     }
 
     /// The latency of a message of `process`: with PCT, a lower priority means a slower message.
@@ -128,7 +128,10 @@ impl Generator {
     fn note_point(&mut self, process: usize) {
         let Policy::Pct { priorities, changes, reached } = &mut self.policy else { return };
         while priorities.len() <= process {
-            priorities.push(self.random.i64(1..1_000_000));
+            // No choice is made for the harness, number 0, so it is never in the way.
+            let is_harness = priorities.is_empty();
+            let priority = self.random.i64(1..1_000_000);
+            priorities.push(if is_harness { i64::MIN } else { priority });
         }
         *reached += 1;
         if changes.contains(reached) {
@@ -139,5 +142,20 @@ impl Generator {
     /// Whether a point of the test is activated in this run: the first phase of `buggify`.
     pub(crate) fn activates(&mut self) -> bool {
         self.random.u8(..4) == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The harness acts too, but no message is slower because of it.
+    #[test]
+    fn messages_of_the_only_process_are_not_slowed_by_priority() {
+        let mix = Mix { faults: vec![Fault::Latency], is_swarm: false, points: 1_000 };
+        for seed in (0..400).filter(|seed| seed % 4 > 1) {
+            let mut generator = Generator::new(seed, &mix);
+            assert_eq!(generator.latency_by_priority(1), 0, "seed {seed}");
+        }
     }
 }

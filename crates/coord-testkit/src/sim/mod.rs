@@ -180,10 +180,7 @@ impl Sim {
     /// and the store has space again. Messages that are late already, slow links and the clock's
     /// drift stay as they are.
     pub fn heal(&self) {
-        let mut state = self.world.lock();
-        if !state.choices.is_healed() {
-            state.heal();
-        }
+        self.world.lock().heal();
     }
 
     /// Returns whether the faults have ended.
@@ -252,8 +249,12 @@ impl Sim {
 
     /// Returns whether a fault of the test's own is injected here. A point is activated in a
     /// quarter of the runs, and then fires at random until the faults end.
+    ///
+    /// # Panics
+    /// If the name has other characters than letters, digits, `_` and `-`.
     #[must_use]
     pub fn buggify(&self, name: &'static str) -> bool {
+        choice::check_name("point", name);
         let mut state = self.world.lock();
         let State { choices, activated, .. } = &mut *state;
         let lane = choices.add_lane(format!("test.{name}"), faults::BUGGIFY);
@@ -271,12 +272,17 @@ impl Sim {
 
     /// Adds a line to the history.
     pub fn note(&self, text: impl fmt::Display) {
-        self.world.lock().record(Owner::Harness, || EventKind::Note(text.to_string()));
+        // The text is made without the lock: it may use the run.
+        if self.world.lock().history.is_some() {
+            let note = EventKind::Note(text.to_string());
+            self.world.lock().record(Owner::Harness, || note);
+        }
     }
 
     /// Fails the run.
     pub fn fail(&self, oracle: &str, text: impl fmt::Display) {
-        self.world.lock().fail(Failure::new(oracle, text.to_string()));
+        let failure = Failure::new(oracle, text.to_string());
+        self.world.lock().fail(failure);
     }
 
     /// How the main task of a process ended; `None` while it runs.

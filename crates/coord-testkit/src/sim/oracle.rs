@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::failure::Failure;
 use super::process::Process;
-use super::world::{Oracle, World};
+use super::world::{Oracle, Owner, World};
 
 /// A condition that must always hold.
 pub(crate) struct Always<F> {
@@ -62,6 +62,10 @@ struct Holder {
 }
 
 impl Holder {
+    fn entry(&self) -> (FencingToken, Owner) {
+        (self.token, self.process.owner())
+    }
+
     /// A crashed process does not act any more.
     fn may_act(&self) -> bool {
         !self.process.has_crashed() && (self.still_held)()
@@ -82,7 +86,8 @@ fn is_held(ownership: &Ownership) -> bool {
 struct Holders {
     inside: BTreeMap<u64, Holder>,
     entered: u64,
-    last_token: Option<FencingToken>,
+    /// The largest token so far, and its holder.
+    last: Option<(FencingToken, Owner)>,
 }
 
 /// An oracle of mutual exclusion, by what the guards themselves report. It fails the run if a
@@ -120,19 +125,23 @@ impl Exclusive {
     ) -> Inside {
         let mut holders = sync::lock(&self.holders);
         let entering = format!("{} entered with token {token}", process.name());
-        let other = holders.inside.values().find(|other| other.may_act());
-        let failure = match other {
-            Some(Holder { process, token, .. }) => {
+        // A holder may enter more than once with one guard.
+        let entry = (token, process.owner());
+        let mut others = holders.inside.values().filter(|other| other.entry() != entry);
+        let other = others.find(|other| other.may_act());
+        let failure = match (other, holders.last) {
+            (Some(Holder { process, token, .. }), _) => {
                 let name = process.name();
                 Some(format!("{entering} while {name} is inside with token {token}"))
             }
-            None if holders.last_token.is_some_and(|last| last >= token) => {
-                let last = holders.last_token.map(|last| last.to_string()).unwrap_or_default();
-                Some(format!("{entering}, not larger than token {last} of an earlier holder"))
+            (None, Some(last)) if last != entry && last.0 >= token => {
+                Some(format!("{entering}, not larger than token {} of an earlier holder", last.0))
             }
-            None => None,
+            (None, _) => None,
         };
-        holders.last_token = holders.last_token.max(Some(token));
+        if holders.last.is_none_or(|(last, _)| last < token) {
+            holders.last = Some(entry);
+        }
         holders.entered += 1;
         let number = holders.entered;
         let process = process.clone();

@@ -6,8 +6,10 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::panic;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
+
+use super::failure::{self, Failure};
 
 thread_local! {
     /// The message of the last panic, while a run is active on this thread.
@@ -43,8 +45,14 @@ impl Drop for Capture {
     }
 }
 
+/// Runs code that may panic. A panic is a failure of the run.
+pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Failure> {
+    let caught = panic::catch_unwind(AssertUnwindSafe(run));
+    caught.map_err(|payload| Failure::new(failure::PANIC, message(&*payload)))
+}
+
 /// The message of a caught panic, with its place if it was captured.
-pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
+fn message(payload: &(dyn Any + Send)) -> String {
     let captured = CAPTURED.with_borrow_mut(|captured| captured.as_mut().map(std::mem::take));
     if let Some(text) = captured.filter(|text| !text.is_empty()) {
         return text;

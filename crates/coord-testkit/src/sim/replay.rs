@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! sim                                   real store
-//! a.request#3=5/10   "request 3 lost"   the third call of the client is not sent
+//! a.request#3=5/11   "request 3 lost"   the third call of the client is not sent
 //! a.response#2=6/7   "response 2 lost"  the second call that is sent is applied, and fails
 //! ```
 
@@ -92,7 +92,7 @@ impl Deviations {
 }
 
 impl Rule for ReplayRule {
-    fn action(&self, _: &Call) -> Action {
+    fn action(&self, call: &Call) -> Action {
         let mut counts = sync::lock(&self.counts);
         counts.sent += 1;
         let delay = self.requests.get(&counts.sent).copied();
@@ -101,7 +101,7 @@ impl Rule for ReplayRule {
             Some(6) => return Action::DropRequest,
             value => {
                 let reason = "replayed from a simulated run";
-                if let Some(error) = value.and_then(|value| rejection(value, reason)) {
+                if let Some(error) = value.and_then(|value| rejection(value, call, reason)) {
                     return Action::Fail(error);
                 }
             }

@@ -18,6 +18,8 @@ const HISTORY_LINES: usize = 40;
 pub struct FailureReport {
     /// The name of the sweep.
     pub sweep: String,
+    /// The path of the test that ran the sweep; `None` outside a test program.
+    pub test: Option<String>,
     /// What broke.
     pub failure: Failure,
     /// The seed of the first run that failed; `None` if a given list failed.
@@ -32,6 +34,20 @@ pub struct FailureReport {
     pub shrink_runs: usize,
     /// The history of the shrunk run.
     pub history: History,
+}
+
+impl FailureReport {
+    /// The command that runs the list again. The name of the sweep is in it where the test may have
+    /// other sweeps.
+    fn command(&self) -> String {
+        let Self { sweep, deviations, .. } = self;
+        let Some(test) = &self.test else {
+            return format!("COORD_SIM='{sweep}:{deviations}' cargo test");
+        };
+        let is_named_alike = test.rsplit("::").next() == Some(sweep);
+        let prefix = if is_named_alike { String::new() } else { format!("{sweep}:") };
+        format!("COORD_SIM='{prefix}{deviations}' cargo test {test} -- --exact")
+    }
 }
 
 impl std::error::Error for FailureReport {}
@@ -67,7 +83,7 @@ impl fmt::Display for FailureReport {
             writeln!(f, "{event}")?;
         }
         writeln!(f, "\nto run it again with its whole history:")?;
-        writeln!(f, "  COORD_SIM='{deviations}' cargo test {sweep}")?;
+        writeln!(f, "  {}", self.command())?;
         writeln!(f, "\nto keep it as a regression test:")?;
         writeln!(f, "  Sweep::new(\"{sweep}\").replay(\"{deviations}\", scenario);")
     }

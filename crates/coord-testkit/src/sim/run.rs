@@ -12,16 +12,16 @@ use coord_core::Client;
 use coord_core::kv::{KeyRange, LeaseTimeToLive, Range};
 use coord_core::spawn::BackgroundTask;
 use coord_mem::MemBackend;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Handle};
 use tokio::time::{Instant, sleep};
 
 use super::choice::{Choices, Deviations, ReachedPoint, Source};
-use super::failure::Failure;
+use super::failure::{self, Failure};
 use super::faults::{self, Coverage, Fault};
 use super::process::Exit;
-use super::world::{Message, Owner, World};
+use super::world::{Message, Owner, State, World};
 use super::{Sim, driver, panics};
-use crate::history::History;
+use crate::history::{EventKind, History};
 
 /// The result of a scenario or of a process: nothing, or an error that can be printed.
 pub trait Verdict: Send + 'static {
@@ -112,6 +112,10 @@ pub(crate) fn run(
     source: Source,
     keep: Keep,
 ) -> RunResult {
+    assert!(
+        Handle::try_current().is_err(),
+        "a simulated run needs a runtime of its own: use a plain #[test] instead of #[tokio::test]"
+    );
     let _capture = panics::Capture::start();
     // Ids and jitter of coord and of the scenario come from this thread's generator.
     let seed_before = fastrand::get_seed();
@@ -139,47 +143,73 @@ async fn run_world(
         _ => 1.0,
     };
     let store = MemBackend::builder().seed(1).lease_clock_rate(rate).build();
-    let store = match &settings.wrap_store {
+    // The code under test also runs where its store is built and where its values are dropped.
+    let built = panics::catch(|| match &settings.wrap_store {
         Some(wrap) => wrap(store),
         None => Client::new(store),
+    });
+    let (store, failure) = match built {
+        Ok(store) => (store, None),
+        Err(failure) => (Client::new(MemBackend::new()), Some(failure)),
     };
-    let world = World::new(store, choices, keep == Keep::History);
+    let world = World::new(store, choices, settings.settle_time, keep == Keep::History);
     let sim = Sim { world: Arc::clone(&world) };
-    schedule_end(&world, settings);
-    let main = scenario(sim.clone());
-    world.spawn(Owner::Harness, main_task(sim, main));
+    let heal = |world: &Arc<World>| world.lock().heal();
+    world.lock().send(Owner::Harness, settings.fault_time, Message::Change(Box::new(heal)));
+    let started = match failure {
+        Some(failure) => Err(failure),
+        None => panics::catch(|| scenario(sim.clone())),
+    };
+    match started {
+        Ok(main) => world.spawn(Owner::Harness, main_task(sim, main)),
+        Err(failure) => world.lock().fail(failure),
+    }
     driver::drive(&world, settings.max_steps).await;
     let store_hash = if keep == Keep::History { hash_store(&world.store).await } else { 0 };
     let mut result = take_result(&world, store_hash);
     if drift > 0 && !world.lock().leases.is_empty() {
         result.coverage.note_mattered(Fault::ClockDrift);
     }
-    release(&world);
+    let released = panics::catch(|| release(&world));
+    result.failure = result.failure.or(released.err());
     result
 }
 
-/// Schedules the end of the faults, and the time by which all processes must have finished.
-fn schedule_end(world: &World, settings: &Settings) {
-    let mut state = world.lock();
-    let heal = |world: &Arc<World>| world.lock().heal();
-    state.send(Owner::Harness, settings.fault_time, Message::Change(Box::new(heal)));
-    let within = settings.settle_time;
-    let late = move |world: &Arc<World>| {
-        let unfinished = world.describe_unfinished();
-        let text = format!("{within:?} after the faults ended, {unfinished}");
-        world.lock().fail(Failure::new("liveness", text));
-    };
-    let end = settings.fault_time + within;
-    state.send(Owner::Harness, end, Message::Change(Box::new(late)));
+impl State {
+    /// Ends the faults: no choice deviates any more, no process is stalled, and the store has
+    /// space. Messages that are late already, slow links and the clock's drift stay as they are.
+    /// From now on, all processes have the settle time to finish.
+    pub(crate) fn heal(&mut self) {
+        if self.choices.is_healed() {
+            return;
+        }
+        self.out_of_space_until = None;
+        self.choices.heal();
+        self.record(Owner::Harness, || EventKind::Note("healed".to_owned()));
+        for index in 0..self.processes.len() {
+            self.end_all_stalls(index);
+        }
+        let within = self.settle_time;
+        let late = move |world: &Arc<World>| {
+            if world.lock().has_returned {
+                return;
+            }
+            let unfinished = world.describe_unfinished();
+            let text = format!("{within:?} after the faults ended, {unfinished}");
+            world.lock().fail(Failure::new("liveness", text));
+        };
+        self.send(Owner::Harness, within, Message::Change(Box::new(late)));
+    }
 }
 
 /// Runs the scenario, then checks what it leaves behind.
 fn main_task(sim: Sim, main: BackgroundVerdict) -> BackgroundTask {
     Box::pin(async move {
         let result = main.await;
+        sim.world.lock().has_returned = true;
         sim.heal();
         let failure = match result {
-            Err(error) => Some(Failure::new("scenario", error)),
+            Err(error) => Some(Failure::new(failure::SCENARIO, error)),
             Ok(()) => match sim.failure_without_faults() {
                 None => left_behind(&sim.world).await,
                 failure => failure,
@@ -255,12 +285,15 @@ fn release(world: &World) {
     }
 }
 
-/// Identifies the contents of a store: all keys with their revisions, and the current revision.
+/// Identifies the contents of a store: all keys with their revisions, the current revision, and all
+/// leases with their remaining time.
 async fn hash_store(store: &Client) -> u64 {
     let mut hasher = DefaultHasher::new();
-    match store.range(Range::new(KeyRange::all())).await {
-        Ok(response) => format!("{response:?}").hash(&mut hasher),
-        Err(error) => error.to_string().hash(&mut hasher),
+    let contents = store.range(Range::new(KeyRange::all())).await;
+    format!("{contents:?}").hash(&mut hasher);
+    for lease in store.leases().await.map(|response| response.leases).unwrap_or_default() {
+        let lease = store.lease_time_to_live(LeaseTimeToLive::new(lease)).await;
+        format!("{lease:?}").hash(&mut hasher);
     }
     hasher.finish()
 }
@@ -269,9 +302,27 @@ async fn hash_store(store: &Client) -> u64 {
 mod tests {
     use std::sync::{Mutex, Weak};
 
+    use coord_core::kv::LeaseGrant;
     use coord_core::{Mutex as Lock, Session};
 
     use super::*;
+
+    #[test]
+    fn store_hash_depends_on_leases() {
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+        let hash = |ttl: Option<u64>| async move {
+            let store = Client::new(MemBackend::builder().seed(1).build());
+            if let Some(ttl) = ttl {
+                store.lease_grant(LeaseGrant::new(Duration::from_secs(ttl))).await.unwrap();
+            }
+            hash_store(&store).await
+        };
+        let hashes = runtime.unwrap().block_on(async {
+            [hash(None).await, hash(None).await, hash(Some(5)).await, hash(Some(6)).await]
+        });
+        assert_eq!(hashes[0], hashes[1]);
+        assert!(hashes[0] != hashes[2] && hashes[2] != hashes[3]);
+    }
 
     #[test]
     fn world_of_a_run_with_crashes_is_dropped() {

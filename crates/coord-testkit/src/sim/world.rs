@@ -145,7 +145,7 @@ pub(crate) struct Woken {
 
 impl Woken {
     fn push(&self, slot: usize) {
-        if thread::current().id() != self.thread {
+        if self.is_elsewhere() {
             self.has_escape.store(true, atomic::Ordering::Relaxed);
         }
         sync::lock(&self.slots).push(slot);
@@ -154,6 +154,11 @@ impl Woken {
 
     pub(crate) fn is_empty(&self) -> bool {
         sync::lock(&self.slots).is_empty()
+    }
+
+    /// Whether this is a thread that the simulator does not control.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        thread::current().id() != self.thread
     }
 }
 
@@ -170,9 +175,12 @@ pub(crate) struct World {
 
 /// The part of the world behind its lock.
 pub(crate) struct State {
+    woken: Arc<Woken>,
     pub(crate) choices: Choices,
     pub(crate) ready: VecDeque<Actor>,
     pub(crate) tasks: Slab<Task>,
+    /// Empty; keeps its memory for the next collection of woken tasks.
+    collected: Vec<usize>,
     in_flight: BinaryHeap<Reverse<InFlight>>,
     sequence: u64,
     pub(crate) processes: Vec<ProcessState>,
@@ -184,7 +192,11 @@ pub(crate) struct State {
     pub(crate) failure: Option<Failure>,
     pub(crate) steps: u64,
     pub(crate) requests: u64,
-    /// Whether the scenario has returned, and everything that must follow has happened.
+    /// How long all processes may take to finish after the faults.
+    pub(crate) settle_time: Duration,
+    /// Whether the scenario has returned.
+    pub(crate) has_returned: bool,
+    /// Whether everything has happened that must follow the return of the scenario.
     pub(crate) is_done: bool,
     /// How many services are about to start again.
     pub(crate) restarts: usize,
@@ -205,19 +217,26 @@ pub(crate) trait Oracle: Send {
 }
 
 impl World {
-    pub(crate) fn new(store: Client, mut choices: Choices, is_recorded: bool) -> Arc<Self> {
+    pub(crate) fn new(
+        store: Client,
+        mut choices: Choices,
+        settle_time: Duration,
+        is_recorded: bool,
+    ) -> Arc<Self> {
         let started = Instant::now();
-        let woken = Woken {
+        let woken = Arc::new(Woken {
             slots: Mutex::default(),
             driver: AtomicWaker::new(),
             thread: thread::current().id(),
             has_escape: AtomicBool::new(false),
-        };
+        });
         let state = State {
+            woken: Arc::clone(&woken),
             store_lane: choices.add_lane("store.change".to_owned(), faults::STORE),
             choices,
             ready: VecDeque::new(),
             tasks: Slab::new(),
+            collected: Vec::new(),
             in_flight: BinaryHeap::new(),
             sequence: 0,
             processes: Vec::new(),
@@ -227,6 +246,8 @@ impl World {
             failure: None,
             steps: 0,
             requests: 0,
+            settle_time,
+            has_returned: false,
             is_done: false,
             restarts: 0,
             out_of_space_until: None,
@@ -235,13 +256,7 @@ impl World {
             activated: BTreeMap::new(),
             started,
         };
-        Arc::new(Self {
-            state: Mutex::new(state),
-            woken: Arc::new(woken),
-            started,
-            store,
-            exited: Notify::new(),
-        })
+        Arc::new(Self { state: Mutex::new(state), woken, started, store, exited: Notify::new() })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -266,11 +281,12 @@ impl World {
 
     /// Moves the tasks that were woken to the queue of ready actors.
     pub(crate) fn collect_woken(&self, state: &mut State) {
-        let slots = std::mem::take(&mut *sync::lock(&self.woken.slots));
-        for slot in slots {
+        let State { tasks, ready, collected, .. } = state;
+        std::mem::swap(&mut *sync::lock(&self.woken.slots), collected);
+        for slot in collected.drain(..) {
             // A task that has completed may still be woken.
-            if let Some(task) = state.tasks.get(slot) {
-                state.ready.push_back(Actor { owner: task.owner, work: Work::Poll(slot) });
+            if let Some(task) = tasks.get(slot) {
+                ready.push_back(Actor { owner: task.owner, work: Work::Poll(slot) });
             }
         }
         if self.woken.has_escape.swap(false, atomic::Ordering::Relaxed) {
@@ -291,6 +307,18 @@ impl State {
         self.sequence += 1;
         let (at, sequence) = (Instant::now() + latency, self.sequence);
         self.in_flight.push(Reverse(InFlight { at, sequence, owner, message }));
+        self.wake_driver();
+    }
+
+    /// Wakes the driver if it waits: a task that `tokio::spawn` started may change the world
+    /// meanwhile.
+    pub(crate) fn wake_driver(&self) {
+        self.woken.driver.wake();
+    }
+
+    /// Whether the driver has work that it did not have when it began to wait for `next`.
+    pub(crate) fn has_work(&self, next: Option<Instant>) -> bool {
+        !self.ready.is_empty() || self.failure.is_some() || self.next_delivery() != next
     }
 
     /// Delays every message of `owner` that is in flight by `time`.
@@ -309,9 +337,9 @@ impl State {
         self.in_flight.peek().map(|Reverse(next)| next.at)
     }
 
-    /// Whether another message than the one that is chosen now is in flight.
+    /// Whether a message to or from a process is in flight.
     pub(crate) fn has_in_flight(&self) -> bool {
-        self.in_flight.len() > 1
+        self.in_flight.iter().any(|Reverse(message)| message.owner != Owner::Harness)
     }
 
     /// Takes everything that has not happened, because it holds references to the world. The caller
@@ -358,6 +386,7 @@ impl State {
         if self.failure.is_none() {
             self.record(Owner::Harness, || EventKind::Note(format!("FAILURE: {}", failure.text)));
             self.failure = Some(failure);
+            self.wake_driver();
         }
     }
 

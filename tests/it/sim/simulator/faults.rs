@@ -3,18 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use coord_core::kv::{LeaseGrant, Revision, Watch};
+use coord_core::kv::{Compact, KeyRange, LeaseGrant, Range, Revision, Watch};
 use coord_core::{Error, Result};
-use coord_testkit::sim::{Fault, Sim, Sweep};
+use coord_testkit::sim::{Fault, Sweep};
 use tokio::time::{Instant, sleep};
 
 use super::super::print;
+use super::run_once;
 use crate::support::secs;
-
-/// Runs a scenario once, without random faults.
-fn run_once<F: Future<Output = ()> + Send + 'static>(scenario: impl Fn(Sim) -> F + Sync) {
-    Sweep::new("run_once").seeds(0).run(scenario);
-}
 
 #[test]
 fn paused_process_resumes_late_with_its_response() {
@@ -190,6 +186,122 @@ fn watch_batches_keep_their_order_under_every_fault() {
         Ok::<_, Error>(())
     });
     print("watches", &report);
+}
+
+#[test]
+fn watch_that_the_server_ended_stays_ended() {
+    Sweep::new("watch_that_the_server_ended_stays_ended").replay(
+        "a.batch#1=5/6",
+        |sim| async move {
+            sim.spawn("a", |process| async move {
+                let mut watch = process.client().watch_prefix("k").await.unwrap();
+                process.client().put("k", "1").await.unwrap();
+                let error = watch.next().await.expect("the error is delivered").unwrap_err();
+                assert!(error.is_retryable(), "{error}");
+                assert!(watch.next().await.is_none());
+            });
+            sim.join().await;
+        },
+    );
+}
+
+/// A member that is behind has its own history, whatever the others have compacted.
+#[test]
+fn stale_read_of_compacted_history_returns_the_current_state() {
+    let name = "stale_read_of_compacted_history_returns_the_current_state";
+    Sweep::new(name).replay("a.read#1=1/3,a.read#2=1/3", |sim| async move {
+        for value in ["1", "2", "3"] {
+            sim.client().put("k", value).await.unwrap();
+        }
+        sim.spawn("a", |process| async move {
+            let client = process.client();
+            let read = || client.range(Range::new(KeyRange::key("k")).serializable());
+            assert_eq!(read().await.unwrap().kvs[0].value, "2", "one revision behind");
+            let current = client.get("k").await.unwrap().unwrap();
+            client.compact(Compact::new(current.mod_revision)).await.unwrap();
+            assert_eq!(read().await.unwrap().kvs[0].value, "3");
+        });
+        sim.join().await;
+    });
+}
+
+#[test]
+fn withheld_progress_notification_is_not_delivered() {
+    let delivered = |list: &str| {
+        let delivered = Arc::new(AtomicBool::new(false));
+        Sweep::new("withheld_progress_notification_is_not_delivered").replay(list, |sim| {
+            let delivered = Arc::clone(&delivered);
+            async move {
+                sim.spawn("a", |process| async move {
+                    let mut watch = process.client().watch_prefix("k").await.unwrap();
+                    watch.request_progress();
+                    let next = tokio::time::timeout(secs(5), watch.next()).await;
+                    delivered.store(next.is_ok(), Ordering::Relaxed);
+                });
+                sim.join().await;
+            }
+        });
+        delivered.load(Ordering::Relaxed)
+    };
+    assert!(delivered(""));
+    assert!(!delivered("a.progress#1=1/2"));
+}
+
+/// The put of `a` is the change after which the processes are partitioned: `a` at once, `b` and `c`
+/// a second later each. `c` is reconnected first.
+#[test]
+fn swizzle_reconnects_the_processes_in_reverse_order() {
+    let name = "swizzle_reconnects_the_processes_in_reverse_order";
+    Sweep::new(name).replay("store.change#1=4/5", |sim| async move {
+        let started = Instant::now();
+        for (index, name) in ["a", "b", "c"].into_iter().enumerate() {
+            sim.spawn(name, move |process| async move {
+                if index == 0 {
+                    assert!(process.client().put("k", "1").await.is_ok(), "6 s are no timeout");
+                } else {
+                    sleep(std::time::Duration::from_millis(2_500)).await;
+                    process.client().get("k").await.unwrap();
+                }
+                let now = started.elapsed();
+                let reconnected = secs([6, 5, 4][index]);
+                assert!(now >= reconnected && now < reconnected + secs(1), "{name}: {now:?}");
+            });
+        }
+        sim.join().await;
+    });
+}
+
+#[test]
+fn too_large_request_is_rejected_if_it_is_a_change() {
+    let list = "a.request#1=10/11,a.request#2=10/11";
+    Sweep::new("too_large_request_is_rejected_if_it_is_a_change").replay(list, |sim| async move {
+        sim.spawn("a", |process| async move {
+            let put = process.client().put("k", "1").await;
+            assert!(matches!(put, Err(Error::RequestTooLarge { .. })), "{put:?}");
+            assert!(process.client().get("k").await.unwrap().is_none());
+        });
+        sim.join().await;
+    });
+}
+
+/// The faults that never mattered in a sweep of a process that puts once.
+fn missing_faults(fault: Fault) -> String {
+    let sweep = Sweep::new("missing_faults").seeds(200).without_canary().faults([fault]);
+    let report = sweep.check(|sim| async move {
+        sim.spawn("a", |process| async move { process.client().put("k", "1").await.map(drop) });
+        sim.join().await;
+    });
+    report.expect_err("a fault never mattered").failure.text
+}
+
+/// A message that no other can overtake may take any time; a store that is out of space after the
+/// last change rejects nothing.
+#[test]
+fn fault_without_an_effect_does_not_matter() {
+    for (fault, name) in [(Fault::Latency, "latency"), (Fault::NoSpace, "no space")] {
+        let text = missing_faults(fault);
+        assert!(text.starts_with(&format!("never exercised in 200 seeds: {name};")), "{text}");
+    }
 }
 
 #[test]

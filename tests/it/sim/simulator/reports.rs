@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::task::Poll;
 
 use coord_core::error::PrimitiveError;
+use coord_core::kv::LeaseGrant;
 use coord_core::{Error, Mutex, Session};
 use coord_testkit::sim::{FailureReport, Fault, Sim, Sweep};
 
@@ -66,6 +67,32 @@ fn liveness_report_names_the_waiter_and_its_key() {
     let (_, waiter) = text.split_once("; waiter (running), its key \"printer/").unwrap();
     assert!(waiter.contains("\" is behind \"printer/"), "{text}");
     assert!(waiter.ends_with(" of holder (running)"), "{text}");
+}
+
+/// The time to finish counts from the end of the faults, also from an early one.
+#[test]
+fn liveness_is_checked_a_settle_time_after_an_early_heal() {
+    let report = failed(|sim| async move {
+        sim.spawn("stuck", |_| std::future::pending::<()>());
+        tokio::time::sleep(secs(5)).await;
+        sim.heal();
+        sim.join().await;
+    });
+    assert_eq!(report.failure.oracle, "liveness");
+    assert_eq!(report.history.0.last().unwrap().at, secs(65));
+}
+
+/// A lease may have a longer TTL than the processes have time to finish.
+#[test]
+fn lease_that_ends_after_the_settle_time_is_no_failure() {
+    let sweep = Sweep::new("lease_that_ends_after_the_settle_time_is_no_failure").seeds(0);
+    sweep.fault_time(secs(10)).settle_time(secs(10)).run(|sim| async move {
+        sim.spawn("a", |process| async move {
+            let lease = LeaseGrant::new(secs(600));
+            process.client().lease_grant(lease).await.map(drop)
+        });
+        sim.join().await;
+    });
 }
 
 #[test]
@@ -171,9 +198,9 @@ fn saved_list_with_a_point_that_is_not_reached_is_refused() {
         *panic.downcast::<String>().expect("a message")
     };
     let start = format!("the list no longer fits the sweep `{name}`: ");
-    let unreached = "a.request#99=5/10: the run has no such point";
-    assert_eq!(refused("a.request#99=5/10"), format!("{start}{unreached}"));
-    let other = "a.request#1=5/12: the point has 10 options now";
+    let unreached = "a.request#99=5/11: the run has no such point";
+    assert_eq!(refused("a.request#99=5/11"), format!("{start}{unreached}"));
+    let other = "a.request#1=5/12: the point has the options 0 to 10";
     assert_eq!(refused("a.request#1=5/12"), format!("{start}{other}"));
 }
 

@@ -26,6 +26,7 @@ use coord_core::{Client, Error, KvBackend, Result};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::failure::Failure;
 use super::faults::{self, Fault};
 use super::world::{Message, Owner, State, World};
 use crate::call::Call;
@@ -180,7 +181,11 @@ impl<B: KvBackend> SimBackend<B> {
         reply: oneshot::Sender<Result<T>>,
     ) {
         let (index, owner) = (self.index, self.owner());
+        let is_elsewhere = self.world.woken.is_elsewhere();
         let mut state = self.world.lock();
+        if is_elsewhere {
+            return state.fail(Failure::escape());
+        }
         let process = &state.processes[index];
         if process.is_crashed || process.life != self.life {
             return;
@@ -194,13 +199,13 @@ impl<B: KvBackend> SimBackend<B> {
         state.record(owner, || EventKind::Sent { request: id, call: call.clone() });
         let words = |name: &str| format!("request #{id} of {name} ({call})");
         let value = state.choose(index, |lanes| lanes.request, None, words);
-        state.note_leg_mattered(value, faults::REQUEST, is_change(&call));
+        state.note_leg_mattered(value, faults::REQUEST, &call, is_change(&call));
         let sent = Sent { id, call, owner, index, reply };
         match value {
             5 => {}
             6 => state.respond(sent, Err(broken(Outcome::Unknown)), 0),
             value => {
-                if let Some(error) = faults::rejection(value, NO_LEADER) {
+                if let Some(error) = faults::rejection(value, &sent.call, NO_LEADER) {
                     return state.respond(sent, Err(error), 0);
                 }
                 let (world, member) = (Arc::clone(&self.world), self.member.clone());
@@ -235,6 +240,7 @@ impl State {
         &mut self,
         value: u16,
         options: &[faults::ChoiceOption],
+        call: &Call,
         is_applied_change: bool,
     ) {
         if value == 0 {
@@ -244,6 +250,7 @@ impl State {
         let matters = match fault {
             Fault::Latency => self.has_in_flight(),
             Fault::RequestLost | Fault::ResponseLost | Fault::LateDelivery => is_applied_change,
+            Fault::TooLarge => matches!(call, Call::Put(_) | Call::Txn(_)),
             _ => true,
         };
         if matters {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::error::Outcome;
-use coord_core::kv::{Compact, Revision};
+use coord_core::kv::{Compact, KeyRange, Range, Revision};
 use coord_core::{Client, Error, Result};
 use tokio::time::Instant;
 
@@ -31,6 +31,7 @@ pub(super) async fn process_request<T: Response>(
         state.out_of_space_until.is_none_or(|until| until <= Instant::now())
     };
     let result = if is_change && !has_space {
+        world.lock().choices.coverage.note_mattered(Fault::NoSpace);
         Err(Error::NoSpace { outcome: Outcome::NotApplied })
     } else if is_serializable(&sent.call) {
         serve_stale(&world, &member, index, request).await
@@ -58,7 +59,7 @@ pub(super) async fn process_request<T: Response>(
         let (id, call) = (sent.id, &sent.call);
         let words = |name: &str| format!("response to request #{id} of {name} ({call})");
         let value = state.choose(index, |lanes| lanes.response, None, words);
-        state.note_leg_mattered(value, faults::RESPONSE, is_change && result.is_ok());
+        state.note_leg_mattered(value, faults::RESPONSE, call, is_change && result.is_ok());
         match value {
             5 => {}
             6 => state.respond(sent, Err(broken(Outcome::Unknown)), 0),
@@ -85,7 +86,9 @@ async fn serve_stale<T>(
     let current = current_revision(&world.store).await?;
     let behind = if value == 1 { 1 } else { 10 };
     let served = Revision((current.0 - behind).max(1));
-    if served < current {
+    // The history before it may be compacted.
+    let probe = Range::new(KeyRange::all()).limit(1).at(served);
+    if served < current && world.store.range(probe).await.is_ok() {
         world.lock().choices.coverage.note_mattered(Fault::StaleRead);
         member.fall_behind(served);
     }
@@ -111,9 +114,11 @@ async fn apply_store_fault(world: &World, value: u16) {
             }
             !leases.is_empty()
         }
+        Fault::Swizzle => world.lock().swizzle(),
         _ => {
             world.lock().out_of_space_until = Some(Instant::now() + OUT_OF_SPACE);
-            true
+            // It matters when the store rejects a change.
+            false
         }
     };
     let mut state = world.lock();

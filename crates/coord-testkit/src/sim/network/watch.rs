@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::broken;
 use crate::history::EventKind;
-use crate::sim::faults::{self, WATCH_SILENCE};
+use crate::sim::faults::{self, Fault, WATCH_SILENCE};
 use crate::sim::world::{BatchQueue, Message, Owner, World};
 
 /// A watch for a process, whose batches cross the network.
@@ -32,7 +32,7 @@ pub(super) fn across_the_network(
     let pump = Pump { watch, channel: Arc::clone(&channel), index };
     // The server sends batches whether or not the process runs.
     world.spawn(Owner::Harness, Box::pin(pump.run()));
-    Watcher::new(header, SimWatch { channel })
+    Watcher::new(header, SimWatch { channel, has_ended: false })
 }
 
 /// The batches of one watch between the store and the process.
@@ -110,12 +110,20 @@ impl Pump {
     fn send(&self, batch: Option<Result<WatchBatch>>) -> bool {
         let Some(world) = self.channel.world.upgrade() else { return true };
         let mut state = world.lock();
+        let withheld = |name: &str| format!("progress notification of a watch of {name}");
+        if matches!(&batch, Some(Ok(batch)) if batch.events.is_empty())
+            && state.choose(self.index, |lanes| lanes.progress, None, withheld) > 0
+        {
+            state.choices.coverage.note_mattered(Fault::ProgressWithheld);
+            return false;
+        }
         let words = |name: &str| match &batch {
             Some(Ok(batch)) => format!("watch batch of revision {} for {name}", batch.revision),
             _ => format!("end of a watch of {name}"),
         };
         let value = state.choose(self.index, |lanes| lanes.batch, None, words);
-        if value > 0 {
+        let mut channel = sync::lock(&self.channel.state);
+        if value > 0 && !channel.is_dropped {
             let fault = faults::BATCH[usize::from(value)].fault;
             state.choices.coverage.note_mattered(fault);
         }
@@ -126,7 +134,6 @@ impl Pump {
             value => (batch, process.latency(value)),
         };
         let is_last = !matches!(batch, Some(Ok(_)));
-        let mut channel = sync::lock(&self.channel.state);
         channel.in_flight.push_back(batch);
         let now = Instant::now();
         let at = (now + latency).max(channel.last_delivery.unwrap_or(now));
@@ -141,20 +148,24 @@ impl Pump {
 /// The process's side of a watch.
 struct SimWatch {
     channel: Arc<Channel>,
+    has_ended: bool,
 }
 
 impl Stream for SimWatch {
     type Item = Result<WatchBatch>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut state = sync::lock(&self.channel.state);
-        match state.delivered.pop_front() {
-            Some(batch) => Poll::Ready(batch),
-            None => {
-                state.receiver = Some(cx.waker().clone());
-                Poll::Pending
-            }
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.has_ended {
+            return Poll::Ready(None);
         }
+        let mut state = sync::lock(&self.channel.state);
+        let Some(batch) = state.delivered.pop_front() else {
+            state.receiver = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        drop(state);
+        self.has_ended = !matches!(batch, Some(Ok(_)));
+        Poll::Ready(batch)
     }
 }
 

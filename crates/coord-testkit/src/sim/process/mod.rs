@@ -26,6 +26,7 @@ use coord_core::Client;
 use coord_core::spawn::BackgroundTask;
 use tokio::sync::oneshot;
 
+use super::choice::check_name;
 use super::faults::{self, Fault};
 use super::network::SimBackend;
 use super::world::{Message, Owner, ProcessSpawner, State, World, acting};
@@ -34,6 +35,9 @@ use crate::history::EventKind;
 pub use state::Exit;
 pub(crate) use state::{Gate, Lanes, ProcessState};
 use state::{Stall, Stalls};
+
+/// Names that processes cannot have: they begin the lanes of the store and of the test.
+const RESERVED_NAMES: [&str; 2] = ["store", "test"];
 
 /// Starts one life of a process.
 pub(crate) type Start = Arc<dyn Fn(Process) -> BackgroundTask + Send + Sync>;
@@ -58,14 +62,11 @@ impl Process {
     /// # Panics
     /// If the name is in use, or has other characters than letters, digits, `_` and `-`.
     pub(crate) fn add(world: &Arc<World>, name: &str, start: Option<Start>) -> Self {
+        check_name("process", name);
         let mut state = world.lock();
-        let is_valid = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         assert!(
-            !name.is_empty() && name.chars().all(is_valid),
-            "invalid process name {name:?}: use letters, digits, `_` and `-`"
-        );
-        assert!(
-            state.processes.iter().all(|process| &*process.name != name) && name != "store",
+            state.processes.iter().all(|process| &*process.name != name)
+                && !RESERVED_NAMES.contains(&name),
             "the process name {name:?} is in use: give each process its own"
         );
         let lanes = Lanes::new(&mut state.choices, name);
@@ -175,6 +176,10 @@ impl Process {
 
     /// Notes the end of the main task. A service that failed starts again.
     pub(crate) fn note_exit(&self, result: Result<(), String>) {
+        // The main task may return in the poll in which its process crashed.
+        if self.has_crashed() {
+            return;
+        }
         let mut state = self.world.lock();
         if state.processes[self.index].start.is_some() && result.is_err() {
             state.start_again(self.index);

@@ -41,6 +41,7 @@ pub(crate) struct Lanes {
     pub(crate) request: LaneId,
     pub(crate) response: LaneId,
     pub(crate) batch: LaneId,
+    pub(crate) progress: LaneId,
     pub(crate) process: LaneId,
     pub(crate) read: LaneId,
 }
@@ -53,6 +54,7 @@ impl Lanes {
             request: lane("request", faults::REQUEST),
             response: lane("response", faults::RESPONSE),
             batch: lane("batch", faults::BATCH),
+            progress: lane("progress", faults::PROGRESS),
             process: lane("process", faults::PROCESS),
             read: lane("read", faults::READ),
         }
@@ -173,7 +175,10 @@ impl State {
     /// Applies the option `value` of `faults::PROCESS`.
     pub(crate) fn apply_process_fault(&mut self, index: usize, value: u16) {
         let fault = faults::PROCESS[usize::from(value)].fault;
-        if self.processes[index].has_effect {
+        // Tasks that outlive the main task may still send requests, but the run does not wait for
+        // them.
+        let process = &self.processes[index];
+        if process.has_effect && process.exit.is_none() {
             self.choices.coverage.note_mattered(fault);
         }
         let (short, long) = (Duration::from_secs(2), Duration::from_secs(100));
@@ -204,12 +209,37 @@ impl State {
         self.send(Owner::Harness, time, Message::Change(Box::new(end)));
     }
 
+    /// Partitions the processes from the store one after the other, a second apart, and reconnects
+    /// them in the reverse order. Returns whether there is any process.
+    pub(crate) fn swizzle(&mut self) -> bool {
+        let count = self.processes.len();
+        for index in 0..count {
+            let start = move |world: &Arc<World>| {
+                let mut state = world.lock();
+                if !state.choices.is_healed() {
+                    let left = u32::try_from(2 * (count - index)).unwrap_or(u32::MAX);
+                    let both = &[Stall::Requests, Stall::Responses];
+                    state.stall(index, Duration::from_secs(1) * left, both);
+                }
+            };
+            let after = Duration::from_secs(1) * u32::try_from(index).unwrap_or(u32::MAX);
+            self.send(Owner::Harness, after, Message::Change(Box::new(start)));
+        }
+        count > 0
+    }
+
     /// Ends the stalls of a process whose time is over, and processes what was held meanwhile.
     fn end_stalls(&mut self, index: usize) {
-        let now = Instant::now();
         let process = &mut self.processes[index];
-        process.stalls.end(now);
+        process.stalls.end(Instant::now());
         self.ready.extend(process.held.drain(..));
+        self.wake_driver();
+    }
+
+    /// Ends the stalls of a process before their time.
+    pub(crate) fn end_all_stalls(&mut self, index: usize) {
+        self.processes[index].stalls = Stalls::default();
+        self.end_stalls(index);
     }
 
     /// Crashes a process; a service starts again if `restarts`.
@@ -229,17 +259,5 @@ impl State {
         }
         let notify = |world: &Arc<World>| world.exited.notify_waiters();
         self.send(Owner::Harness, Duration::ZERO, Message::Change(Box::new(notify)));
-    }
-
-    /// Ends the faults: no choice deviates any more, no process is stalled, and the store has
-    /// space. Messages that are late already, slow links and the clock's drift stay as they are.
-    pub(crate) fn heal(&mut self) {
-        self.out_of_space_until = None;
-        self.choices.heal();
-        self.record(Owner::Harness, || EventKind::Note("healed".to_owned()));
-        for index in 0..self.processes.len() {
-            self.processes[index].stalls = Stalls::default();
-            self.end_stalls(index);
-        }
     }
 }

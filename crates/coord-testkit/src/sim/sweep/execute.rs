@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -13,6 +14,7 @@ use super::{Sweep, SweepReport, saved};
 use crate::history::History;
 use crate::sim::choice::{Deviations, Source};
 use crate::sim::failure::Failure;
+use crate::sim::faults;
 use crate::sim::generator::{Generator, Mix};
 use crate::sim::report::FailureReport;
 use crate::sim::run::{Keep, RunResult, Scenario, run};
@@ -20,6 +22,20 @@ use crate::sim::shrink::shrink;
 
 /// From this number of seeds on, a sweep checks what it covered.
 const SEEDS_FOR_COVERAGE: u64 = 100;
+
+/// Every how many seeds one is repeated in another process. It has no factor in common with the
+/// number of schedules, so that each of them is among the repeated seeds.
+const CANARY_STEP: usize = 101;
+
+/// The seeds of a sweep that are repeated in another process: one in a hundred.
+fn canary_seeds(seeds: Range<u64>) -> Vec<u64> {
+    seeds.step_by(CANARY_STEP).collect()
+}
+
+/// How many points of a run are of its schedule.
+fn schedule_points(result: &RunResult) -> usize {
+    result.points.iter().filter(|point| faults::is_of_schedule(point.options)).count()
+}
 
 impl Sweep {
     /// Runs the scenario once, with a list of deviations or those that a seed generates. Returns
@@ -44,13 +60,11 @@ impl Sweep {
         self,
         scenario: Scenario<'_>,
     ) -> Result<SweepReport, Box<FailureReport>> {
-        if let Some(canary) = canary::requested() {
-            if canary.name == self.name {
-                self.run_canary(scenario, &canary);
-            }
-            return Ok(SweepReport::default());
+        let canary = canary::requested();
+        if let Some(canary) = canary.as_ref().filter(|canary| canary.name == self.name) {
+            self.run_canary(scenario, canary);
         }
-        if let Ok(request) = env::var("COORD_SIM") {
+        if let Some(request) = self.requested() {
             return self.run_requested(scenario, &request);
         }
         let first = self.run_without_faults(scenario);
@@ -60,13 +74,13 @@ impl Sweep {
         for list in saved::read(self.saved.as_deref(), &self.name) {
             self.replay_list(scenario, &list)?;
         }
-        let mix = self.mix(first.points.len());
+        let mix = self.mix(schedule_points(&first));
         let mut report = self.run_seeds(scenario, &mix)?;
         if self.checks_coverage && report.seeds >= SEEDS_FOR_COVERAGE {
             self.check_coverage(&report)?;
         }
-        if self.has_canary && report.seeds >= SEEDS_FOR_COVERAGE {
-            report.canary_runs = self.check_canary(scenario, &mix, report.seeds)?;
+        if self.has_canary && canary.is_none() && report.seeds >= SEEDS_FOR_COVERAGE {
+            report.canary_runs = self.check_canary(scenario, &mix, self.seeds_to_run())?;
         }
         Ok(report)
     }
@@ -77,30 +91,46 @@ impl Sweep {
         run(scenario, &self.settings, no_faults, Keep::Points)
     }
 
-    /// The faults of random runs that have about `points` points.
+    /// The faults of random runs that have about `points` points of the schedule.
     fn mix(&self, points: usize) -> Mix {
         let points = u64::try_from(points).unwrap_or(u64::MAX);
         Mix { faults: self.settings.faults.clone(), is_swarm: self.is_swarm, points }
     }
 
-    fn seeds_to_run(&self) -> u64 {
-        match env::var("COORD_SIM_SEEDS") {
-            Ok(text) => text.parse().unwrap_or_else(|_| {
-                panic!("invalid COORD_SIM_SEEDS {text:?}: must be a number of seeds")
-            }),
-            Err(_) => self.seeds,
+    fn seeds_to_run(&self) -> Range<u64> {
+        let Ok(text) = env::var("COORD_SIM_SEEDS") else {
+            return self.first_seed..self.first_seed.saturating_add(self.seeds);
+        };
+        let range = text.split_once("..").map_or_else(
+            || text.parse().ok().map(|seeds| 0..seeds),
+            |(first, end)| Some(first.parse().ok()?..end.parse().ok()?),
+        );
+        range.unwrap_or_else(|| {
+            panic!(
+                "invalid COORD_SIM_SEEDS {text:?}: must be a number of seeds such as 20000, or a \
+                 range such as 20000..40000"
+            )
+        })
+    }
+
+    /// The list or seed that the user wants to run, for this sweep or for every sweep of a test.
+    pub(super) fn requested(&self) -> Option<String> {
+        let request = env::var("COORD_SIM").ok()?;
+        match request.split_once(':') {
+            Some((name, request)) => (name == self.name).then(|| request.to_owned()),
+            None => Some(request),
         }
     }
 
     /// Runs one list or seed, and prints its history.
-    fn run_requested(
+    pub(super) fn run_requested(
         &self,
         scenario: Scenario<'_>,
         request: &str,
     ) -> Result<SweepReport, Box<FailureReport>> {
         let list = match request.trim().parse::<u64>() {
             Ok(seed) => {
-                let mix = self.mix(self.run_without_faults(scenario).points.len());
+                let mix = self.mix(schedule_points(&self.run_without_faults(scenario)));
                 let source = Source::Generate(Generator::new(seed, &mix));
                 run(scenario, &self.settings, source, Keep::Result).deviations
             }
@@ -147,14 +177,14 @@ impl Sweep {
         mix: &Mix,
     ) -> Result<SweepReport, Box<FailureReport>> {
         let seeds = self.seeds_to_run();
-        let (next, has_failed) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (next, has_failed) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
         let report = Mutex::new(SweepReport::default());
         let failed = Mutex::new(BTreeMap::new());
         let work = || {
             let mut own = SweepReport::default();
             while !has_failed.load(Ordering::Relaxed) {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= seeds {
+                if seed >= seeds.end {
                     break;
                 }
                 let source = Source::Generate(Generator::new(seed, mix));
@@ -234,6 +264,7 @@ impl Sweep {
     fn failure_report(&self, failure: Failure) -> Box<FailureReport> {
         Box::new(FailureReport {
             sweep: self.name.clone(),
+            test: canary::test_name(),
             failure,
             seed: None,
             first_deviations: 0,
@@ -267,9 +298,9 @@ impl Sweep {
         &self,
         scenario: Scenario<'_>,
         mix: &Mix,
-        seeds: u64,
+        seeds: Range<u64>,
     ) -> Result<u64, Box<FailureReport>> {
-        let chosen: Vec<u64> = (0..seeds).step_by(100).take(20).collect();
+        let chosen = canary_seeds(seeds);
         let Some(other) = canary::run_elsewhere(&self.name, &chosen, mix.points) else {
             return Ok(0);
         };
@@ -285,11 +316,12 @@ impl Sweep {
     }
 
     /// In the other process: runs the seeds, and writes their histories.
-    fn run_canary(&self, scenario: Scenario<'_>, canary: &Canary) {
+    fn run_canary(&self, scenario: Scenario<'_>, canary: &Canary) -> ! {
         let mix = self.mix(canary.points);
         for seed in &canary.seeds {
             canary.write(*seed, &self.canary_text(scenario, &mix, *seed));
         }
+        canary.finish()
     }
 
     /// The history of a seed, its failure, and the hash of the final store.
@@ -298,5 +330,19 @@ impl Sweep {
         let result = run(scenario, &self.settings, source, Keep::History);
         let RunResult { history, failure, store_hash, exits, .. } = result;
         format!("{history}failure {failure:?}\nexits {exits:?}\nstore {store_hash:016x}\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn canary_repeats_one_seed_in_a_hundred_of_each_schedule() {
+        let schedules: BTreeSet<_> = canary_seeds(0..400).iter().map(|seed| seed % 4).collect();
+        assert_eq!(schedules.len(), 4);
+        assert_eq!(canary_seeds(20_000..30_000).len(), 100);
     }
 }

@@ -30,15 +30,17 @@ pub use summary::SweepReport;
 /// Each run has a runtime of its own, so a sweep belongs in a plain `#[test]`, not in a
 /// `#[tokio::test]`.
 ///
-/// [`run`](Self::run) and [`check`](Self::check) read two environment variables,
-/// [`replay`](Self::replay) and [`exhaust`](Self::exhaust) none:
+/// Environment variables:
 ///
 /// - `COORD_SIM`: a seed, or a list of deviations. Only this run is made, and its history printed.
-/// - `COORD_SIM_SEEDS`: how many seeds to run, instead of the number in the code.
+///   Where a test has several sweeps, `NAME:` before it selects one; the others run as usual.
+/// - `COORD_SIM_SEEDS`: how many seeds to run, instead of the number in the code; or which, as in
+///   `20000..40000`.
 #[derive(Clone)]
 #[must_use = "call `run` or `check`"]
 pub struct Sweep {
     name: String,
+    first_seed: u64,
     seeds: u64,
     settings: Settings,
     is_swarm: bool,
@@ -50,11 +52,12 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// A sweep of 200 seeds with all faults. The name must be that of its test function, so that
-    /// the command in the report finds it.
+    /// A sweep of 200 seeds with all faults. Give it the name of its test function, and a name of
+    /// its own if the test has several sweeps.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            first_seed: 0,
             seeds: 200,
             settings: Settings {
                 faults: Fault::ALL.to_vec(),
@@ -75,6 +78,12 @@ impl Sweep {
     /// Sets the number of seeds.
     pub const fn seeds(mut self, seeds: u64) -> Self {
         self.seeds = seeds;
+        self
+    }
+
+    /// Sets the first seed. 0 by default: every run of the test repeats the same seeds.
+    pub const fn first_seed(mut self, seed: u64) -> Self {
+        self.first_seed = seed;
         self
     }
 
@@ -221,7 +230,12 @@ impl Sweep {
         scenario: impl Fn(Sim) -> F + Sync,
     ) {
         let list: Deviations = list.parse().unwrap_or_else(|error| panic!("{error}"));
-        if let Err(report) = self.replay_list(&erased(scenario), &list) {
+        let scenario = erased(scenario);
+        let result = match self.requested() {
+            Some(request) => self.run_requested(&scenario, &request).map(drop),
+            None => self.replay_list(&scenario, &list),
+        };
+        if let Err(report) = result {
             panic!("{report}");
         }
     }
@@ -238,6 +252,12 @@ impl Sweep {
         scenario: impl Fn(Sim) -> F + Sync,
     ) -> Exhausted {
         let scenario = erased(scenario);
+        if let Some(request) = self.requested() {
+            return match self.run_requested(&scenario, &request) {
+                Ok(_) => Exhausted { runs: 1, max_deviations },
+                Err(report) => panic!("{report}"),
+            };
+        }
         match exhaust(&scenario, &self.settings, max_deviations) {
             Ok(exhausted) => exhausted,
             Err(Refuted { list, runs }) => match self.report(&scenario, None, list) {

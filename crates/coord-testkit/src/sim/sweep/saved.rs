@@ -25,7 +25,7 @@ pub(super) fn read(folder: Option<&Path>, sweep: &str) -> Vec<Deviations> {
     lines.map(parse).collect()
 }
 
-/// Adds a list to the file of a sweep.
+/// Adds a list to the file of a sweep, unless the file has it.
 ///
 /// # Panics
 /// If the file cannot be written.
@@ -35,6 +35,9 @@ pub(super) fn add(folder: Option<&Path>, sweep: &str, list: &Deviations) {
     let write = || {
         fs::create_dir_all(folder)?;
         let before = fs::read_to_string(&path).unwrap_or_default();
+        if before.lines().any(|line| line == list.to_string()) {
+            return Ok(());
+        }
         fs::write(&path, format!("{before}{list}\n"))
     };
     write().unwrap_or_else(|error| panic!("{} cannot be written: {error}", path.display()));

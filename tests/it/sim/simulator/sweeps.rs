@@ -1,0 +1,96 @@
+//! Several sweeps in one test, what the environment selects, and what a sweep refuses.
+
+use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+
+use coord_testkit::sim::{Fault, Sim, Sweep};
+
+/// A process that puts a key.
+async fn put(sim: Sim) {
+    sim.spawn("a", |process| async move { process.client().put("k", "1").await.map(drop) });
+    sim.join().await;
+}
+
+/// The message of the panic of `run`.
+fn message(run: impl FnOnce()) -> String {
+    let payload = catch_unwind(AssertUnwindSafe(run)).expect_err("it is refused");
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).expect("a message")
+}
+
+/// The process that repeats some seeds of the second sweep runs the first one as usual.
+#[test]
+fn sweeps_of_one_test_each_have_their_canary() {
+    for name in ["first", "second"] {
+        let sweep = Sweep::new(name).seeds(101).faults([Fault::RequestLost]).without_coverage();
+        let report = sweep.run(put);
+        assert_eq!(report.seeds, 101);
+        assert!(env::var("COORD_SIM_CANARY").is_ok() || report.canary_runs == 1, "{report}");
+    }
+}
+
+/// Runs in a process of its own, which prints how many runs each sweep made.
+#[test]
+fn environment_selects_a_run_of_a_sweep_by_name() {
+    let Ok(_) = env::var("COORD_SIM") else { return check_selected_runs() };
+    let sweep = |name| Sweep::new(name).faults([Fault::RequestLost]).seeds(3);
+    let checked =
+        [("first", sweep("first").run(put).seeds), ("second", sweep("second").run(put).seeds)];
+    let explored = sweep("explored").exhaust(1, put).runs;
+    sweep("replayed").replay("", put);
+    print_runs(&format!("{checked:?} {explored}"));
+}
+
+#[expect(clippy::print_stdout, reason = "the other process reads it")]
+fn print_runs(runs: &str) {
+    println!("runs: {runs};");
+}
+
+fn check_selected_runs() {
+    let test = "sim::simulator::sweeps::environment_selects_a_run_of_a_sweep_by_name";
+    let output = |request: &str, seeds: Option<&str>| {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args([test, "--exact", "--nocapture"]).env("COORD_SIM", request);
+        let output = command.envs(seeds.map(|seeds| ("COORD_SIM_SEEDS", seeds))).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        let (_, runs) = text.split_once("runs: ").expect("the runs are printed");
+        runs.split_once(';').unwrap().0.to_owned()
+    };
+    let (all, one) = (output("another:", None), r#"[("first", 1), ("second", 3)]"#);
+    assert!(all.starts_with(r#"[("first", 3), ("second", 3)]"#), "{all}");
+    assert!(output("first:a.request#1=5/11", None).starts_with(one));
+    assert_eq!(output("", None), r#"[("first", 1), ("second", 1)] 1"#);
+    assert_eq!(output("explored:", None), r#"[("first", 3), ("second", 3)] 1"#);
+    assert_eq!(output("explored:", Some("5")), r#"[("first", 5), ("second", 5)] 1"#);
+    assert_eq!(output("explored:", Some("20..27")), r#"[("first", 7), ("second", 7)] 1"#);
+}
+
+#[tokio::test]
+async fn sweep_inside_a_runtime_is_refused() {
+    let message = message(|| drop(Sweep::new("inside").seeds(0).run(put)));
+    assert!(message.contains("use a plain #[test] instead of #[tokio::test]"), "{message}");
+}
+
+#[test]
+fn names_that_would_be_ambiguous_are_refused() {
+    let fails = |scenario: fn(Sim)| {
+        let sweep = Sweep::new("names").seeds(0);
+        let report = sweep.check(move |sim| async move { scenario(sim) });
+        report.expect_err("the name is refused").failure.text
+    };
+    for text in [
+        fails(|sim| drop(sim.process("test"))),
+        fails(|sim| drop(sim.process("store"))),
+        fails(|sim| drop((sim.process("a"), sim.process("a")))),
+    ] {
+        assert!(text.contains("is in use: give each process its own"), "{text}");
+    }
+    for text in [
+        fails(|sim| drop(sim.process("a.b"))),
+        fails(|sim| assert!(!sim.buggify("slow, then fast"))),
+    ] {
+        assert!(text.contains("use letters, digits, `_` and `-`"), "{text}");
+    }
+}
