@@ -7,6 +7,8 @@
 //!     0.003 s  -        !! b, when it sends a request: paused for 2 s
 //! ```
 
+mod transactions;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use coord_core::kv::Revision;
 
 use crate::Call;
+pub use transactions::{Attempt, AttemptEnd, KeyRead, KeyWrite, RangeRead, StoreChange};
 
 /// The kind of an event, with its details.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +50,10 @@ pub enum EventKind {
         /// The number of its events; 0 in a progress notification.
         events: usize,
     },
+    /// An attempt of a transaction has ended.
+    Attempt(Box<Attempt>),
+    /// The store has changed keys.
+    Changed(StoreChange),
     /// A fault was injected, or ended.
     Fault(String),
     /// A note of the test, of an oracle, or of the simulator.
@@ -86,6 +93,8 @@ impl fmt::Display for Event {
             EventKind::Watched { revision, events } => {
                 write!(f, "<~ {events} event(s) of revision {revision}")
             }
+            EventKind::Attempt(attempt) => write!(f, "tx {attempt}"),
+            EventKind::Changed(change) => write!(f, "## {change}"),
             EventKind::Fault(text) => write!(f, "!! {text}"),
             EventKind::Note(text) => write!(f, "   {text}"),
         }
