@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coord_core::{
-    Client, Election, Mutex, Session,
+    Client, Election, Mutex, Session, Stm,
     kv::{Compare, CompareOp, Delete, Put, Revision, Txn},
+    recording::{Attempt, AttemptRecorder},
 };
 use coord_mem::MemBackend;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -73,6 +74,44 @@ fn uncontended(criterion: &mut Criterion) {
     });
 }
 
+/// A recorder that discards the records: the cost is that of making them.
+#[derive(Debug)]
+struct Discard(Instant);
+
+impl AttemptRecorder for Discard {
+    fn transaction_number(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn record(&self, attempt: Attempt, _: Duration) {
+        drop(attempt);
+    }
+}
+
+/// A transaction that reads and writes two keys, without and with records of its attempts.
+fn transactions(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let recorded = store().record_transactions(Discard(Instant::now()));
+    for (name, client) in [("transaction", store()), ("transaction, recorded", recorded)] {
+        let stm = Stm::new(&client);
+        criterion.bench_function(name, |bench| {
+            bench.to_async(&runtime).iter(async || {
+                let run = stm.run(async |tx| {
+                    let read = tx.get_many(["a", "b"]).await?;
+                    tx.put("a", "1");
+                    tx.put("b", "2");
+                    Ok::<_, coord_core::Error>(read)
+                });
+                run.await.expect("no other client writes");
+            });
+        });
+    }
+}
+
 /// Contenders, each on a session of its own, acquire and release one lock in turn. The figure is
 /// the time of one acquisition and release.
 fn contended(criterion: &mut Criterion) {
@@ -116,5 +155,5 @@ async fn contend(store: &Client, contenders: usize, count: u64) -> Duration {
     began.elapsed()
 }
 
-criterion_group!(benches, uncontended, contended);
+criterion_group!(benches, uncontended, transactions, contended);
 criterion_main!(benches);

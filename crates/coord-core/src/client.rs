@@ -45,6 +45,7 @@ use crate::kv::{
     OpResponse, Put, PutResponse, Range, RangeResponse, Txn, TxnResponse, Watch, Watcher,
 };
 use crate::layer::Layer;
+use crate::recording::AttemptRecorder;
 use crate::shared::{ConflictQueues, Handoffs, Shared};
 use crate::spawn::Spawn;
 
@@ -81,6 +82,8 @@ pub struct Client {
     shared: Arc<Shared>,
     /// Runs background tasks; tokio if there is none.
     spawner: Option<Arc<dyn Spawn>>,
+    /// Receives the attempts of the transactions.
+    recorder: Option<Arc<dyn AttemptRecorder>>,
 }
 
 impl Client {
@@ -93,6 +96,68 @@ impl Client {
     /// simulators that decide which task runs next; [`new`](Self::new) runs them on tokio.
     pub fn with_spawn(backend: impl KvBackend, spawner: Arc<dyn Spawn>) -> Self {
         Self { spawner: Some(spawner), ..Self::new(backend) }
+    }
+
+    /// Records every attempt of the transactions of this client: see
+    /// [`Stm::record`](crate::Stm::record). Clones that were made before record nothing, and share
+    /// all else with this client.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use std::time::Duration;
+    ///
+    /// use coord_core::recording::{Attempt, AttemptRecorder};
+    /// use coord_core::{Client, Stm};
+    /// use coord_mem::MemBackend;
+    ///
+    /// /// Prints the end of each attempt into a list. Its clock counts the calls.
+    /// #[derive(Clone, Debug, Default)]
+    /// struct Ends(Arc<Mutex<(u64, Vec<String>)>>);
+    ///
+    /// impl Ends {
+    ///     fn next(&self) -> u64 {
+    ///         let mut state = self.0.lock().expect("no panic while locked");
+    ///         state.0 += 1;
+    ///         state.0
+    ///     }
+    /// }
+    ///
+    /// impl AttemptRecorder for Ends {
+    ///     fn transaction_number(&self) -> u64 {
+    ///         self.next()
+    ///     }
+    ///
+    ///     fn now(&self) -> Duration {
+    ///         Duration::from_nanos(self.next())
+    ///     }
+    ///
+    ///     fn record(&self, attempt: Attempt, _: Duration) {
+    ///         self.0.lock().expect("no panic while locked").1.push(attempt.to_string());
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let ends = Ends::default();
+    /// let client = Client::new(MemBackend::new()).record_transactions(ends.clone());
+    /// Stm::new(&client)
+    ///     .run(async |tx| {
+    ///         let x = tx.get("x").await?;
+    ///         tx.put("x", "1");
+    ///         Ok::<_, coord_core::Error>(x)
+    ///     })
+    ///     .await?;
+    /// let recorded = ends.0.lock().expect("no panic while locked").1.clone();
+    /// assert_eq!(
+    ///     recorded,
+    ///     ["attempt 1 of transaction 1 reads x absent; puts x; committed at revision 2"]
+    /// );
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn record_transactions(self, recorder: impl AttemptRecorder) -> Self {
+        Self { recorder: Some(Arc::new(recorder)), ..self }
     }
 
     /// Returns the backend.
@@ -411,6 +476,10 @@ impl Client {
         }
     }
 
+    pub(crate) const fn recorder(&self) -> Option<&Arc<dyn AttemptRecorder>> {
+        self.recorder.as_ref()
+    }
+
     pub(crate) fn handoffs(&self) -> &Handoffs {
         &self.shared.handoffs
     }
@@ -450,7 +519,7 @@ impl Layer for Client {
 
 impl From<Arc<dyn KvBackend>> for Client {
     fn from(backend: Arc<dyn KvBackend>) -> Self {
-        Self { backend, shared: Arc::default(), spawner: None }
+        Self { backend, shared: Arc::default(), spawner: None, recorder: None }
     }
 }
 

@@ -40,6 +40,7 @@
 //! | [`mutex`] | [`Mutex`]: the distributed lock, and its guard |
 //! | [`election`] | [`Election`]: leader election, observers |
 //! | [`stm`] | [`Stm`]: software transactional memory, isolation levels |
+//! | [`recording`] | records of the attempts of transactions, for checkers of isolation |
 //! | [`spawn`] | running the background tasks of a client on an executor other than tokio |
 //! | [`backoff`] | exponential backoff with jitter |
 //! | [`telemetry`] | log lines, spans and metrics |
@@ -58,6 +59,7 @@ pub mod kv;
 pub mod layer;
 pub mod mutex;
 pub mod queue;
+pub mod recording;
 mod retry_read;
 pub mod session;
 mod shared;

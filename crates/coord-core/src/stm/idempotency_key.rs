@@ -26,6 +26,7 @@ use super::read_set::{Versioned, single};
 use crate::backend::KvBackend;
 use crate::error::{Error, Result};
 use crate::kv::{Compare, CompareOp, Put, Range, Revision, Txn};
+use crate::recording::KeyWrite;
 use crate::retry_read::retry_read;
 use crate::session::Session;
 use crate::sync::lock;
@@ -120,6 +121,12 @@ impl IdempotencyKey {
     /// The commit was not applied and cannot be applied any more.
     pub(super) const fn note_not_applied(&mut self) {
         self.commit = CommitState::Settled;
+    }
+
+    /// What the last commit writes to this key.
+    pub(super) fn last_write(&self) -> KeyWrite {
+        let KeyState { key, number, .. } = &self.state;
+        KeyWrite { key: key.clone(), value: Some(number.to_string().into()) }
     }
 
     /// The compare that holds while the key is unchanged since the last commit.

@@ -48,6 +48,7 @@ mod idempotency_key;
 pub(crate) mod isolation;
 mod read_set;
 mod reads;
+mod record;
 mod retry;
 mod run;
 mod transaction;
@@ -56,6 +57,7 @@ use bytes::Bytes;
 
 use crate::client::Client;
 use crate::kv::{IntoBytes, Revision};
+use crate::recording::AttemptRecorder;
 use crate::session::Session;
 pub use error::{Conflict, StmError};
 use idempotency_key::IdempotencyKeys;
@@ -133,6 +135,20 @@ impl Stm {
     /// Sets the budget for attempts.
     pub const fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// Records every attempt of these transactions, for a checker of isolation. `coord-testkit` has
+    /// a recorder and a checker.
+    ///
+    /// An attempt is recorded when it ends, also if its future is dropped. An attempt that has
+    /// failed, or has yielded to a conflict queue, is recorded if it has read anything: its closure
+    /// has seen that. See [`recording`](crate::recording).
+    ///
+    /// [`Client::record_transactions`](Client::record_transactions) does the same for all
+    /// transactions of a client, and has an example.
+    pub fn record(mut self, recorder: impl AttemptRecorder) -> Self {
+        self.client = self.client.record_transactions(recorder);
         self
     }
 

@@ -8,11 +8,13 @@ use tracing::Instrument as _;
 
 use super::idempotency_key::{IdempotencyKey, Resolution};
 use super::read_set::Snapshot;
+use super::record::RecordedTransaction;
 use super::transaction::{SnapshotRevision, Transaction, Yielding};
 use super::{CommitInfo, Committed, Conflict, Isolation, Stm, StmError};
 use crate::backoff::Backoff;
 use crate::error::{Error, LossReason, Outcome, Result};
 use crate::kv::{Range, Revision};
+use crate::recording::AttemptEnd;
 use crate::session::SessionState;
 use crate::shared::HeldQueues;
 use crate::telemetry::transaction;
@@ -39,6 +41,18 @@ enum AttemptOutcome {
     Failed(Error),
     /// The backend failed, and the writes may have been applied.
     Unknown(Error),
+}
+
+impl AttemptOutcome {
+    /// How the attempt ended, for its record.
+    const fn end(&self) -> AttemptEnd {
+        match self {
+            Self::Committed { revision, .. } => AttemptEnd::Committed { revision: *revision },
+            Self::Conflict { .. } => AttemptEnd::Conflict,
+            Self::Queued { .. } | Self::SessionLost(_) | Self::Failed(_) => AttemptEnd::Failed,
+            Self::Unknown(_) => AttemptEnd::Unknown,
+        }
+    }
 }
 
 /// The progress of a transaction from optimistic attempts to the conflict queues.
@@ -73,6 +87,7 @@ pub(super) struct Run<'a> {
     pub(super) start: Option<Snapshot>,
     pub(super) backoff: Backoff,
     idempotency_key: Option<IdempotencyKey>,
+    recorded: Option<RecordedTransaction>,
 }
 
 impl Stm {
@@ -152,7 +167,7 @@ impl Stm {
                 let returned = closure(&mut tx).await;
                 if returned.is_err() {
                     // An aborted attempt writes nothing, but its reads are validated all the same.
-                    tx.write_set.clear();
+                    tx.abort();
                 }
                 Ok((run.commit(tx).await, returned))
             };
@@ -204,6 +219,7 @@ impl<'a> Run<'a> {
             start: None,
             backoff: stm.retry.backoff(),
             idempotency_key: None,
+            recorded: stm.client.recorder().map(RecordedTransaction::begin),
         }
     }
 
@@ -217,7 +233,10 @@ impl<'a> Run<'a> {
         } else {
             Yielding::BeforeFirstRequest { held: self.held.keys().to_vec() }
         };
+        let is_fresh = start.is_none();
         let mut tx = Transaction::new(client.clone(), *isolation, self.attempts, yielding, start);
+        tx.recording =
+            self.recorded.as_mut().map(|recorded| recorded.start_attempt(*isolation, is_fresh));
         if prefetches {
             tx.prefetch(prefetch).await?;
         }
@@ -226,6 +245,12 @@ impl<'a> Run<'a> {
 
     /// Commits an attempt, if it needs a commit and can be committed.
     async fn commit(&mut self, mut tx: Transaction) -> AttemptOutcome {
+        let outcome = self.try_commit(&mut tx).await;
+        tx.note_end(outcome.end());
+        outcome
+    }
+
+    async fn try_commit(&mut self, tx: &mut Transaction) -> AttemptOutcome {
         if let Yielding::For(contended) = &mut tx.yielding {
             let contended = std::mem::take(contended);
             return AttemptOutcome::Queued { contended, read: tx.take_read_set() };
@@ -239,19 +264,19 @@ impl<'a> Run<'a> {
         }
         if let SnapshotRevision::Stale { newer, .. } = &mut tx.snapshot {
             let found = std::mem::take(newer);
-            return self.conflict(&tx, found);
+            return self.conflict(tx, found);
         }
         if let Err(error) = tx.prepare_commit(self.stm.idempotency_keys.is_some()).await {
             return AttemptOutcome::Failed(error);
         }
-        let contended = self.contended_keys(&tx);
+        let contended = self.contended_keys(tx);
         if !contended.is_empty() {
             return AttemptOutcome::Queued { contended, read: tx.take_read_set() };
         }
-        if let Err(reason) = self.assign_idempotency_key(&tx) {
+        if let Err(reason) = self.assign_idempotency_key(tx) {
             return AttemptOutcome::SessionLost(reason);
         }
-        self.send_commit(&tx).await
+        self.send_commit(tx).await
     }
 
     /// The keys of the attempt whose queues other transactions hold. A commit would overtake those
@@ -281,10 +306,11 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn send_commit(&mut self, tx: &Transaction) -> AttemptOutcome {
+    async fn send_commit(&mut self, tx: &mut Transaction) -> AttemptOutcome {
         let writes = !tx.write_set.is_empty();
         let mut key = self.idempotency_key.as_mut().filter(|_| writes);
         let request = tx.commit_request(key.as_deref_mut());
+        tx.note_commit_sent(key.as_deref());
         let room = self.stm.client.limits().max_txn_ops.saturating_sub(request.success.len());
         let wanted = self.held.wanted_keys(|key| tx.knows(key), room);
         let request = request.and_then(wanted.iter().map(Range::new));

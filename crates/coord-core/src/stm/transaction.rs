@@ -32,6 +32,7 @@ use bytes::Bytes;
 
 use super::Isolation;
 use super::read_set::{ReadSet, Snapshot, mod_revision};
+use super::record::Recording;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::kv::{IntoBytes, KeyRange, Put, Revision, Value};
@@ -93,6 +94,8 @@ pub struct Transaction {
     pub(super) write_set: BTreeMap<Bytes, Write>,
     /// The first error. The attempt cannot commit after it.
     pub(super) failure: Option<Error>,
+    /// The record of this attempt, if the client has a recorder. It is made by `drop`.
+    pub(super) recording: Option<Box<Recording>>,
 }
 
 impl SnapshotRevision {
@@ -139,6 +142,7 @@ impl Transaction {
             blind_writes: ReadSet::new(),
             write_set: BTreeMap::new(),
             failure: None,
+            recording: None,
         }
     }
 
@@ -289,7 +293,10 @@ impl Transaction {
     /// none.
     pub(super) fn take_read_set(&mut self) -> Option<Snapshot> {
         let revision = self.snapshot.current()?;
-        let keys = std::mem::take(&mut self.read_set);
+        let keys = match self.recording {
+            Some(_) => self.read_set.clone(),
+            None => std::mem::take(&mut self.read_set),
+        };
         Some(Snapshot { revision, keys, ranges: Vec::new() })
     }
 
