@@ -10,7 +10,8 @@
 //!   the first difference;
 //! - [`poll_at_most`]: drops a future after a number of polls, to test cancel safety;
 //! - [`sim`]: deterministic simulation of whole processes, under every fault, with shrinking;
-//!   [`history`]: what happened in a run;
+//! - [`history`]: what happened in a run, or in transactions that were recorded on any backend;
+//!   files of histories;
 //! - [`strategy`]: operations on a store and, with the feature `proptest`, random sequences of
 //!   them for property tests.
 //!

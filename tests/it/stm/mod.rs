@@ -10,6 +10,7 @@ mod opacity;
 mod put;
 mod random;
 mod ranges;
+mod recording;
 mod retry;
 mod snapshot;
 mod spawn;
@@ -28,7 +29,7 @@ use coord_testkit::{Intercept, Rule, StaleMember};
 use crate::support::{newest_revision, secs};
 
 /// All isolation levels, the strongest first.
-const LEVELS: [Isolation; 4] = [
+pub(crate) const LEVELS: [Isolation; 4] = [
     Isolation::SerializableSnapshot,
     Isolation::Serializable,
     Isolation::RepeatableReads,

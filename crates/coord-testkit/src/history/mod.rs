@@ -7,6 +7,8 @@
 //!     0.003 s  -        !! b, when it sends a request: paused for 2 s
 //! ```
 
+mod changes;
+mod recorder;
 mod transactions;
 
 use std::fmt;
@@ -16,6 +18,8 @@ use std::time::Duration;
 use coord_core::kv::Revision;
 
 use crate::Call;
+pub use changes::ChangeRecorder;
+pub use recorder::{HistoryRecorder, ProcessRecorder};
 pub use transactions::{Attempt, AttemptEnd, KeyRead, KeyWrite, RangeRead, StoreChange};
 
 /// The kind of an event, with its details.
@@ -52,7 +56,8 @@ pub enum EventKind {
     },
     /// An attempt of a transaction has ended.
     Attempt(Box<Attempt>),
-    /// The store has changed keys.
+    /// The store has changed keys. The time of the event is when that was recorded, not when it
+    /// happened.
     Changed(StoreChange),
     /// A fault was injected, or ended.
     Fault(String),
@@ -63,7 +68,7 @@ pub enum EventKind {
 /// One event of a history.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// The virtual time since the start of the run.
+    /// The time since the start of the run or of the recording.
     pub at: Duration,
     /// The process; `None` for deviations, and for events of the store or of the test.
     pub process: Option<Arc<str>>,
@@ -74,29 +79,34 @@ pub struct Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let process = self.process.as_deref().unwrap_or("-");
-        write!(f, "{:9.3} s  {process:8} ", self.at.as_secs_f64())?;
-        match &self.kind {
-            EventKind::Sent { request, call } => write!(f, "-> #{request} {call}"),
-            EventKind::Applied { request, result: Ok(revision) } => {
+        write!(f, "{:9.3} s  {process:8} {}", self.at.as_secs_f64(), self.kind)
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sent { request, call } => write!(f, "-> #{request} {call}"),
+            Self::Applied { request, result: Ok(revision) } => {
                 write!(f, "== #{request} applied at revision {revision}")
             }
-            EventKind::Applied { request, result: Err(error) } => {
+            Self::Applied { request, result: Err(error) } => {
                 write!(f, "== #{request} rejected: {error}")
             }
-            EventKind::Received { request, error: None } => write!(f, "<- #{request} ok"),
-            EventKind::Received { request, error: Some(error) } => {
+            Self::Received { request, error: None } => write!(f, "<- #{request} ok"),
+            Self::Received { request, error: Some(error) } => {
                 write!(f, "<- #{request} {error}")
             }
-            EventKind::Watched { revision, events: 0 } => {
+            Self::Watched { revision, events: 0 } => {
                 write!(f, "<~ progress to revision {revision}")
             }
-            EventKind::Watched { revision, events } => {
+            Self::Watched { revision, events } => {
                 write!(f, "<~ {events} event(s) of revision {revision}")
             }
-            EventKind::Attempt(attempt) => write!(f, "tx {attempt}"),
-            EventKind::Changed(change) => write!(f, "## {change}"),
-            EventKind::Fault(text) => write!(f, "!! {text}"),
-            EventKind::Note(text) => write!(f, "   {text}"),
+            Self::Attempt(attempt) => write!(f, "tx {attempt}"),
+            Self::Changed(change) => write!(f, "## {change}"),
+            Self::Fault(text) => write!(f, "!! {text}"),
+            Self::Note(text) => write!(f, "   {text}"),
         }
     }
 }

@@ -14,131 +14,17 @@
 //! unknown outcome was applied.
 
 use std::fmt;
-use std::time::Duration;
 
-use bytes::Bytes;
-use coord_core::kv::{KeyRange, Revision};
-use coord_core::stm::Isolation;
-
-/// One attempt of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// The number of the transaction, which no other transaction of the history has.
-    pub transaction: u64,
-    /// The number of the attempt in its transaction, from 1.
-    pub number: u32,
-    /// The isolation level that the transaction was run with.
-    pub isolation: Isolation,
-    /// When the attempt began, on the clock of the history. It ended at the time of its event.
-    pub began: Duration,
-    /// The keys that it has read from the store, each once.
-    pub reads: Vec<KeyRead>,
-    /// The ranges that it has read from the store.
-    pub ranges: Vec<RangeRead>,
-    /// The keys that it has written, or would have written, each once.
-    pub writes: Vec<KeyWrite>,
-    /// How it ended.
-    pub end: AttemptEnd,
-}
-
-/// A key that an attempt has read from the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyRead {
-    /// The key.
-    pub key: Bytes,
-    /// The mod revision and the value that were read; `None` if the key did not exist.
-    pub found: Option<(Revision, Bytes)>,
-}
-
-/// A range that an attempt has read from the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RangeRead {
-    /// The range.
-    pub range: KeyRange,
-    /// The keys that were found, with their mod revisions, in key order.
-    pub found: Vec<(Bytes, Revision)>,
-}
-
-/// A key that was put or deleted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyWrite {
-    /// The key.
-    pub key: Bytes,
-    /// The value; `None` if the key was deleted.
-    pub value: Option<Bytes>,
-}
-
-/// How an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AttemptEnd {
-    /// Its writes were applied. Without writes: its reads were accepted.
-    Committed {
-        /// The revision of the writes. Without writes: the revision as of which it has read, as in
-        /// [`CommitInfo`](coord_core::stm::CommitInfo::revision).
-        revision: Revision,
-    },
-    /// A key that it has read was changed. Nothing was written.
-    Conflict,
-    /// The closure returned an error. Nothing was written.
-    Aborted,
-    /// The backend failed, and nothing was written.
-    Failed,
-    /// The writes may have been applied.
-    Unknown,
-}
+use coord_core::kv::Revision;
+pub use coord_core::recording::{Attempt, AttemptEnd, KeyRead, KeyWrite, RangeRead};
 
 /// The changes of the store in one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreChange {
     /// The revision.
     pub revision: Revision,
-    /// The keys that were put or deleted, each once.
+    /// The keys that were put or deleted, each once, in key order.
     pub writes: Vec<KeyWrite>,
-}
-
-impl fmt::Display for KeyRead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.found {
-            Some((revision, _)) => write!(f, "{}@{revision}", self.key.escape_ascii()),
-            None => write!(f, "{} absent", self.key.escape_ascii()),
-        }
-    }
-}
-
-impl fmt::Display for KeyWrite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = if self.value.is_some() { "puts" } else { "deletes" };
-        write!(f, "{verb} {}", self.key.escape_ascii())
-    }
-}
-
-impl fmt::Display for AttemptEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Committed { revision } => write!(f, "committed at revision {revision}"),
-            Self::Conflict => f.write_str("conflict"),
-            Self::Aborted => f.write_str("aborted"),
-            Self::Failed => f.write_str("failed"),
-            Self::Unknown => f.write_str("outcome unknown"),
-        }
-    }
-}
-
-impl fmt::Display for Attempt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "attempt {} of transaction {}", self.number, self.transaction)?;
-        for (i, read) in self.reads.iter().enumerate() {
-            write!(f, "{}{read}", if i == 0 { " reads " } else { ", " })?;
-        }
-        for RangeRead { range, found } in &self.ranges {
-            write!(f, "; {range} has {} keys", found.len())?;
-        }
-        for write in &self.writes {
-            write!(f, "; {write}")?;
-        }
-        write!(f, "; {}", self.end)
-    }
 }
 
 impl fmt::Display for StoreChange {

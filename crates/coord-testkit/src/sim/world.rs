@@ -21,6 +21,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::attempts::Attempts;
 use super::choice::{Choices, LaneId};
 use super::failure::Failure;
 use super::faults;
@@ -187,6 +188,7 @@ pub(crate) struct State {
     /// The process that each lease was granted to, by its index.
     pub(crate) leases: BTreeMap<LeaseId, usize>,
     pub(crate) history: Option<Vec<Event>>,
+    pub(crate) attempts: Attempts,
     /// How many deviations are in the history.
     pub(crate) noted_deviations: usize,
     pub(crate) failure: Option<Failure>,
@@ -242,6 +244,7 @@ impl World {
             processes: Vec::new(),
             leases: BTreeMap::new(),
             history: is_recorded.then(Vec::new),
+            attempts: Attempts::default(),
             noted_deviations: 0,
             failure: None,
             steps: 0,
@@ -364,12 +367,22 @@ impl State {
 
     /// Adds an event to the history, if the run is recorded.
     pub(crate) fn record(&mut self, owner: Owner, kind: impl FnOnce() -> EventKind) {
+        let at = Instant::now().saturating_duration_since(self.started);
+        self.record_at(at, owner, kind);
+    }
+
+    /// Adds an event that happened at the time `at`, if the run is recorded.
+    pub(super) fn record_at(
+        &mut self,
+        at: Duration,
+        owner: Owner,
+        kind: impl FnOnce() -> EventKind,
+    ) {
         let Some(history) = &mut self.history else { return };
         let process = match owner {
             Owner::Harness => None,
             Owner::Process { index, .. } => Some(Arc::clone(&self.processes[index].name)),
         };
-        let at = Instant::now().saturating_duration_since(self.started);
         history.push(Event { at, process, kind: kind() });
     }
 

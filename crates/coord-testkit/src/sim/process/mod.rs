@@ -26,6 +26,7 @@ use coord_core::Client;
 use coord_core::spawn::BackgroundTask;
 use tokio::sync::oneshot;
 
+use super::attempts::RunRecorder;
 use super::choice::check_name;
 use super::faults::{self, Fault};
 use super::network::SimBackend;
@@ -101,12 +102,17 @@ impl Process {
         process.life += 1;
         (process.is_crashed, process.exit) = (false, None);
         let (life, name, start) = (process.life, Arc::clone(&process.name), process.start.clone());
+        let is_recorded = state.history.is_some();
         drop(state);
         let owner = Owner::Process { index, life };
         let member = StaleMember::new(world.store.clone());
         let backend = SimBackend::new(Arc::clone(world), index, life, member);
         let spawner = ProcessSpawner { world: Arc::downgrade(world), owner };
-        let client = Client::with_spawn(backend, Arc::new(spawner));
+        let mut client = Client::with_spawn(backend, Arc::new(spawner));
+        if is_recorded {
+            client =
+                client.record_transactions(RunRecorder { world: Arc::downgrade(world), owner });
+        }
         let process = Self { world: Arc::clone(world), index, life, client, name };
         if let Some(start) = start {
             world.spawn(owner, start(process.clone()));
@@ -114,7 +120,8 @@ impl Process {
         process
     }
 
-    /// The client of this process.
+    /// The client of this process. In a recorded run, such as that of a failure report, the history
+    /// has the attempts of its transactions.
     #[must_use]
     pub const fn client(&self) -> &Client {
         &self.client
