@@ -5,6 +5,7 @@ mod blocking;
 mod client;
 mod election;
 mod examples;
+mod history;
 mod mem;
 mod mirror;
 mod model;

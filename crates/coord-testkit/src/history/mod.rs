@@ -8,6 +8,7 @@
 //! ```
 
 mod changes;
+pub mod formats;
 mod recorder;
 mod transactions;
 

@@ -1,0 +1,128 @@
+//! The text of Plume, which AWDIT reads too: one read or write per line.
+//!
+//! ```text
+//! w(1,1,0,1)      transaction 1 of session 0 puts value 1 to key 1
+//! r(1,1,1,2)      transaction 2 of session 1 reads it
+//! r(2,0,1,2)      and key 2, which does not exist
+//! w(1,3,0,-1)     an aborted transaction
+//! ```
+//!
+//! Keys and values are numbers. If all keys of the history are numbers they are written as they
+//! are, otherwise they are numbered from 1 in the order in which they appear; so too for the
+//! values, where 0 is the initial value. The format has no times: of the order of transactions it
+//! keeps only that of each session.
+//!
+//! A transaction with an unknown outcome is written if another transaction has read its value.
+//! Otherwise it is left out: no checker of this format can conclude anything from it.
+//!
+//! Source: Liu, Gu, Wei, Basin: Plume: Efficient and Complete Black-Box Checking of Weak Isolation
+//! Levels, OOPSLA 2024; the format as AWDIT
+//! reads it, `src/formats.rs` of github.com/lassemoldrup/AWDIT.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+
+use bytes::Bytes;
+
+use super::FormatError;
+use super::operations::{Operation, operations, values_put, values_read};
+use crate::history::{AttemptEnd, History};
+
+/// Writes the transactions of a history.
+///
+/// ```
+/// use coord_core::{Client, Stm};
+/// use coord_mem::MemBackend;
+/// use coord_testkit::history::{HistoryRecorder, formats::plume};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let recorder = HistoryRecorder::new();
+/// let client = Client::new(MemBackend::new()).record_transactions(recorder.process("a"));
+/// let stm = Stm::new(&client);
+/// let put = stm.run(async |tx| {
+///     tx.get("x").await?;
+///     tx.put("x", "one");
+///     Ok::<_, coord_core::Error>(())
+/// });
+/// put.await?;
+/// let mut file = Vec::new();
+/// plume::write(&recorder.take(), &mut file)?;
+/// assert_eq!(file, b"r(1,0,0,1)\nw(1,1,0,1)\n");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// `Io`. `NotExpressible` for a range, a deletion, and two puts of one value to one key.
+pub fn write(history: &History, mut out: impl Write) -> Result<(), FormatError> {
+    let operations = operations(history, "Plume's format")?;
+    let committed =
+        |operation: &&Operation<'_>| matches!(operation.attempt.end, AttemptEnd::Committed { .. });
+    let read: BTreeSet<_> =
+        operations.iter().filter(committed).flat_map(|op| values_read(op.attempt)).collect();
+    let (keys, values) = numbers(&operations);
+    for Operation { lane, attempt, .. } in operations {
+        let was_read =
+            || values_put(attempt).any(|(key, value)| read.contains(&(key, Some(value))));
+        let transaction = match attempt.end {
+            AttemptEnd::Committed { .. } => attempt.transaction.to_string(),
+            AttemptEnd::Unknown if was_read() => attempt.transaction.to_string(),
+            AttemptEnd::Unknown => continue,
+            AttemptEnd::Conflict | AttemptEnd::Aborted | AttemptEnd::Failed => "-1".to_owned(),
+        };
+        let is_aborted = transaction == "-1";
+        for (key, value) in values_read(attempt).filter(|_| !is_aborted) {
+            let value = value.map_or(0, |value| values.get(value));
+            writeln!(out, "r({},{value},{lane},{transaction})", keys.get(key))?;
+        }
+        for (key, value) in values_put(attempt) {
+            let (key, value) = (keys.get(key), values.get(value));
+            writeln!(out, "w({key},{value},{lane},{transaction})")?;
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of keys or of values.
+struct Numbers<'a>(BTreeMap<&'a Bytes, u64>);
+
+impl<'a> Numbers<'a> {
+    /// The numbers that all of them are, otherwise their positions from 1.
+    fn new(all: Vec<&'a Bytes>) -> Self {
+        let number = |bytes: &&'a Bytes| {
+            let text = std::str::from_utf8(bytes).ok()?;
+            let number = text.parse::<u64>().ok().filter(|number| *number > 0)?;
+            (number.to_string() == text).then_some((*bytes, number))
+        };
+        if let Some(numbers) = all.iter().map(number).collect() {
+            return Self(numbers);
+        }
+        let mut numbers = BTreeMap::new();
+        for bytes in all {
+            let next = u64::try_from(numbers.len()).unwrap_or(u64::MAX).saturating_add(1);
+            numbers.entry(bytes).or_insert(next);
+        }
+        Self(numbers)
+    }
+
+    fn get(&self, bytes: &Bytes) -> u64 {
+        self.0.get(bytes).copied().unwrap_or_default()
+    }
+}
+
+/// The numbers of all keys, and of all values.
+fn numbers<'a>(operations: &[Operation<'a>]) -> (Numbers<'a>, Numbers<'a>) {
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
+    for Operation { attempt, .. } in operations {
+        for (key, value) in values_read(attempt) {
+            keys.push(key);
+            values.extend(value);
+        }
+        for (key, value) in values_put(attempt) {
+            keys.push(key);
+            values.push(value);
+        }
+    }
+    (Numbers::new(keys), Numbers::new(values))
+}

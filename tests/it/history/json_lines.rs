@@ -1,0 +1,179 @@
+//! coord's own format: everything is read back as it was written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coord_core::kv::{KeyRange, Put, Revision};
+use coord_core::recording::{Attempt, AttemptEnd, KeyRead, KeyWrite, RangeRead};
+use coord_testkit::Call;
+use coord_testkit::history::formats::{FormatError, json_lines};
+use coord_testkit::history::{Event, EventKind, History, StoreChange};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::{attempt, lines};
+use crate::stm::LEVELS;
+use crate::support::cases;
+
+/// Any bytes, often text.
+fn bytes() -> impl Strategy<Value = Bytes> {
+    prop_oneof![
+        "[a-z/\\\\\"]{0,4}".prop_map(Bytes::from),
+        ".{0,4}".prop_map(Bytes::from),
+        vec(any::<u8>(), 0..6).prop_map(Bytes::from),
+    ]
+}
+
+fn revision() -> impl Strategy<Value = Revision> {
+    prop_oneof![0..20_i64, any::<i64>()].prop_map(Revision)
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    prop_oneof![0..1_000_u64, any::<u64>()].prop_map(Duration::from_nanos)
+}
+
+fn writes() -> impl Strategy<Value = Vec<KeyWrite>> {
+    let write = (bytes(), proptest::option::of(bytes()));
+    vec(write.prop_map(|(key, value)| KeyWrite { key, value }), 0..4)
+}
+
+fn any_attempt() -> impl Strategy<Value = Attempt> {
+    let read = (bytes(), proptest::option::of((revision(), bytes())));
+    let reads = vec(read.prop_map(|(key, found)| KeyRead { key, found }), 0..4);
+    let range = (bytes(), bytes(), vec((bytes(), revision()), 0..3));
+    let range = range.prop_map(|(start, end, found)| RangeRead {
+        range: KeyRange::from_wire(start, end),
+        found,
+    });
+    let end = prop_oneof![
+        revision().prop_map(|revision| AttemptEnd::Committed { revision }),
+        Just(AttemptEnd::Conflict),
+        Just(AttemptEnd::Aborted),
+        Just(AttemptEnd::Failed),
+        Just(AttemptEnd::Unknown),
+    ];
+    let numbers = (any::<u64>(), any::<u32>(), 0..LEVELS.len(), duration());
+    (numbers, reads, vec(range, 0..3), writes(), end).prop_map(
+        |((transaction, number, level, began), reads, ranges, writes, end)| Attempt {
+            transaction,
+            number,
+            isolation: LEVELS[level],
+            began,
+            reads,
+            ranges,
+            writes,
+            end,
+        },
+    )
+}
+
+/// Any event except a request, which becomes a note.
+fn any_event() -> impl Strategy<Value = Event> {
+    let text = || ".{0,8}";
+    let result = prop_oneof![revision().prop_map(Ok), text().prop_map(Err)];
+    let kind = prop_oneof![
+        4 => any_attempt().prop_map(|attempt| EventKind::Attempt(Box::new(attempt))),
+        2 => (revision(), writes())
+            .prop_map(|(revision, writes)| EventKind::Changed(StoreChange { revision, writes })),
+        1 => text().prop_map(EventKind::Fault),
+        1 => text().prop_map(EventKind::Note),
+        1 => (any::<u64>(), result)
+            .prop_map(|(request, result)| EventKind::Applied { request, result }),
+        1 => (any::<u64>(), proptest::option::of(text()))
+            .prop_map(|(request, error)| EventKind::Received { request, error }),
+        1 => (revision(), any::<usize>())
+            .prop_map(|(revision, events)| EventKind::Watched { revision, events }),
+    ];
+    let process = proptest::option::of(text().prop_map(Arc::from));
+    (duration(), process, kind).prop_map(|(at, process, kind)| Event { at, process, kind })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases(256)))]
+
+    #[test]
+    fn any_history_is_read_back(events in vec(any_event(), 0..8)) {
+        let history = History(events);
+        let mut file = Vec::new();
+        json_lines::write(&history, &mut file).unwrap();
+        prop_assert_eq!(json_lines::read(&file[..]).unwrap(), history);
+    }
+}
+
+#[test]
+fn request_is_written_as_a_note() {
+    let kind = EventKind::Sent { request: 3, call: Call::Put(Put::new("a", "1")) };
+    let event = Event { at: Duration::from_nanos(5), process: Some("p".into()), kind };
+    let written = lines(|file| json_lines::write(&History(vec![event]), file).unwrap());
+    assert_eq!(written[1], "{\"at\":5,\"process\":\"p\",\"note\":\"-> #3 put \\\"a\\\"\"}");
+}
+
+#[test]
+fn file_of_another_format_is_refused() {
+    let header = "{\"format\":\"coord-history\",\"version\":1}\n";
+    let with = |line: &str| format!("{header}{{\"at\":1,\"note\":\"ok\"}}\n{line}\n");
+    let attempt = |fields: &str| {
+        with(&format!(
+            "{{\"at\":1,\"attempt\":{{\"transaction\":1,\"number\":1,\"began\":0,{fields}}}}}"
+        ))
+    };
+    let cases = [
+        (String::new(), "line 1: no header of a history: "),
+        ("{\"at\":1}\n".to_owned(), "line 1: no header of a history: "),
+        ("{\"format\":\"x\",\"version\":1}\n".to_owned(), "line 1: the format is \"x\""),
+        (header.replace('1', "2"), "version 2 of the format is not supported: this is version 1"),
+        (with("{"), "line 3: "),
+        (with("{\"at\":1}"), "line 3: a line needs exactly one event"),
+        (with("{\"at\":1,\"note\":\"a\",\"fault\":\"b\"}"), "line 3: a line needs exactly one"),
+        (with("{\"at\":1,\"nota\":\"a\"}"), "line 3: unknown field `nota`"),
+        (with("{\"at\":1,\"applied\":{\"request\":1}}"), "line 3: `applied` needs a revision"),
+        (attempt("\"isolation\":\"si\",\"end\":\"failed\""), "line 3: the isolation level \"si\""),
+        (attempt("\"isolation\":\"serializable\",\"end\":\"committed\""), "line 3: the end "),
+        (
+            attempt(
+                "\"isolation\":\"serializable\",\"end\":\"failed\",\"reads\":[{\"key\":\"\\\\\"}]",
+            ),
+            "line 3: the escape in \"\\\\\" is invalid",
+        ),
+        (
+            attempt(
+                "\"isolation\":\"serializable\",\"end\":\"failed\",\
+                 \"reads\":[{\"key\":\"x\",\"revision\":1}]",
+            ),
+            "line 3: the read of \"x\" needs a revision and a value",
+        ),
+    ];
+    for (file, message) in cases {
+        let error = json_lines::read(file.as_bytes()).unwrap_err();
+        assert!(error.to_string().starts_with(message), "{error} is not {message}");
+    }
+}
+
+#[test]
+fn events_are_read_until_the_first_invalid_line() {
+    let file = "{\"format\":\"coord-history\",\"version\":1}\n{\"at\":1,\"note\":\"a\"}\n{\n";
+    let mut events = json_lines::events(file.as_bytes()).unwrap();
+    assert_eq!(events.next().unwrap().unwrap().kind, EventKind::Note("a".to_owned()));
+    assert!(matches!(events.next(), Some(Err(FormatError::Syntax { line: 3, .. }))));
+    assert!(events.next().is_none());
+}
+
+#[test]
+fn attempt_is_written_as_documented() {
+    let attempt = super::reading_absent(super::reading(attempt(1, 2), "x", 3, "90"), "y");
+    let attempt = super::deleting(super::putting(attempt, "x", "80"), "z\\");
+    let written =
+        lines(|file| json_lines::write(&super::history([("a", 5, attempt)]), file).unwrap());
+    assert_eq!(
+        written,
+        [
+            "{\"format\":\"coord-history\",\"version\":1}",
+            "{\"at\":5,\"process\":\"a\",\"attempt\":{\"transaction\":1,\"number\":1,\
+             \"isolation\":\"serializable-snapshot\",\"began\":2,\
+             \"reads\":[{\"key\":\"x\",\"revision\":3,\"value\":\"90\"},{\"key\":\"y\"}],\
+             \"writes\":[{\"key\":\"x\",\"value\":\"80\"},{\"key\":\"z\\\\\\\\\"}],\
+             \"end\":\"committed\",\"revision\":9}}"
+        ]
+    );
+}
