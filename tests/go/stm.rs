@@ -183,7 +183,7 @@ pub(super) async fn stm_apply_on_concurrent_deletion(store: Store) {
     let info = run.await.unwrap().info;
     assert_eq!((attempts, info.attempts), (2, 2));
     let conflict = &info.conflicts[0];
-    assert_eq!((conflict.seen, conflict.found), (Some(put.header.revision), None));
+    assert_eq!((conflict.read, conflict.found), (Some(put.header.revision), None));
     assert_eq!(value(&kv, "foo2").await.as_deref(), Some("bar2"));
 }
 

@@ -32,18 +32,18 @@ pub(crate) struct WatchFaults<B, F> {
     inner: B,
     lifetimes: F,
     /// By how many revisions the member that serves the next watch is stale.
-    lag_of_next_watch: AtomicI64,
+    stale_revisions: AtomicI64,
 }
 
 impl<B: KvBackend, F: Fn() -> WatchLifetime + Send + Sync + 'static> WatchFaults<B, F> {
     /// Wraps `inner`.
     pub(crate) const fn new(inner: B, lifetimes: F) -> Self {
-        Self { inner, lifetimes, lag_of_next_watch: AtomicI64::new(0) }
+        Self { inner, lifetimes, stale_revisions: AtomicI64::new(0) }
     }
 
     /// Makes the first watch start that many revisions before the current revision.
-    pub(crate) fn with_lag_of_first_watch(self, revisions: i64) -> Self {
-        Self { lag_of_next_watch: AtomicI64::new(revisions), ..self }
+    pub(crate) fn with_stale_first_watch(self, revisions: i64) -> Self {
+        Self { stale_revisions: AtomicI64::new(revisions), ..self }
     }
 }
 
@@ -90,8 +90,8 @@ impl<B: KvBackend, F: Fn() -> WatchLifetime + Send + Sync + 'static> Layer for W
     async fn watch(&self, request: Watch) -> Result<Watcher> {
         let from_now_on = request.start_revision.is_none();
         let mut header = self.inner.range(Range::new("now")).await?.header;
-        let lag = self.lag_of_next_watch.swap(0, Ordering::Relaxed);
-        header.revision = Revision((header.revision.0 - lag).max(1));
+        let stale_revisions = self.stale_revisions.swap(0, Ordering::Relaxed);
+        header.revision = Revision((header.revision.0 - stale_revisions).max(1));
         let request = if from_now_on { request.start_at(header.revision.next()) } else { request };
         let watch = self.inner.watch(request).await?;
         let (lifetime, error) = (self.lifetimes)();

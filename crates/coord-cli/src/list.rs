@@ -1,9 +1,9 @@
 //! `coord list`: prints the locks and elections under a prefix that are held.
 //!
 //! A key belongs to a wait queue if its last part is the id of its own lease (see `queue`). All
-//! other keys under the prefix are data. A data key is left out unless contenders wait behind it.
-//! Keys are read without values, in pages of one revision, so that large values of data cost
-//! nothing.
+//! other keys under the prefix are data keys: keys that no contender has created. A data key is
+//! left out unless contenders wait behind it. Keys are read without values, in pages of one
+//! revision, so that large values of data cost nothing.
 
 use std::collections::BTreeMap;
 
@@ -34,9 +34,10 @@ const BLOCKED_BY_DATA: &str = "(data: blocks the queue)";
 ///
 /// Prints one line per queue: its name; the number of waiters; the holder's fencing token; how many
 /// revisions the store has made since the holder's key was created; the holder's key; and its
-/// value, which only elections have. Queues of `etcdctl` and of Go's package are included. Other
-/// keys under the prefix are data and are left out, with one exception: a data key that is older
-/// than all contenders of its queue blocks the queue, and is printed in place of the holder.
+/// value, which only elections have. Queues of `etcdctl` and of Go's package are included. A data
+/// key, which is a key that no contender has created, is left out, with one exception: a data key
+/// that is older than all contenders of its queue blocks the queue, and is printed in place of the
+/// holder.
 ///
 /// The store records no clock time, so the age of a key is counted in revisions.
 #[derive(Args, Debug)]

@@ -68,8 +68,8 @@ use crate::spawn::Spawn;
 /// assert_eq!(first.value, "sweep");
 /// assert_eq!(client.get_prefix("jobs/").await?.len(), 2);
 ///
-/// let claim = Txn::new().when([Compare::absent("owner")]).and_then([Put::new("owner", "me")]);
-/// assert!(client.txn(claim).await?.succeeded);
+/// let create = Txn::new().when([Compare::absent("owner")]).and_then([Put::new("owner", "me")]);
+/// assert!(client.txn(create).await?.succeeded);
 ///
 /// assert_eq!(client.delete_prefix("jobs/").await?.deleted, 2);
 /// # Ok(())

@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn transaction_nested_too_deep_is_refused() {
-        preflight().txn(&nested(MAX_TXN_NESTING)).expect("deep enough");
+        preflight().txn(&nested(MAX_TXN_NESTING)).expect("a transaction at the limit is permitted");
         preflight().txn(&nested(MAX_TXN_NESTING + 1)).expect_err("one level too deep");
         let error = preflight().txn(&nested(MAX_TXN_NESTING + 2)).expect_err("too deep");
         assert!(

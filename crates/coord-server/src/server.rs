@@ -179,7 +179,9 @@ impl Server {
                         connections.spawn(connection::serve(socket, self.services.clone()));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "accepting a connection failed");
+                        tracing::warn!(%error,
+                            next = format_args!("retrying in {ACCEPT_RETRY_DELAY:?}"),
+                            "accepting a connection failed");
                         sleep(ACCEPT_RETRY_DELAY).await;
                     }
                 },

@@ -241,7 +241,7 @@ impl<B: KvBackend> Run<'_, B> {
             let same = match (&got, delivery) {
                 (Some(Ok(got)), Ok(batch)) => got == batch,
                 (Some(Err(error)), Err(kind)) => {
-                    is_expected_error(error, *kind, watcher.compacted_revision(), current)
+                    is_expected_error(error, *kind, watcher.compact_revision(), current)
                 }
                 _ => false,
             };

@@ -17,7 +17,7 @@ const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shows the number of contenders ahead on standard error, and erases it when it is dropped. If
 /// standard error is no terminal, it prints nothing and sends no request.
-pub(super) async fn show_predecessors(
+pub(super) async fn show_contenders_ahead(
     session: &Session,
     queue: &QueueKeys,
     own: FencingToken,

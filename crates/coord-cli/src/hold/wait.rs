@@ -182,7 +182,7 @@ async fn attempt(
     let mut contender = enqueued.map_err(|error| (format!("enqueue for {name}"), error))?;
     let own = contender.fencing_token();
     let keys = QueueKeys::new(name);
-    let progress = progress::show_predecessors(session, &keys, own);
+    let progress = progress::show_contenders_ahead(session, &keys, own);
     tokio::select! {
         biased;
         acquired = contender.acquired() => {

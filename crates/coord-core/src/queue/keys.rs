@@ -80,14 +80,14 @@ impl QueueKeys {
         Range::new(self.range()).keys_only()
     }
 
-    /// Reads the keys that were created last: of a contender that is being enqueued, and of its
-    /// nearest predecessors.
+    /// Reads the keys that were created last, newest first: the key of a contender that is being
+    /// enqueued, and those of the contenders ahead.
     pub(super) fn read_newest(&self) -> Range {
         let all = self.read_all();
         all.sorted(SortTarget::CreateRevision, SortOrder::Descending).limit(NARROW_READ_LIMIT)
     }
 
-    /// Reads the key with create revision `own`, and its nearest predecessors.
+    /// Reads the key with create revision `own`, and those of the contenders ahead, newest first.
     pub(super) fn read_narrow(&self, own: Revision) -> Range {
         self.read_newest().max_create_revision(own)
     }

@@ -5,7 +5,7 @@
 //! fencing tokens. The first contender is the holder. Each waiter waits for its *predecessor* only,
 //! so a release wakes one waiter, not all.
 //!
-//! - **Enqueue**: one transaction creates the key and reads the nearest predecessors.
+//! - **Enqueue**: one transaction creates the key and reads a few contenders ahead, newest first.
 //! - **Wait**: watch the predecessor's key *from now on*, then read the position, unless the
 //!   store's revision shows that nothing was written since the last read (`wait.rs`).
 //! - **Release**: delete the key, on the condition that its create revision is unchanged. If the

@@ -298,6 +298,10 @@ impl Session {
     /// the lease stay. A key of a wait queue whose creation has an unknown outcome is still
     /// deleted, in the background, as long as this process and the lease live.
     ///
+    /// First it waits until the orphaned keys of dropped guards and futures are deleted, at most
+    /// until a quarter of the TTL before the [`deadline`](Self::deadline). Until then the locks and
+    /// leaderships of the session still count as held, but the session sends no keep-alive.
+    ///
     /// # Errors
     /// - `LeaseNotFound` if the session was lost before: nothing was applied.
     /// - The backend's error for the last keep-alive, or `Timeout` if the lease's time ended before

@@ -271,12 +271,12 @@ impl HeldQueues<'_> {
         }
     }
 
-    /// The keys of the tickets that may be granted next, without the keys that this transaction
-    /// knows; none if there are more than `limit`. The commit of this holder reads them, so that
-    /// the next holder need not.
+    /// The keys that the commit of this holder also reads for its post-image, so that the next
+    /// holder need not: the keys of the tickets that may be granted next, without the keys that
+    /// this transaction reads or writes; none if there are more than `limit`.
     pub(crate) fn wanted_keys(
         &self,
-        is_known: impl Fn(&Bytes) -> bool,
+        reads_or_writes: impl Fn(&Bytes) -> bool,
         limit: usize,
     ) -> BTreeSet<Bytes> {
         let Some(Entered { queues, keys, .. }) = &self.entered else { return BTreeSet::new() };
@@ -284,7 +284,7 @@ impl HeldQueues<'_> {
         let queues = keys.iter().filter_map(|key| state.queues.get(key));
         let next = queues.flat_map(|queue| queue.waiting.iter().take(2));
         let wanted = next.filter_map(|ticket| state.tickets.get(ticket)).flat_map(|t| &t.keys);
-        let wanted: BTreeSet<_> = wanted.filter(|key| !is_known(key)).cloned().collect();
+        let wanted: BTreeSet<_> = wanted.filter(|key| !reads_or_writes(key)).cloned().collect();
         if wanted.len() > limit { BTreeSet::new() } else { wanted }
     }
 
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waiters_pass_stuck_holder_one_after_the_other() {
+    async fn waiters_end_stuck_hold_one_after_the_other() {
         let (queues, start) = (ConflictQueues::default(), Instant::now());
         let stuck = queues.hold(keys(&["a"])).await;
         let waiter = async || {
@@ -414,7 +414,7 @@ mod tests {
             }
         };
         tokio::join!(hold(&["a", "b"]), hold(&["b", "c"]), hold(&["c", "a"]));
-        assert_eq!(start.elapsed(), Duration::ZERO, "no holder was passed");
+        assert_eq!(start.elapsed(), Duration::ZERO, "no hold was ended");
         assert_eq!(queue_count(&queues), 0);
     }
 }

@@ -118,7 +118,7 @@ const DIFFERENCES: &[Difference] = differences![
     "" "member::unknown": "malformed" => "the error messages of the decoders differ";
     "" "txn::depths": "nested too deep" => "prost decodes at most 100 nested messages";
     "3.5" "member::maintenance": "hash of revision 2"
-        => "for a compacted revision, etcd hashes with the previous compact revision";
+        => "at the compact revision, etcd hashes with the previous compact revision";
     "3.4" "member::maintenance": "hash of revision 2", "version" => CHANGED_AFTER_3_4;
     "3.4" "member::auth": "status" => CHANGED_AFTER_3_4;
     "3.4" "member::unknown":

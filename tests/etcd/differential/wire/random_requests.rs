@@ -111,10 +111,9 @@ impl RequestGenerator {
         }
     }
 
-    fn delete(&mut self, may_be_open_ended: bool) -> PbDeleteRequest {
+    fn delete(&mut self, may_be_unbounded: bool) -> PbDeleteRequest {
         let range_end = self.end();
-        let range_end =
-            if may_be_open_ended || range_end != b"\0" { range_end } else { Vec::new() };
+        let range_end = if may_be_unbounded || range_end != b"\0" { range_end } else { Vec::new() };
         PbDeleteRequest { key: self.key(), range_end, prev_kv: self.rng.bool() }
     }
 

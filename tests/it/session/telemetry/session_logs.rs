@@ -121,7 +121,8 @@ fn orphan_is_logged_with_its_result() {
             ),
             &format!(
                 "WARN coord::session lease not refreshed: {SESSION_IDS} error=no response within 9s \
-                 next=an adopter may have less than the whole TTL, or none"
+                 next=an adopter may have less than the whole TTL, \
+                 or the lease may have ended"
             )
         )
     );
