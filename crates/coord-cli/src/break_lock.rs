@@ -2,8 +2,8 @@
 //!
 //! The holder's key is read, shown, and deleted in a transaction that compares its create revision,
 //! so that a holder that came after the read is not affected. A key that does not have the layout
-//! of a queue key is never deleted, although contenders wait behind it: it is a data key, which is
-//! a key that no contender has created.
+//! of a queue key is never deleted, although contenders wait behind it: it is a foreign key, which
+//! is a key that no contender has created.
 
 use std::io::{IsTerminal as _, Write as _, stderr, stdin};
 
@@ -34,8 +34,8 @@ const DECLINED_STATUS: u8 = 6;
 /// its lease expires.
 ///
 /// At a terminal the user must confirm the deletion; elsewhere --yes is required. Only a key of the
-/// wait queue is deleted, and only if its create revision is that of the key that was shown. A data
-/// key, which is a key that no contender has created, is never deleted.
+/// wait queue is deleted, and only if its create revision is that of the key that was shown. A
+/// foreign key, which is a key that no contender has created, is never deleted.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Break {
@@ -63,7 +63,7 @@ Examples:
 const EXIT_STATUS: &str = "\
 Exit status:
   0  the holder's key was deleted
-  1  the store is unavailable, or refused a request, or the first key is a data key
+  1  the store is unavailable, or refused a request, or the first key is a foreign key
   2  usage error, or neither a terminal nor --yes
   4  the lock or election is not held
   5  the holder changed before its key was deleted: nothing was deleted

@@ -44,7 +44,7 @@ pub(crate) fn parent_of(kv: &KeyValue) -> Option<Bytes> {
     Some(kv.key.slice(..slash))
 }
 
-/// The name of the queue that a key belongs to; `None` if the key is data. The last part of a
+/// The name of the queue that a key belongs to; `None` if the key is foreign. The last part of a
 /// queue key is the id of the key's own lease, with or without a hyphen and a key suffix.
 pub(crate) fn queue_of(kv: &KeyValue) -> Option<Bytes> {
     let parent = parent_of(kv)?;

@@ -31,7 +31,7 @@ crate::tests![
 async fn hold_lock_and_election(server: &Server) -> [Program; 3] {
     server.client.put("jobs/1", "data").await.expect(AVAILABLE);
     server.client.put("zoo", "data").await.expect(AVAILABLE);
-    // A queue named `jobs` would wait behind the data key.
+    // A queue named `jobs` would wait behind the foreign key.
     let night = holder(server, "jobs/night").await;
     let waiter = server.coord(&["lock", "jobs/night", "--", "true"]);
     server.wait_for_queue_length("jobs/night", 2).await;
@@ -114,12 +114,12 @@ async fn prefix_limits_names_and_not_keys(server: Server) {
     assert_eq!((first.status().await, waiter.status().await), (Some(0), Some(0)));
 }
 
-/// Every contender waits behind the data key.
+/// Every contender waits behind the foreign key.
 async fn contender_behind_a_data_key_is_not_listed_as_holder(server: Server) {
     server.client.put("jobs/1", "data").await.expect(AVAILABLE);
     let waiter = server.coord(&["lock", "jobs", "--", "true"]);
     server.wait_for_queue_length("jobs", 2).await;
-    // A newer data key, or one of a child name, blocks no queue.
+    // A newer foreign key, or one of a child name, blocks no queue.
     for key in ["jobs/2", "web/night/1"] {
         server.client.put(key, "data").await.expect(AVAILABLE);
     }
@@ -139,7 +139,7 @@ async fn contender_behind_a_data_key_is_not_listed_as_holder(server: Server) {
     assert_eq!(waiter.status().await, Some(0));
 }
 
-/// Two and a half pages of data keys, with locks on the first page and on the last.
+/// Two and a half pages of foreign keys, with locks on the first page and on the last.
 async fn list_of_many_keys_is_read_in_pages(server: Server) {
     for hundred in 0..25 {
         let puts = (0..100).map(|n| Put::new(format!("data/{hundred:02}{n:02}"), "x"));
@@ -226,7 +226,7 @@ async fn break_keeps_a_holder_that_came_after_the_prompt(server: Server) {
     assert_eq!(second.status().await, Some(0));
 }
 
-/// The data key blocks the queue, but it may be the only copy of its value.
+/// The foreign key blocks the queue, but it may be the only copy of its value.
 async fn break_deletes_no_data(server: Server) {
     server.client.put("jobs/1", "data").await.expect(AVAILABLE);
     let waiter = server.coord(&["lock", "jobs"]);

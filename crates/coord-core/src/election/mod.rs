@@ -85,8 +85,8 @@ impl Election {
     ///
     /// # Names
     /// An election owns all keys under `name/`: write no other data there. A *foreign key*, for
-    /// example a data key `jobs/1` with an election `jobs`, counts as its leader: candidates that
-    /// enter later wait until the key is deleted, as in Go, and [`leader`](Self::leader) and
+    /// example a foreign key `jobs/1` with an election `jobs`, counts as its leader: candidates
+    /// that enter later wait until the key is deleted, as in Go, and [`leader`](Self::leader) and
     /// [`observe`](Self::observe) return the key as the leader. A key without a lease never
     /// expires, so the wait may never end. If a candidate waits for a foreign key, coord logs a
     /// warning with the key, once for each wait. A key with a further slash, such as

@@ -63,11 +63,12 @@ impl Mutex {
     ///
     /// # Names
     /// A lock owns all keys under `name/`: write no other data there. A *foreign key*, for example
-    /// a data key `jobs/1` with a lock `jobs`, counts as its holder: contenders that are enqueued
-    /// later wait until the key is deleted, as in Go, and [`try_lock`](Self::try_lock) returns
-    /// `None`. A key without a lease never expires, so the wait may never end. If a contender waits
-    /// for a foreign key, coord logs a warning with the key, once for each wait. A key with a
-    /// further slash, such as `jobs/1/state`, belongs to a child name and does not block.
+    /// a foreign key `jobs/1` with a lock `jobs`, counts as its holder: contenders that are
+    /// enqueued later wait until the key is deleted, as in Go, and [`try_lock`](Self::try_lock)
+    /// returns `None`. A key without a lease never expires, so the wait may never end. If a
+    /// contender waits for a foreign key, coord logs a warning with the key, once for each wait. A
+    /// key with a further slash, such as `jobs/1/state`, belongs to a child name and does not
+    /// block.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
         Self { queue: WaitQueue::of_kind("mutex", session, name) }
     }
