@@ -64,7 +64,8 @@ impl Preflight {
 
     /// Checks a transaction, and derives its context.
     pub(crate) fn txn(&self, request: &Txn) -> Result<RequestContext> {
-        // First, because the check of the core crate recurses into every level, without a limit.
+        // First, because the check of the core crate recurses into as many levels as the configured
+        // `max_txn_ops` permits.
         check_depth(request, MAX_TXN_NESTING)?;
         request.check(&self.limits)?;
         let mut candidates = Candidates::default();
