@@ -86,7 +86,7 @@ impl Break {
         };
         let key = text::escape(&holder.key);
         if queue_of(holder).is_none() {
-            let why = "is no key of a wait queue, because its last part does not begin with the id of its lease";
+            let why = "is a foreign key, which no contender has created";
             let remedy = "delete it with another tool if it is not needed";
             let message = format!("{key}, the first under {name}, {why}: {remedy}");
             return Err(ExitError::new(ExitError::FAILED, message));
@@ -105,7 +105,7 @@ impl Break {
         Ok(read?.kvs.into_iter().filter(|kv| queue.contains(&kv.key)).collect())
     }
 
-    /// Shows the key to delete, and asks the user to confirm.
+    /// Shows the key to delete, and waits for the user's confirmation.
     fn confirm(&self, holder: &KeyValue, waiters: usize) -> Result<(), ExitError> {
         let (name, key) = (text::escape(self.name.as_bytes()), text::escape(&holder.key));
         let value = match text::escape(&holder.value) {

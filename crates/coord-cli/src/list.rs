@@ -1,9 +1,9 @@
 //! `coord list`: prints the locks and elections under a prefix that are held.
 //!
-//! A key belongs to a wait queue if its last part is the id of its own lease (see `queue`). All
-//! other keys under the prefix are foreign keys: keys that no contender has created. A foreign key
-//! is left out unless contenders wait behind it. Keys are read without values, in pages of one
-//! revision, so that large values of data cost nothing.
+//! A key belongs to a wait queue if its last part is the id of its own lease, with or without a key
+//! suffix (see `queue`). All other keys under the prefix are foreign keys: keys that no contender
+//! has created. A foreign key is left out unless contenders wait behind it. Keys are read without
+//! values, in pages of one revision, so that large values of foreign keys cost nothing.
 
 use std::collections::BTreeMap;
 

@@ -208,9 +208,9 @@ async fn taken_error(session: &Session, request: &HoldRequest) -> ExitError {
 /// The holder of the queue, as far as a read shows it.
 #[derive(Debug)]
 enum Holder {
-    /// The first key, which belongs to another session.
+    /// The first key, which belongs to another session or is a foreign key.
     OtherSession(KeyValue),
-    /// No other session owns the first key.
+    /// There is no key, or this session owns the first key.
     None,
     /// The read failed, took too long, or did not reach the first key.
     Unknown,
