@@ -116,7 +116,7 @@ impl Services {
         &self.shared.watch_gauges
     }
 
-    /// Stops the services: ends watches and waiting calls, which would not end by themselves.
+    /// Stops the services: ends streams and waiting calls, which would not end by themselves.
     pub(crate) fn stop(&self) {
         self.shared.stopped.send_replace(true);
     }

@@ -68,7 +68,7 @@ impl Ownership {
         &self.0.key
     }
 
-    /// The create revision of the key; zero before the key is created, as a compare has it.
+    /// The create revision of the key; zero before the key is created, as in a compare.
     pub(super) fn create_revision(&self) -> Revision {
         self.0.created.get().copied().unwrap_or_default()
     }
@@ -260,8 +260,8 @@ impl KeyGuard {
         }
     }
 
-    /// Sets whether dropping the guard deletes the key: not before the contender is returned to the
-    /// caller, and not after the key surely does not exist any more.
+    /// Sets whether dropping the guard deletes the key: from just before the contender is returned
+    /// to the caller, until the key surely does not exist any more.
     pub(super) const fn set_armed(&mut self, is_armed: bool) {
         self.is_armed = is_armed;
     }

@@ -19,7 +19,7 @@
 //!   19     next keep-alive sent, no response        (and so on)
 //!   27     no keep-alive was confirmed              lost
 //!   28.6   a store whose clock is 5 % fast ends the lease
-//!   30     any other store ends it, at the earliest
+//!   30     a store whose clock is exact ends it, at the earliest
 //! ```
 //!
 //! A process that was suspended for a minute detects the loss when it resumes. If the whole machine
@@ -269,8 +269,9 @@ impl Session {
     /// an adopter. Without an adopter, the lease and its keys expire by themselves.
     ///
     /// # Errors
-    /// - The backend's error for the revocation, with its own outcome, or `Timeout` if the lease's
-    ///   time ended before the backend responded. A lease that was not revoked expires by itself.
+    /// - The backend's error for the revocation, with its own outcome, or `Timeout` if the
+    ///   [`deadline`](Self::deadline) passed before the backend responded. A lease that was not
+    ///   revoked expires by itself.
     /// - `Unavailable` if the runtime of the session was shut down before the backend responded.
     ///
     /// # Cancel safety
@@ -304,9 +305,9 @@ impl Session {
     ///
     /// # Errors
     /// - `LeaseNotFound` if the session was lost before: nothing was applied.
-    /// - The backend's error for the last keep-alive, or `Timeout` if the lease's time ended before
-    ///   the backend responded. The session has ended all the same, and the lease may have less
-    ///   than its whole TTL left.
+    /// - The backend's error for the last keep-alive, or `Timeout` if the
+    ///   [`deadline`](Self::deadline) passed before the backend responded. The session has ended
+    ///   all the same, and the lease may have less than its whole TTL left.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the session from being orphaned.

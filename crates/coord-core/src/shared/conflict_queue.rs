@@ -1,4 +1,4 @@
-//! Conflict queues: transactions of one client that conflict on a key take turns.
+//! Conflict queues: the order in which transactions of one client that conflict on a key try again.
 //!
 //! When 64 tasks increment one key, each commit makes the other 63 attempts fail. Within one
 //! process, waiting costs no request. So a transaction that has conflicted on a key enters the

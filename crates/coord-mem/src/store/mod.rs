@@ -143,8 +143,8 @@ impl Store {
         self.log.changes(revision)
     }
 
-    /// The key as it was before `change`; `None` if the key did not exist or if that version has
-    /// been compacted.
+    /// The key as of the revision before `change`; `None` if `change` created the key, if the key
+    /// did not exist at that revision, or if that revision is compacted.
     pub(crate) fn previous_kv(&self, change: &Change) -> Option<KeyValue> {
         let kv = &change.kv;
         let before = kv.mod_revision.previous();
