@@ -17,6 +17,7 @@ crate::tests![
     waiter_prints_nothing_and_runs_after_the_holder_ends,
     try_on_a_taken_lock_fails_without_a_write,
     try_on_a_free_lock_runs_the_command,
+    try_behind_a_foreign_key_names_the_key,
     waiter_times_out_and_deletes_its_key,
     signalled_waiter_deletes_its_key,
     lock_without_command_prints_key_and_holds_until_signal,
@@ -144,6 +145,14 @@ async fn try_on_a_free_lock_runs_the_command(server: Server) {
     let tried = server.coord(&["lock", "jobs", "--try", "--", "echo", "runs"]).end().await;
     assert_eq!(tried, (Some(0), "runs\n".to_owned(), String::new()));
     server.assert_empty().await;
+}
+
+async fn try_behind_a_foreign_key_names_the_key(server: Server) {
+    server.client.put("jobs/1", "").await.expect(AVAILABLE);
+    let tried = server.coord(&["lock", "jobs", "--try", "--", "echo", "runs"]).end().await;
+    let blocked = "coord lock: jobs is taken: the foreign key jobs/1, which no contender has \
+        created, blocks its queue\n";
+    assert_eq!(tried, (Some(123), String::new(), blocked.to_owned()));
 }
 
 async fn waiter_times_out_and_deletes_its_key(server: Server) {
