@@ -202,7 +202,7 @@ async fn keep_alive_resets_the_remaining_time(kv: &Client) -> Checked {
     let after = remaining_time(kv, id).await?;
     ensure!(
         before < after && after <= LEASE_TTL,
-        "remaining {before:?} before the refresh, {after:?} after it"
+        "remaining {before:?} before the keep-alive, {after:?} after it"
     );
     Ok(())
 }

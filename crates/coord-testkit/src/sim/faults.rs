@@ -38,7 +38,7 @@ pub enum Fault {
     WatchEnded,
     /// A watch does not receive a progress notification.
     ProgressWithheld,
-    /// A member that is behind serves a serializable read.
+    /// A stale member serves a serializable read.
     StaleRead,
     /// A process stops for 2 s or 100 s, and resumes with responses pending.
     Pause,

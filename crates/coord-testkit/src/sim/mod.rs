@@ -46,12 +46,12 @@
 //! An error that a process returns under faults is no failure: its session may be lost, for
 //! example.
 //!
-//! To see whether a sweep notices a fault at all, break the store with [`Sweep::weaken`].
+//! To check that a sweep detects a violation, weaken the store with [`Sweep::weaken`].
 //!
 //! # What the simulator does not see
 //!
 //! Threads, `spawn_blocking`, sockets, unbiased `select!`, and the order of hash maps in the code
-//! under test. The first three are detected when they wake a task.
+//! under test. The first three are detected when they wake a task or send a request.
 //!
 //! Source: FoundationDB's and TigerBeetle's simulators; `docs/guide/simulation.md`.
 
@@ -110,7 +110,8 @@ impl Sim {
     /// Starts a process with a main task. A crash ends the process for good.
     ///
     /// # Panics
-    /// If the name is in use, or has other characters than letters, digits, `_` and `-`.
+    /// If the name is empty, in use, `store` or `test`, or has other characters than letters,
+    /// digits, `_` and `-`.
     pub fn spawn<R: Verdict, F: Future<Output = R> + Send + 'static>(
         &self,
         name: &str,
@@ -127,7 +128,8 @@ impl Sim {
     /// Adds a process without a main task: [`join`](Self::join) does not wait for it.
     ///
     /// # Panics
-    /// If the name is in use, or has other characters than letters, digits, `_` and `-`.
+    /// If the name is empty, in use, `store` or `test`, or has other characters than letters,
+    /// digits, `_` and `-`.
     #[must_use]
     pub fn process(&self, name: &str) -> Process {
         let process = Process::add(&self.world, name, None);
@@ -140,7 +142,8 @@ impl Sim {
     /// the process for good.
     ///
     /// # Panics
-    /// If the name is in use, or has other characters than letters, digits, `_` and `-`.
+    /// If the name is empty, in use, `store` or `test`, or has other characters than letters,
+    /// digits, `_` and `-`.
     pub fn service<R: Verdict, F: Future<Output = R> + Send + 'static>(
         &self,
         name: &str,
@@ -228,8 +231,8 @@ impl Sim {
         }
     }
 
-    /// Fails the run if `effect` does not hold within `within` after `cause` holds. Both are called
-    /// after every step.
+    /// Fails the run if `effect` does not hold within `within` after `cause` holds. The simulator
+    /// calls `effect` after every step, and `cause` unless `effect` holds or is awaited.
     pub fn leads_to(
         &self,
         name: &'static str,
@@ -251,7 +254,7 @@ impl Sim {
     /// quarter of the runs, and then fires at random until the faults end.
     ///
     /// # Panics
-    /// If the name has other characters than letters, digits, `_` and `-`.
+    /// If the name is empty, or has other characters than letters, digits, `_` and `-`.
     #[must_use]
     pub fn buggify(&self, name: &'static str) -> bool {
         choice::check_name("point", name);

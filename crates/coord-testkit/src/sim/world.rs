@@ -203,7 +203,7 @@ pub(crate) struct State {
     pub(crate) out_of_space_until: Option<Instant>,
     pub(crate) store_lane: LaneId,
     pub(crate) oracles: Vec<Box<dyn Oracle>>,
-    /// The named conditions that the test wants to see at least once in a sweep.
+    /// The named conditions that must hold at least once in a sweep, and whether they have held.
     pub(crate) sometimes: BTreeMap<&'static str, bool>,
     /// Whether each point of the test is activated in this run.
     pub(crate) activated: BTreeMap<&'static str, bool>,
@@ -405,7 +405,7 @@ impl State {
     }
 }
 
-/// The number by which choices know a process; 0 is the harness.
+/// The number that identifies a process in choices; 0 is the harness.
 pub(crate) const fn acting(index: usize) -> usize {
     index + 1
 }

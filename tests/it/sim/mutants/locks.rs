@@ -98,7 +98,7 @@ impl KeyLock {
         Ok((response.header.revision, response.succeeded))
     }
 
-    /// Whether the holder may act, as far as it knows.
+    /// Whether the holder may act, by the deadline of its lease.
     fn may_act(&self) -> bool {
         self.lease.as_ref().is_none_or(Lease::is_alive)
     }

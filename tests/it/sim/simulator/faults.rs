@@ -205,7 +205,7 @@ fn watch_that_the_server_ended_stays_ended() {
     );
 }
 
-/// A member that is behind has its own history, whatever the others have compacted.
+/// The store has compacted the older revision, so the read at it is served from the current state.
 #[test]
 fn stale_read_of_compacted_history_returns_the_current_state() {
     let name = "stale_read_of_compacted_history_returns_the_current_state";

@@ -10,9 +10,9 @@
 //!
 //! A running process can crash too. A stall is a pause or a partition.
 //!
-//! A paused process polls no task and receives nothing, while its timers and the store's clock go
-//! on. A partitioned process runs, and its messages wait. A crashed process is never polled again;
-//! requests that it had sent before may still be applied.
+//! A paused process polls no task and receives nothing, while its timers and the store's clock
+//! continue. A partitioned process runs, and its messages wait. A crashed process is never polled
+//! again; requests that it had sent before may still be applied.
 
 mod state;
 
@@ -60,7 +60,8 @@ impl Process {
     /// Adds a process without a task.
     ///
     /// # Panics
-    /// If the name is in use, or has other characters than letters, digits, `_` and `-`.
+    /// If the name is empty, in use, `store` or `test`, or has other characters than letters,
+    /// digits, `_` and `-`.
     pub(crate) fn add(world: &Arc<World>, name: &str, start: Option<Start>) -> Self {
         check_name("process", name);
         let mut state = world.lock();

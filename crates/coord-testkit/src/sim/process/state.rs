@@ -106,7 +106,7 @@ pub(crate) struct ProcessState {
     pub(super) held: Vec<Actor>,
     pub(super) start: Option<Start>,
     pub(crate) has_slow_link: bool,
-    /// Whether the process has a main task, which ends it.
+    /// Whether the process has a main task, whose end is the end of the process.
     pub(crate) has_main: bool,
     /// Whether the process has changed the store, so that an interruption matters.
     pub(crate) has_effect: bool,
@@ -160,7 +160,7 @@ impl ProcessState {
         (std::mem::take(&mut self.held), self.start.take())
     }
 
-    /// A word for reports.
+    /// The status of the process, for reports.
     pub(crate) fn status(&self) -> String {
         match &self.exit {
             Some(exit) => exit.to_string(),
@@ -228,7 +228,7 @@ impl State {
         count > 0
     }
 
-    /// Ends the stalls of a process whose time is over, and processes what was held meanwhile.
+    /// Ends those stalls of a process whose time is over, and makes the held actors ready again.
     fn end_stalls(&mut self, index: usize) {
         let process = &mut self.processes[index];
         process.stalls.end(Instant::now());

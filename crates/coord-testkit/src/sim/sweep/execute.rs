@@ -20,14 +20,14 @@ use crate::sim::report::FailureReport;
 use crate::sim::run::{Keep, RunResult, Scenario, run};
 use crate::sim::shrink::shrink;
 
-/// From this number of seeds on, a sweep checks what it covered.
+/// From this number of seeds on, a sweep checks what it covered, and runs the canary.
 const SEEDS_FOR_COVERAGE: u64 = 100;
 
-/// Every how many seeds one is repeated in another process. It has no factor in common with the
-/// number of schedules, so that each of them is among the repeated seeds.
+/// One of this many seeds is repeated in another process. The number has no factor in common with
+/// the number of schedules, so that the repeated seeds have all schedules.
 const CANARY_STEP: usize = 101;
 
-/// The seeds of a sweep that are repeated in another process: one in a hundred.
+/// The seeds of a sweep that are repeated in another process: about one in a hundred.
 fn canary_seeds(seeds: Range<u64>) -> Vec<u64> {
     seeds.step_by(CANARY_STEP).collect()
 }
@@ -293,7 +293,7 @@ impl Sweep {
         Err(self.failure_report(Failure::new("coverage", text)))
     }
 
-    /// Runs one seed in a hundred in another process, and compares the histories.
+    /// Runs about one seed in a hundred in another process, and compares the histories.
     fn check_canary(
         &self,
         scenario: Scenario<'_>,

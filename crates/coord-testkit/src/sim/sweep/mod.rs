@@ -33,7 +33,8 @@ pub use summary::SweepReport;
 /// Environment variables:
 ///
 /// - `COORD_SIM`: a seed, or a list of deviations. Only this run is made, and its history printed.
-///   Where a test has several sweeps, `NAME:` before it selects one; the others run as usual.
+///   Where a test has several sweeps, `NAME:` before it selects one sweep; the other sweeps run
+///   as usual.
 /// - `COORD_SIM_SEEDS`: how many seeds to run, instead of the number in the code; or which, as in
 ///   `20000..40000`.
 #[derive(Clone)]
@@ -165,8 +166,8 @@ impl Sweep {
         self
     }
 
-    /// Makes the store of every run break one promise, to see whether this sweep notices. A sweep
-    /// that notices returns an error:
+    /// Makes the store of every run violate one rule of the contract, to check that this sweep
+    /// detects the violation. A sweep that detects it returns an error:
     ///
     /// ```
     /// use coord_testkit::sim::{Sweep, Weaken};
