@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use coord_core::error::PrimitiveError;
 use coord_core::{KvBackend, Mutex, Session};
 use coord_testkit::sim::{
-    Deviations, FailureReport, Fault, ParseDeviationError, Process, Sim, Sweep, Verdict,
+    Deviations, FailureReport, Fault, ParseDeviationError, Process, ProcessResult, Sim, Sweep,
 };
 use tokio::time::sleep;
 
@@ -26,7 +26,7 @@ fn run_once<F: Future<Output = ()> + Send + 'static>(scenario: impl Fn(Sim) -> F
 }
 
 /// The report of the run with one list, which must fail.
-pub(super) fn replayed<R: Verdict, F: Future<Output = R> + Send + 'static>(
+pub(super) fn replayed<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
     name: &str,
     list: &Deviations,
     scenario: impl Fn(Sim) -> F + Sync,

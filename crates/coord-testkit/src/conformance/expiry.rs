@@ -17,7 +17,7 @@ use coord_core::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::helpers::{
-    Checked, Failure, all_keys, current_revision, event_texts, expect_refused, get, jump_clock,
+    CaseFailure, Checked, all_keys, current_revision, event_texts, expect_refused, get, jump_clock,
     put_on, puts, watch_all,
 };
 use super::table;
@@ -65,9 +65,9 @@ async fn grant_short_lease(kv: &Client) -> Checked<ShortLease> {
 /// The next batch of a watch. Waits for at most `ttl` plus [`MAX_EXPIRY_DELAY`].
 async fn next_within(watch: &mut Watcher, ttl: Duration) -> Checked<WatchBatch> {
     let next = timeout(ttl + MAX_EXPIRY_DELAY, watch.next()).await;
-    let next =
-        next.map_err(|_| Failure::new(format!("no batch within {:?}", ttl + MAX_EXPIRY_DELAY)))?;
-    Ok(next.ok_or_else(|| Failure::new("the watch ended"))??)
+    let next = next
+        .map_err(|_| CaseFailure::new(format!("no batch within {:?}", ttl + MAX_EXPIRY_DELAY)))?;
+    Ok(next.ok_or_else(|| CaseFailure::new("the watch ended"))??)
 }
 
 async fn lease_does_not_expire_before_its_ttl(kv: &Client) -> Checked {

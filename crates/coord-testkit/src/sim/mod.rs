@@ -90,7 +90,7 @@ pub use oracle::{Exclusive, Inside};
 pub use process::{Exit, Process, ProcessTask};
 pub use replay::{NotReplayableError, ReplayRule};
 pub use report::FailureReport;
-pub use run::Verdict;
+pub use run::ProcessResult;
 #[cfg(feature = "proptest")]
 pub use strategy::{Plan, PlanTree, Plans, plans};
 pub use sweep::{Sweep, SweepReport};
@@ -112,7 +112,7 @@ impl Sim {
     /// # Panics
     /// If the name is empty, in use, `store` or `test`, or has other characters than letters,
     /// digits, `_` and `-`.
-    pub fn spawn<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    pub fn spawn<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         &self,
         name: &str,
         main: impl FnOnce(Process) -> F,
@@ -144,7 +144,7 @@ impl Sim {
     /// # Panics
     /// If the name is empty, in use, `store` or `test`, or has other characters than letters,
     /// digits, `_` and `-`.
-    pub fn service<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    pub fn service<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         &self,
         name: &str,
         main: impl Fn(Process) -> F + Send + Sync + 'static,

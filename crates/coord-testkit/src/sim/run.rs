@@ -24,7 +24,7 @@ use super::{Sim, driver, panics};
 use crate::history::{EventKind, History};
 
 /// The result of a scenario or of a process: nothing, or an error that can be printed.
-pub trait Verdict: Send + 'static {
+pub trait ProcessResult: Send + 'static {
     /// The result, with the text of the error.
     ///
     /// # Errors
@@ -32,31 +32,30 @@ pub trait Verdict: Send + 'static {
     fn into_result(self) -> Result<(), String>;
 }
 
-impl Verdict for () {
+impl ProcessResult for () {
     fn into_result(self) -> Result<(), String> {
         Ok(())
     }
 }
 
 /// The result of a service that never ends.
-impl Verdict for Infallible {
+impl ProcessResult for Infallible {
     fn into_result(self) -> Result<(), String> {
         match self {}
     }
 }
 
-impl<E: fmt::Display + Send + 'static> Verdict for Result<(), E> {
+impl<E: fmt::Display + Send + 'static> ProcessResult for Result<(), E> {
     fn into_result(self) -> Result<(), String> {
         self.map_err(|error| error.to_string())
     }
 }
 
 /// A scenario, without its types.
-pub(crate) type Scenario<'a> = &'a (dyn Fn(Sim) -> BackgroundVerdict + Sync);
+pub(crate) type Scenario<'a> = &'a (dyn Fn(Sim) -> ScenarioFuture + Sync);
 
 /// The future of a scenario.
-pub(crate) type BackgroundVerdict =
-    std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+pub(crate) type ScenarioFuture = std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 /// Wraps the store of a run, for example to weaken it.
 pub(crate) type WrapStore = Arc<dyn Fn(MemBackend) -> Client + Send + Sync>;
@@ -203,7 +202,7 @@ impl State {
 }
 
 /// Runs the scenario, then checks what it leaves behind.
-fn main_task(sim: Sim, main: BackgroundVerdict) -> BackgroundTask {
+fn main_task(sim: Sim, main: ScenarioFuture) -> BackgroundTask {
     Box::pin(async move {
         let result = main.await;
         sim.world.lock().has_returned = true;
@@ -345,7 +344,7 @@ mod tests {
                 sleep(Duration::from_secs(1)).await;
                 Ok(())
             };
-            Box::pin(running) as BackgroundVerdict
+            Box::pin(running) as ScenarioFuture
         };
         let settings = Settings {
             faults: Vec::new(),

@@ -198,10 +198,11 @@ fn saved_list_with_a_point_that_is_not_reached_is_refused() {
         *panic.downcast::<String>().expect("a message")
     };
     let start = format!("the list no longer fits the sweep `{name}`: ");
+    let remedy = "; delete the list, or correct it";
     let unreached = "a.request#99=5/11: the run has no such point";
-    assert_eq!(refused("a.request#99=5/11"), format!("{start}{unreached}"));
+    assert_eq!(refused("a.request#99=5/11"), format!("{start}{unreached}{remedy}"));
     let other = "a.request#1=5/12: the point has the options 0 to 10";
-    assert_eq!(refused("a.request#1=5/12"), format!("{start}{other}"));
+    assert_eq!(refused("a.request#1=5/12"), format!("{start}{other}{remedy}"));
 }
 
 #[test]

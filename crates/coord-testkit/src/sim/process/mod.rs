@@ -68,7 +68,7 @@ impl Process {
         assert!(
             state.processes.iter().all(|process| &*process.name != name)
                 && !RESERVED_NAMES.contains(&name),
-            "the process name {name:?} is in use: give each process its own"
+            "the process name {name:?} is in use or reserved: give each process its own"
         );
         let lanes = Lanes::new(&mut state.choices, name);
         let link = state.choices.add_lane(format!("{name}.link"), faults::LINK);

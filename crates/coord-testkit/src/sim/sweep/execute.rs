@@ -167,7 +167,10 @@ impl Sweep {
     /// Panics if a list does not fit the scenario any more.
     fn assert_fits(&self, mismatch: Option<String>) {
         if let Some(mismatch) = mismatch {
-            panic!("the list no longer fits the sweep `{}`: {mismatch}", self.name)
+            panic!(
+                "the list no longer fits the sweep `{}`: {mismatch}; delete the list, or correct it",
+                self.name
+            )
         }
     }
 

@@ -21,7 +21,7 @@ use super::choice::Deviations;
 use super::exhaust::{Exhausted, Refuted, exhaust};
 use super::faults::Fault;
 use super::report::FailureReport;
-use super::run::{BackgroundVerdict, Settings, Verdict};
+use super::run::{ProcessResult, ScenarioFuture, Settings};
 use super::weaken::Weaken;
 pub use summary::SweepReport;
 
@@ -193,7 +193,7 @@ impl Sweep {
     ///
     /// # Panics
     /// With a report, if [`check`](Self::check) returns an error. Also where `check` panics.
-    pub fn run<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    pub fn run<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         self,
         scenario: impl Fn(Sim) -> F + Sync,
     ) -> SweepReport {
@@ -212,7 +212,7 @@ impl Sweep {
     /// # Panics
     /// Inside an async runtime; if a saved list no longer fits the scenario; if a saved file or an
     /// environment variable cannot be read; or if the canary process does not run the sweep.
-    pub fn check<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    pub fn check<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         self,
         scenario: impl Fn(Sim) -> F + Sync,
     ) -> Result<SweepReport, Box<FailureReport>> {
@@ -225,7 +225,7 @@ impl Sweep {
     /// # Panics
     /// With a report, if the run fails. Also if `list` is not a list of deviations, and if the run
     /// does not reach a point of the list. Also inside an async runtime.
-    pub fn replay<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    pub fn replay<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         self,
         list: &str,
         scenario: impl Fn(Sim) -> F + Sync,
@@ -247,7 +247,7 @@ impl Sweep {
     ///
     /// # Panics
     /// With a report, if a run fails. Also inside an async runtime.
-    pub fn exhaust<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    pub fn exhaust<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         self,
         max_deviations: usize,
         scenario: impl Fn(Sim) -> F + Sync,
@@ -276,9 +276,9 @@ impl fmt::Debug for Sweep {
 }
 
 /// A scenario without its types.
-pub(crate) fn erased<R: Verdict, F: Future<Output = R> + Send + 'static>(
+pub(crate) fn erased<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
     scenario: impl Fn(Sim) -> F + Sync,
-) -> impl Fn(Sim) -> BackgroundVerdict + Sync {
+) -> impl Fn(Sim) -> ScenarioFuture + Sync {
     move |sim| {
         let running = scenario(sim);
         Box::pin(async move { running.await.into_result() })
