@@ -65,7 +65,7 @@ async fn mirror_finds_every_flaw() {
     }
 }
 
-/// The operations of a transaction, those of nested transactions included.
+/// The operations of a transaction, including the operations of nested transactions.
 fn all_ops(txn: &TxnDraft) -> Vec<&OpDraft> {
     let ops = txn.success.iter().chain(&txn.failure);
     let nested = ops.flat_map(|op| match op {

@@ -1,9 +1,9 @@
-//! Watch faults: a backend wrapper whose watches end, or start at an old revision.
+//! Watch faults: a layer whose watches end, or start at an old revision.
 //!
-//! `Intercept` injects faults into requests; [`WatchFaults`] injects faults into watch streams. A
-//! real backend reconnects its watches by itself. When it cannot, the stream ends, with an error or
-//! without. And a stale member may serve a watch, so that a watch from the current revision on
-//! starts at an older revision.
+//! `Intercept` injects faults into requests, and silences watches; [`WatchFaults`] ends watches, or
+//! makes them stale. A real backend reconnects its watches by itself. When it cannot, the stream
+//! ends, with an error or without. And a stale member may serve a watch, so that a watch from the
+//! current revision on starts at an older revision.
 
 use std::fmt;
 use std::pin::Pin;
@@ -26,8 +26,7 @@ pub(crate) type WatchLifetime = (Duration, Option<Error>);
 /// The lifetime of a watch that lasts longer than any test.
 pub(crate) const UNLIMITED_LIFETIME: WatchLifetime = (Duration::from_secs(1_000_000), None);
 
-/// A backend wrapper whose watches end after the lifetimes that a closure returns, one for each
-/// watch.
+/// A layer whose watches end after the lifetimes that a closure returns, one for each watch.
 pub(crate) struct WatchFaults<B, F> {
     inner: B,
     lifetimes: F,

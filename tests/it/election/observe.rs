@@ -192,7 +192,7 @@ async fn unpolled_observer_sends_no_request() {
     assert_eq!(recorder.take().names(), "");
 }
 
-/// The header is the one that etcd's Election service returns for the leader.
+/// etcd's Election service returns a header with this revision for the leader.
 #[tokio::test(start_paused = true)]
 async fn leader_has_the_revision_of_its_response() {
     let store = Client::new(MemBackend::new());

@@ -105,7 +105,7 @@ async fn broken_watches_are_registered_again_once() {
     assert_eq!(calls.count("range"), 4 + 2, "{calls}");
 }
 
-/// The read after the new watch shows what happened while no watch was registered.
+/// The read before the new watch shows what happened while no watch was registered.
 #[tokio::test(start_paused = true)]
 async fn candidate_is_elected_if_leader_resigns_between_watches() {
     let store = Client::new(MemBackend::new());

@@ -257,7 +257,7 @@ impl<B: KvBackend> Run<'_, B> {
         }
     }
 
-    /// Reads every readable revision, and the unreadable ones before and after them.
+    /// Reads every readable revision, the revision before these and the revision after them.
     async fn check_history(&mut self) -> Result<(), Mismatch> {
         self.advance_clock();
         let oldest = self.model.compacted.max(1);
@@ -315,7 +315,7 @@ fn check<T: Debug + PartialEq>(
     if same { Ok(()) } else { Err(describe_mismatch(&got, &expected)) }
 }
 
-/// Whether an error has this kind, is not applied, and has the right revisions.
+/// Whether an error has this kind, the outcome `NotApplied`, and the right revisions.
 fn is_expected_error(error: &Error, kind: ErrorKind, compacted: i64, current: Revision) -> bool {
     let revision = match error {
         Error::Compacted { compact_revision, .. } => *compact_revision == Some(Revision(compacted)),

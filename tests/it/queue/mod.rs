@@ -195,7 +195,7 @@ async fn contender_waits_for_all_earlier_contenders() {
 
 /// The keys of all earlier contenders are deleted in one revision, because their session closes.
 #[tokio::test(start_paused = true)]
-async fn contender_reads_once_when_all_earlier_ones_end() {
+async fn contender_reads_once_when_all_earlier_contenders_end() {
     for earlier in [1, 4, 5, 30] {
         let store = Client::new(MemBackend::new());
         let other_session = session(&store).await;
@@ -218,9 +218,9 @@ async fn contender_reads_once_when_all_earlier_ones_end() {
 /// nothing. A waiter reads its position once each TTL, whatever its position.
 #[tokio::test(start_paused = true)]
 async fn contender_with_silent_watch_acquires_within_ttl() {
-    for predecessors in [1, 3, 7] {
+    for earlier in [1, 3, 7] {
         let store = Client::new(MemBackend::new());
-        let (holder, others) = holder_and_waiters(&store, predecessors - 1).await;
+        let (holder, others) = holder_and_waiters(&store, earlier - 1).await;
         let recorder = Recorder::new();
         let silent = session_on(intercepted(&store, SilentWatches(recorder.clone()))).await;
         let mut contender = enqueue(&silent).await;
@@ -265,7 +265,7 @@ async fn stale_deletion_of_predecessor_key_is_ignored() {
 /// The contender's watch is silent, and only its predecessor is released. The contender never read
 /// the keys of the earlier contenders, which still wait.
 #[tokio::test(start_paused = true)]
-async fn contender_without_predecessor_waits_for_earlier_ones() {
+async fn contender_with_released_predecessor_waits_for_the_rest() {
     for earlier in [2, 4, 5, 6, 20] {
         let store = Client::new(MemBackend::new());
         let (holder, mut others) = holder_and_waiters(&store, earlier - 1).await;
@@ -280,7 +280,7 @@ async fn contender_without_predecessor_waits_for_earlier_ones() {
         assert!(acquired.is_err(), "acquired behind {} others", earlier - 1);
         holder.release().await.unwrap();
         drop(others);
-        timeout(secs(30), contender.acquired()).await.expect("no predecessor is left").unwrap();
+        timeout(secs(30), contender.acquired()).await.expect("no contender is ahead").unwrap();
     }
 }
 
@@ -290,27 +290,27 @@ async fn contender_without_predecessor_waits_for_earlier_ones() {
 async fn contender_with_reused_predecessor_key_acquires() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
-    let mut predecessors = Vec::new();
+    let mut earlier = Vec::new();
     for _ in 0..6 {
-        predecessors.push(enqueue(&session).await);
+        earlier.push(enqueue(&session).await);
     }
-    let predecessor_key = predecessors[5].key().clone();
+    let predecessor_key = earlier[5].key().clone();
     let mut last = enqueue(&session).await;
     let (acquired, ()) = tokio::join!(last.acquired(), async {
-        for predecessor in predecessors {
+        for contender in earlier {
             settle().await;
-            predecessor.release().await.unwrap();
+            contender.release().await.unwrap();
         }
     });
     acquired.unwrap();
 
     // Suffixes are reused lowest first: the sixth contender gets the key of the predecessor.
-    let mut successors: Vec<Contender> = Vec::new();
-    while successors.last().map(|contender| contender.key()) != Some(&predecessor_key) {
-        successors.push(enqueue(&session).await);
+    let mut later: Vec<Contender> = Vec::new();
+    while later.last().map(|contender| contender.key()) != Some(&predecessor_key) {
+        later.push(enqueue(&session).await);
     }
     last.release().await.unwrap();
-    for mut contender in successors {
+    for mut contender in later {
         timeout(secs(1), contender.acquired()).await.expect("it is first").unwrap();
         contender.release().await.unwrap();
     }

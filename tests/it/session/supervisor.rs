@@ -114,7 +114,7 @@ async fn clock_jump_past_the_ttl_starts_the_next_generation() {
 }
 
 /// If two generations overlapped, one process could hold a lock twice. So when the supervisor
-/// requests the next lease, everything held on the previous one must be lost.
+/// requests the next lease, everything held on the previous lease must be lost.
 #[tokio::test(start_paused = true)]
 async fn generation_starts_only_after_the_previous_is_lost() {
     let newest = Arc::new(StdMutex::new(None::<Session>));

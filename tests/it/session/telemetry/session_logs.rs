@@ -75,7 +75,7 @@ fn failed_revoke_of_a_dropped_session_is_logged() {
 }
 
 /// `SessionBuilder::run` does not return the error, so the log is the only place where it is
-/// reported. Regression: a `close` after the first one failed without a log line.
+/// reported. Regression: a later call of `close` failed without a log line.
 #[test]
 fn failed_close_after_work_is_logged_once() {
     for closes_in_work in [false, true] {

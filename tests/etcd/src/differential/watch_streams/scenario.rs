@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// The key that a barrier puts and watches.
+/// The key that a barrier (`server.rs`) puts and watches.
 pub(super) const SENTINEL_KEY: &str = "~";
 
 /// The id of a barrier's watches.

@@ -119,7 +119,7 @@ impl TestedServer {
     }
 
     /// Waits until each stream has at least the messages of `others`, up to [`CATCH_UP_TIMEOUT`]
-    /// for each.
+    /// for each message.
     pub(super) async fn catch_up(&mut self, others: &[Transcript]) -> Result<(), String> {
         for (stream, other) in others.iter().enumerate() {
             while !self.transcripts[stream].covers(other) {
