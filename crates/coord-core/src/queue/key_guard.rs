@@ -9,7 +9,8 @@
 //! The contender, proclaimers and cancellation tokens share the ownership. The guard is armed
 //! *before* the transaction that creates the key is sent. So a dropped future, an error or an
 //! unknown outcome never leaves a key in the queue while the session lives: the session task
-//! deletes it.
+//! deletes it. The exception is the key of a lease-keyed contender, whose guard is armed after the
+//! response (`lease_keyed.rs`).
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};

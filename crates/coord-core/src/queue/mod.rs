@@ -28,7 +28,8 @@
 //! revision, and no predecessor.
 //!
 //! **No key stays behind.** The key guard is armed before the enqueue is sent (`key_guard.rs`).
-//! After a dropped future, an error or an unknown outcome, the session task deletes the key.
+//! After a dropped future, an error or an unknown outcome, the session task deletes the key. The
+//! exception is [`WaitQueue::enqueue_by_lease`], whose key all contenders of a lease share.
 //!
 //! # Cost
 //!
@@ -118,7 +119,7 @@ const MAX_TRY_READS: usize = 4;
 pub struct WaitQueue {
     session: Session,
     keys: QueueKeys,
-    /// The primitive that uses the queue, for the metrics.
+    /// The primitive that uses the queue, for log lines, spans and metrics.
     kind: &'static str,
 }
 

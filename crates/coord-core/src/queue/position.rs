@@ -56,7 +56,7 @@ impl Position {
 }
 
 /// Whether a key is foreign, which means that no contender can have created it: it has no lease, or
-/// its name does not contain its lease.
+/// the last part of its name is neither the id of its lease nor that id with a suffix.
 pub(super) fn is_foreign(key: &[u8], lease: Option<LeaseId>) -> bool {
     lease.is_none_or(|lease| {
         let id = key.rsplit(|byte| *byte == b'/').next();

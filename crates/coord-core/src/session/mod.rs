@@ -2,8 +2,8 @@
 //!
 //! A lock or leadership is held by a lease: its key is attached to the lease, and the store deletes
 //! the key when the lease ends. A [`Session`] owns one lease and one task, the *session task*,
-//! which sends keep-alives and deletes the keys that dropped futures leave behind. Many locks can
-//! share a session.
+//! which sends keep-alives and deletes the keys that dropped guards and futures leave behind. Many
+//! locks can share a session.
 //!
 //! The subtle part is the *deadline*: a session must end for its owner before the store can delete
 //! its keys and another client can acquire its locks. The store counts a lease's time from the
@@ -125,7 +125,8 @@ struct Inner {
     close_result: Arc<OnceLock<Result<()>>>,
     /// Cancelled when the session is lost.
     cancelled: CancellationToken,
-    /// The runtime of the session task, which also runs tasks for threads outside async.
+    /// The runtime of the session task and of the tasks that [`Session::spawn`] starts, unless the
+    /// client has a spawner.
     runtime: Handle,
 }
 
@@ -360,8 +361,8 @@ impl Session {
         self.inner.suffixes.take()
     }
 
-    /// Sends a key that a dropped future left behind to the session task, which deletes it. If the
-    /// task has ended, the store deletes the key with its lease.
+    /// Sends an orphaned key to the session task, which deletes it. If the task has ended, the
+    /// store deletes the key with its lease.
     pub(crate) fn clean_up(&self, key: OrphanedKey) {
         self.send(Command::CleanUp(key));
     }

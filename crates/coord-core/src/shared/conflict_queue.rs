@@ -3,9 +3,10 @@
 //! When 64 tasks increment one key, each commit makes the other 63 attempts fail. Within one
 //! process, waiting costs no request. So a transaction that has conflicted on a key enters the
 //! queue of that key, in memory, before its next attempt. Another transaction that reads or commits
-//! a key with a queue enters the queue too. If it has sent no request yet, it does so at the read,
-//! and starts again. A key without conflicts has no queue. While no key has a queue, a transaction
-//! only reads one atomic counter, and takes no lock.
+//! a key with a queue enters the queue too, except at the isolation level `ReadCommitted`. If it
+//! has sent no request yet, it does so at the read, and starts again. A key without conflicts has
+//! no queue. While no key has a queue, a transaction only reads one atomic counter, and takes no
+//! lock.
 //!
 //! A queue is a hint, not a guarantee: other clients do not take part, and the compares of the
 //! commit detect every conflict.
@@ -51,7 +52,8 @@ const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often later tickets may pass a ticket.
 const MAX_PASSES: u32 = 8;
 
-/// How many waiting tickets of a queue are checked when its key becomes free.
+/// How many waiting tickets of a queue are checked when its key becomes free, and when a later
+/// ticket is to pass them.
 const MAX_CHECKED_TICKETS: usize = 8;
 
 /// The conflict queues of one client.
@@ -73,7 +75,7 @@ struct State {
     last_ticket: TicketId,
     last_hold: HoldId,
     queues: BTreeMap<Bytes, KeyQueue>,
-    /// The tickets that wait or hold.
+    /// The tickets that wait or hold, and the tickets whose hold a waiter has ended.
     tickets: BTreeMap<TicketId, Ticket>,
 }
 
