@@ -2,7 +2,8 @@
 //!
 //! A backend checks transactions too, but two faults have no representation in its types: an
 //! operation without content, and an unknown sort option. etcd reports the first fault of a
-//! transaction in order, so this module checks all faults, in that order.
+//! transaction in order, so this module checks all faults in that order, except for duplicate keys,
+//! which are the last and which the backend checks.
 //!
 //! Source: etcd 3.5 `checkTxnRequest` in `server/etcdserver/api/v3rpc/key.go`; sort options: etcd
 //! 3.6.

@@ -4,7 +4,7 @@
 //! decodes a request message that arrived in one frame in place, and encodes the response into a
 //! buffer of its exact size. Most calls qualify. A request whose body is large, compressed, empty
 //! or malformed, or has several messages, is passed to tonic with its body unchanged. So only tonic
-//! rejects requests.
+//! rejects request bodies.
 
 use bytes::{Buf, BufMut, Bytes};
 use futures_util::{StreamExt, stream};

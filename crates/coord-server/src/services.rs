@@ -64,7 +64,7 @@ struct Shared {
 }
 
 impl Services {
-    /// Services for `backend`, with etcd's limits and without an address.
+    /// Services for `backend`, with the default limits and without an address.
     pub(crate) fn new(backend: impl KvBackend) -> Self {
         let limits = ServerLimits {
             request_bytes: backend.limits().max_request_bytes,
