@@ -221,8 +221,8 @@ fn needs_no_leader(txn: &Txn) -> bool {
     ops.peek().is_some() && ops.all(|op| matches!(op, Op::Range(range) if range.serializable))
 }
 
-/// Whether the response may be older than the newest revision: etcd serves a read-only transaction
-/// as a serializable read if any of its reads is serializable.
+/// Whether any read of a read-only transaction is serializable. If all are, etcd serves the
+/// transaction as a serializable read, and the response may be older than the newest revision.
 fn is_serializable(txn: &Txn) -> bool {
     let mut ops = txn.success.iter().chain(&txn.failure);
     txn.is_read_only() && ops.any(|op| matches!(op, Op::Range(range) if range.serializable))

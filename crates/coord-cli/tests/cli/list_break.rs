@@ -31,7 +31,7 @@ crate::tests![
 async fn hold_lock_and_election(server: &Server) -> [Program; 3] {
     server.client.put("jobs/1", "data").await.expect(AVAILABLE);
     server.client.put("zoo", "data").await.expect(AVAILABLE);
-    // A queue named `jobs` would wait behind the foreign key.
+    // Contenders of a queue named `jobs` would wait behind the foreign key.
     let night = holder(server, "jobs/night").await;
     let waiter = server.coord(&["lock", "jobs/night", "--", "true"]);
     server.wait_for_queue_length("jobs/night", 2).await;
@@ -140,7 +140,7 @@ async fn contender_behind_a_foreign_key_is_not_listed_as_holder(server: Server) 
     assert_eq!(waiter.status().await, Some(0));
 }
 
-/// Two and a half pages of foreign keys, with locks on the first page and on the last.
+/// Two and a half pages of foreign keys, with one lock on each page.
 async fn list_of_many_keys_is_read_in_pages(server: Server) {
     for hundred in 0..25 {
         let puts = (0..100).map(|n| Put::new(format!("data/{hundred:02}{n:02}"), "x"));
