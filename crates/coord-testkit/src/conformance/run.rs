@@ -113,13 +113,13 @@ impl Suite {
     pub async fn run(&self) -> Report {
         let mut rows = Vec::new();
         for case in cases() {
-            let verdict = match self.missing_capability(case) {
+            let result = match self.missing_capability(case) {
                 Some(capability) => CaseResult::Skipped(capability),
                 None => {
                     self.check(case).await.map_or_else(CaseResult::Failed, |()| CaseResult::Passed)
                 }
             };
-            rows.push((case, verdict));
+            rows.push((case, result));
         }
         Report { backend: self.name.clone(), rows }
     }
@@ -249,7 +249,7 @@ pub enum CaseResult {
 pub struct Report {
     /// The name of the suite.
     pub backend: String,
-    /// Each case with its verdict, in the order of the table.
+    /// Each case with its result, in the order of the table.
     pub rows: Vec<(&'static Case, CaseResult)>,
 }
 
@@ -261,7 +261,7 @@ impl Report {
 
     /// The cases that failed, each with the reason.
     pub fn failed(&self) -> impl Iterator<Item = (&'static Case, &CaseFailure)> {
-        self.rows.iter().filter_map(|(case, verdict)| match verdict {
+        self.rows.iter().filter_map(|(case, result)| match result {
             CaseResult::Failed(failure) => Some((*case, failure)),
             CaseResult::Passed | CaseResult::Skipped(_) => None,
         })
@@ -269,7 +269,7 @@ impl Report {
 
     /// The cases that were skipped, each with the first capability that the backend does not claim.
     pub fn skipped(&self) -> impl Iterator<Item = (&'static Case, Capability)> {
-        self.rows.iter().filter_map(|(case, verdict)| match verdict {
+        self.rows.iter().filter_map(|(case, result)| match result {
             CaseResult::Skipped(capability) => Some((*case, *capability)),
             CaseResult::Passed | CaseResult::Failed(_) => None,
         })

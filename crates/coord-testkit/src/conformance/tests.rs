@@ -254,9 +254,9 @@ async fn run_continues_after_a_case_panics() {
 async fn case_without_claimed_capability_is_skipped() {
     let report = Suite::new("mem", Clock::Paused, async || ((), MemBackend::new())).run().await;
     assert_eq!(report.failed().count(), 0, "{report}");
-    for (case, verdict) in &report.rows {
+    for (case, result) in &report.rows {
         let claimed = case.requires.iter().all(|&required| required == Capability::VirtualTime);
-        assert_eq!(matches!(verdict, CaseResult::Passed), claimed, "{case}");
+        assert_eq!(matches!(result, CaseResult::Passed), claimed, "{case}");
     }
     assert!(report.to_string().contains("skipped put::"), "{report}");
 }

@@ -46,8 +46,8 @@ pub enum Fault {
     Partition,
     /// Messages pass in one direction only, for 100 s.
     OneWayPartition,
-    /// The processes are partitioned from the store one after the other, and reconnected in the
-    /// reverse order.
+    /// The processes are partitioned from the store one after the other, and healed in the reverse
+    /// order.
     Swizzle,
     /// A process stops forever, a [service](super::Sim::service) too.
     Crash,

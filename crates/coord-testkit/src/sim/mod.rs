@@ -38,7 +38,7 @@
 //! - a panic in any process, such as a failed assertion;
 //! - an error that the scenario returns, and, in a run without faults, an error of a process;
 //! - an oracle: [`Sim::exclusive`], [`Sim::always`], [`Sim::eventually`], [`Sim::leads_to`];
-//! - liveness: faults end after 300 s, and then every process must finish within 600 s
+//! - liveness: faults end after 300 s, and then the scenario must return within 600 s
 //!   ([`Sweep::fault_time`], [`Sweep::settle_time`]);
 //! - a lease of an ended process that outlives its TTL;
 //! - livelock, and a wake-up from outside the simulation.
@@ -137,9 +137,9 @@ impl Sim {
         process
     }
 
-    /// Starts a process whose main task starts again, a second later and with a new client, after
-    /// an error, after [`Process::crash`], and after a [`Fault::Restart`]. A [`Fault::Crash`] ends
-    /// the process for good.
+    /// Starts a process whose main task starts again, with a new client, after an error, after
+    /// [`Process::crash`], and after a [`Fault::Restart`]. The next life begins a second later. A
+    /// [`Fault::Crash`] ends the process for good.
     ///
     /// # Panics
     /// If the name is empty, in use, `store` or `test`, or has other characters than letters,

@@ -66,7 +66,7 @@ pub(crate) struct Settings {
     pub(crate) faults: Vec<Fault>,
     /// When faults stop, in virtual time.
     pub(crate) fault_time: Duration,
-    /// How long all processes may take to finish after that.
+    /// How long the scenario may take to return after that.
     pub(crate) settle_time: Duration,
     pub(crate) max_steps: u64,
     pub(crate) wrap_store: Option<WrapStore>,
@@ -177,7 +177,7 @@ async fn run_world(
 impl State {
     /// Ends the faults: no choice deviates any more, no process is stalled, and the store has
     /// space. Messages that are late already, slow links and the clock's drift stay as they are.
-    /// From now on, all processes have the settle time to finish.
+    /// From now on, the scenario has the settle time to return.
     pub(crate) fn heal(&mut self) {
         if self.choices.is_healed() {
             return;

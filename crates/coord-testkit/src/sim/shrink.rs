@@ -182,8 +182,9 @@ impl Shrinker<'_> {
 }
 
 /// The deviations to keep alone: each kind of decision and option once for each process. The last
-/// deviation of the run comes first, because a failure often follows its cause soon; late messages
-/// come last, because there are many, and other faults do more. Postponed steps are left out.
+/// deviation of the run comes first, because a failure often follows its cause soon; deviations of
+/// [`Fault::Latency`] come last, because there are many, and other faults do more. Postponed steps
+/// are left out.
 fn single_deviations(list: &[Deviation]) -> Vec<Deviation> {
     let mut single: Vec<Deviation> = Vec::new();
     for deviation in list.iter().rev().filter(|d| fault_of(d) != Some(Fault::Reorder)) {

@@ -192,7 +192,7 @@ pub(crate) struct State {
     pub(crate) failure: Option<Failure>,
     pub(crate) steps: u64,
     pub(crate) requests: u64,
-    /// How long all processes may take to finish after the faults.
+    /// How long the scenario may take to return after the faults.
     pub(crate) settle_time: Duration,
     /// Whether the scenario has returned.
     pub(crate) has_returned: bool,

@@ -82,7 +82,7 @@ fn liveness_is_checked_a_settle_time_after_an_early_heal() {
     assert_eq!(report.history.0.last().unwrap().at, secs(65));
 }
 
-/// A lease may have a longer TTL than the processes have time to finish.
+/// The TTL of a lease may be longer than the settle time.
 #[test]
 fn lease_that_ends_after_the_settle_time_is_no_failure() {
     let sweep = Sweep::new("lease_that_ends_after_the_settle_time_is_no_failure").seeds(0);

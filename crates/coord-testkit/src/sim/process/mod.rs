@@ -197,7 +197,7 @@ impl Process {
 }
 
 impl State {
-    /// Starts a service again, a second from now.
+    /// Starts a service again. Its next life begins a second from now.
     pub(super) fn start_again(&mut self, index: usize) {
         self.restarts += 1;
         let start = move |world: &Arc<World>| {

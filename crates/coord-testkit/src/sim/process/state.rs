@@ -209,8 +209,8 @@ impl State {
         self.send(Owner::Harness, time, Message::Change(Box::new(end)));
     }
 
-    /// Partitions the processes from the store one after the other, a second apart, and reconnects
-    /// them in the reverse order. Returns whether there is any process.
+    /// Partitions the processes from the store one after the other, and heals them in the reverse
+    /// order. The steps are a second apart. Returns whether there is any process.
     pub(crate) fn swizzle(&mut self) -> bool {
         let count = self.processes.len();
         for index in 0..count {

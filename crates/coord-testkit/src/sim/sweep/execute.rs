@@ -27,7 +27,7 @@ const SEEDS_FOR_COVERAGE: u64 = 100;
 /// the number of schedules, so that the repeated seeds have all schedules.
 const CANARY_STEP: usize = 101;
 
-/// The seeds of a sweep that are repeated in another process: about one in a hundred.
+/// The seeds of a sweep that are repeated in another process. They are about one in a hundred.
 fn canary_seeds(seeds: Range<u64>) -> Vec<u64> {
     seeds.step_by(CANARY_STEP).collect()
 }
@@ -137,7 +137,7 @@ impl Sweep {
             Err(_) => request.parse().unwrap_or_else(|error| panic!("COORD_SIM: {error}")),
         };
         let mut result = run(scenario, &self.settings, Source::replay(&list), Keep::History);
-        #[expect(clippy::print_stderr, reason = "the user asked for the history of one run")]
+        #[expect(clippy::print_stderr, reason = "the user requests the history of one run")]
         {
             eprintln!("{}", result.history);
         }
@@ -296,7 +296,7 @@ impl Sweep {
         Err(self.failure_report(Failure::new("coverage", text)))
     }
 
-    /// Runs about one seed in a hundred in another process, and compares the histories.
+    /// Repeats the chosen seeds in another process, and compares the histories.
     fn check_canary(
         &self,
         scenario: Scenario<'_>,

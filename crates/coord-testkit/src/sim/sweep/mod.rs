@@ -53,8 +53,8 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// A sweep of 200 seeds with all faults. Give it the name of its test function, and a name of
-    /// its own if the test has several sweeps.
+    /// Creates a sweep with all faults. It runs 200 seeds by default. Give it the name of its test
+    /// function, and a name of its own if the test has several sweeps.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -100,7 +100,8 @@ impl Sweep {
         self
     }
 
-    /// Enables every fault in every run. By default each run has a random half of them.
+    /// Enables every fault in every run. By default each run enables each fault with a probability
+    /// of one half.
     pub const fn without_swarm(mut self) -> Self {
         self.is_swarm = false;
         self
@@ -112,7 +113,7 @@ impl Sweep {
         self
     }
 
-    /// Sets how long the processes may take to finish after the faults. 600 s by default.
+    /// Sets how long the scenario may take to return after the faults. 600 s by default.
     pub const fn settle_time(mut self, time: Duration) -> Self {
         self.settings.settle_time = time;
         self
