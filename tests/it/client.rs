@@ -1,4 +1,4 @@
-//! What a client shares among its primitives, and its convenience methods.
+//! Tests of `Client`: the state that its primitives share, and its convenience methods.
 //!
 //! A `Client` and its clones model one process. Two clients of one store share nothing but the
 //! store: no hand-off and no conflict queue.

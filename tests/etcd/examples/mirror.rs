@@ -20,7 +20,7 @@ usage: mirror [--streams] [--etcd VERSION] [--seed N] [--count N] [--batch N] [-
   --streams       compare the watch streams of `coord serve` instead, message by
                   message, on random scenarios
   --etcd VERSION  the etcd release to use, such as 3.5; may be repeated. Default: all
-                  in COORD_ETCD_BIN (folders separated by colons), .tools/etcd and PATH
+                  in COORD_ETCD_BIN (folders separated by colons), else .tools/etcd and PATH
   --seed N        the seed of the first sequence; later ones have the next seeds.
                   Default: random, and printed
   --count N       the number of sequences on each release; default 1000

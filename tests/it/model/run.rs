@@ -33,7 +33,7 @@ struct Run<'a, B> {
     /// Time zero of the model's clock.
     began: Instant,
     watches: Vec<(Watcher, ModelWatcher)>,
-    /// Whether the clock has jumped since the last call, so that expired leases may still exist.
+    /// Whether expired leases may still exist, because the last advance of the clock was a jump.
     jumped: bool,
     coverage: &'a mut Coverage,
 }

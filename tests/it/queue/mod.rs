@@ -262,8 +262,8 @@ async fn stale_deletion_of_predecessor_key_is_ignored() {
     }
 }
 
-/// The contender's watch is silent, and only its predecessor is released. The contender never read
-/// the keys of the earlier contenders, which still wait.
+/// The contender's watch is silent, and only its predecessor is released. The contender may never
+/// have read the keys of the other contenders ahead, which still exist.
 #[tokio::test(start_paused = true)]
 async fn contender_with_released_predecessor_waits_for_the_rest() {
     for earlier in [2, 4, 5, 6, 20] {
@@ -284,8 +284,8 @@ async fn contender_with_released_predecessor_waits_for_the_rest() {
     }
 }
 
-/// Contenders of one session reuse each other's keys: a contender may get the key of its former
-/// predecessor.
+/// Contenders of one session reuse each other's keys: a contender that enqueues later may get the
+/// key of the former predecessor of `last`.
 #[tokio::test(start_paused = true)]
 async fn contender_with_reused_predecessor_key_acquires() {
     let store = Client::new(MemBackend::new());

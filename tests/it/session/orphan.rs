@@ -55,8 +55,8 @@ async fn orphan_deletes_the_keys_of_dropped_guards() {
     assert!(store.get_prefix("m/").await.unwrap().is_empty());
 }
 
-/// Regression: the session waited for an ambiguous enqueue until no time was left to refresh the
-/// lease.
+/// Regression: the session waited for an ambiguous enqueue until no time was left for the last
+/// keep-alive.
 #[tokio::test(start_paused = true)]
 async fn adopter_has_the_whole_ttl_after_an_ambiguous_enqueue() {
     let store = Client::new(MemBackend::new());

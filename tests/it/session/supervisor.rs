@@ -335,7 +335,7 @@ async fn thousand_losses_leak_no_task_and_no_lease() {
     assert!(store.leases().await.unwrap().leases.is_empty());
 }
 
-/// Random backoff spreads the load on a store after an outage.
+/// Jitter in the backoff spreads the load on a store after an outage.
 #[tokio::test(start_paused = true)]
 async fn reconnects_after_an_outage_are_spread_over_time() {
     let (store, outage) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));

@@ -235,7 +235,8 @@ async fn pending_closure_delays_the_queue_only_once() {
     assert_eq!(stored_number(&store, "n").await, 1 + 64);
 }
 
-/// The nested transaction passes the queue that the outer transaction holds.
+/// The nested transaction waits for the queue that the outer transaction holds, and ends that hold
+/// after a second.
 #[tokio::test(start_paused = true)]
 async fn nested_transaction_on_the_same_key_does_not_deadlock() {
     let store = store_with(&[("n", 0)]).await;

@@ -64,7 +64,7 @@ impl RequestGenerator {
         self.rng.choice(keys).unwrap().to_vec()
     }
 
-    /// The end of a range. Half of the ranges are a single key.
+    /// The end of a range. More than half of the ranges are a single key.
     fn end(&mut self) -> Vec<u8> {
         if self.rng.bool() { Vec::new() } else { self.key() }
     }

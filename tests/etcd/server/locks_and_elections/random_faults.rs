@@ -73,8 +73,8 @@ fn round() -> impl Strategy<Value = Round> {
     })
 }
 
-/// The fault for each request, in order. Most requests are delayed. With `drops`, some requests or
-/// responses are dropped.
+/// The fault for each request, in order. Requests after the last fault pass. On average, at least
+/// half of the faults are delays. With `drops`, some requests or responses are dropped.
 fn faults(drops: bool) -> impl Strategy<Value = Vec<Action>> {
     let delayed = |by: std::ops::Range<u64>| by.prop_map(|by| Action::Delay(ms(by)));
     let drop_weight = u32::from(drops);

@@ -166,7 +166,7 @@ fn supervisor_logs_start_and_end_of_each_generation() {
     for line in [
         "WARN coord::supervisor generation lost: generation=1 state=down \
          reason=the lease was revoked next=opening another session",
-        // The backoff is random.
+        // The pause depends on the lease id.
         &format!(
             "WARN coord::supervisor opening another session failed: generation=1 state=down \
              {DROPPED} next=retrying in "

@@ -1,4 +1,4 @@
-//! Random scenarios: requests on two watch streams, and concurrent changes of the store.
+//! Random scenarios: requests on two watch streams, and changes of the store.
 //!
 //! Scenarios use few keys, few ids and recent revisions, so that these coincide. Revisions are
 //! relative to the store's revision when the step runs, because several scenarios share a store.

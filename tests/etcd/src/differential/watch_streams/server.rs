@@ -4,10 +4,10 @@
 //! After the requests of a step, a watch of a sentinel key is created on each stream: when it is
 //! confirmed, the responses to the earlier requests have arrived. After the changes of a step, the
 //! sentinel key is put: when its event arrives, the events of the changes have arrived, because a
-//! stream has one queue for events. The history before the start of a watch comes from etcd's
-//! catch-up loop, which serves all waiting watches together, ten times a second. So another watch,
-//! the canary, is created on a stream of its own: when it has received its history, the other
-//! watches have received theirs:
+//! stream has one queue for events. The history of a watch that starts at an earlier revision comes
+//! from etcd's catch-up loop, which serves all waiting watches together, ten times a second. So
+//! another watch, the canary, is created on a stream of its own: when it has received its history,
+//! the other watches have received theirs:
 //!
 //! ```text
 //! stream   create 0, from 3   create B                              3 4 5           9   cancel B
