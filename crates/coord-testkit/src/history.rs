@@ -58,7 +58,7 @@ pub enum EventKind {
 pub struct Event {
     /// The virtual time since the start of the run.
     pub at: Duration,
-    /// The process; `None` for deviations, and for events of the store or of the test.
+    /// The process; `None` for deviations, for faults of the store, and for notes of the test.
     pub process: Option<Arc<str>>,
     /// What happened.
     pub kind: EventKind,
