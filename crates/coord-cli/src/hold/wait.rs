@@ -166,7 +166,7 @@ async fn wait_in_queue(session: &Session, request: &HoldRequest) -> Result<Conte
     }
 }
 
-/// Enqueues and waits once. Returns `None` if another client holds the lock and the request does
+/// Enqueues and waits once. Returns `None` if the lock is taken and the request does
 /// not wait. An error includes the step that failed.
 async fn attempt(
     session: &Session,

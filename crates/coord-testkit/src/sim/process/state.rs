@@ -126,16 +126,16 @@ pub(crate) enum Gate {
 impl ProcessState {
     /// What to do with an actor of the life `life` of this process.
     pub(crate) const fn gate(&self, life: u32, work: &Work) -> Gate {
-        let is_gone = self.is_crashed || life != self.life;
+        let has_ended = self.is_crashed || life != self.life;
         let is_paused = self.stalls.has(Stall::Pause);
         let (dropped, stalled) = match work {
-            Work::Poll(_) => (is_gone, is_paused),
+            Work::Poll(_) => (has_ended, is_paused),
             // A request that was sent before the crash still reaches the store.
             Work::Deliver(Message::Request(_)) => {
-                (false, self.stalls.has(Stall::Requests) && !is_gone)
+                (false, self.stalls.has(Stall::Requests) && !has_ended)
             }
             Work::Deliver(Message::Response(_) | Message::Batch(_)) => {
-                (is_gone, is_paused || self.stalls.has(Stall::Responses))
+                (has_ended, is_paused || self.stalls.has(Stall::Responses))
             }
             Work::Deliver(Message::Change(_)) => (false, false),
         };
