@@ -388,7 +388,7 @@ mod tests {
     /// Regression: the response to a transaction without operations was taken for linearizable, and
     /// an older one ended all watches.
     #[test]
-    fn transaction_of_serializable_ranges_or_nothing_is_serializable() {
+    fn txn_of_serializable_ranges_or_nothing_is_serializable() {
         let read = || Range::new("k");
         assert!(is_serializable(&Txn::new()));
         assert!(is_serializable(&Txn::new().and_then([read().serializable()])));
