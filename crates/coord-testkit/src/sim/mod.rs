@@ -55,6 +55,7 @@
 //!
 //! Source: FoundationDB's and TigerBeetle's simulators; `docs/guide/simulation.md`.
 
+mod backup;
 mod choice;
 mod driver;
 mod exhaust;
