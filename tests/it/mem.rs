@@ -1,6 +1,8 @@
 //! Tests of `MemBackend` beyond the contract of all backends: configuration, limits, leases,
 //! history.
 
+mod backup;
+
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};

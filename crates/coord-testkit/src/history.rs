@@ -47,6 +47,13 @@ pub enum EventKind {
         /// The number of its events; 0 in a progress notification.
         events: usize,
     },
+    /// The test restored the store from a backup.
+    Restored {
+        /// The revision of the store before.
+        newest: Revision,
+        /// The revision of the backup.
+        found: Revision,
+    },
     /// A fault was injected, or ended.
     Fault(String),
     /// A note of the test, of an oracle, or of the simulator.
@@ -85,6 +92,12 @@ impl fmt::Display for Event {
             }
             EventKind::Watched { revision, events } => {
                 write!(f, "<~ {events} event(s) of revision {revision}")
+            }
+            EventKind::Restored { newest, found } => {
+                write!(
+                    f,
+                    "!! the store was at revision {newest}, restored from a backup at {found}"
+                )
             }
             EventKind::Fault(text) => write!(f, "!! {text}"),
             EventKind::Note(text) => write!(f, "   {text}"),

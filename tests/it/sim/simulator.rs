@@ -1,10 +1,12 @@
 //! Tests of the simulator itself: what a run reproduces, what a fault does, and what a report
 //! states.
 
+mod backup;
 mod faults;
 mod panics;
 mod processes;
 mod reports;
+mod restored;
 mod sweeps;
 
 use std::path::Path;

@@ -9,7 +9,7 @@
 //! use coord_core::{Mutex, Session, error::PrimitiveError};
 //! use coord_testkit::sim::Sweep;
 //!
-//! Sweep::new("lock_excludes").seeds(200).run(|sim| async move {
+//! Sweep::new("lock_excludes").seeds(300).run(|sim| async move {
 //!     let inside = sim.exclusive("printer");
 //!     for name in ["a", "b"] {
 //!         let inside = inside.clone();
@@ -55,6 +55,7 @@
 //!
 //! Source: FoundationDB's and TigerBeetle's simulators; `docs/guide/simulation.md`.
 
+mod backup;
 mod choice;
 mod driver;
 mod exhaust;

@@ -141,7 +141,8 @@ async fn run_world(
         2 => 0.95,
         _ => 1.0,
     };
-    let store = MemBackend::builder().seed(1).lease_clock_rate(rate).build();
+    let mem = MemBackend::builder().seed(1).lease_clock_rate(rate).build();
+    let store = mem.clone();
     // The code under test also runs where its store is built and where its values are dropped.
     let built = panics::catch(|| match &settings.wrap_store {
         Some(wrap) => wrap(store),
@@ -151,7 +152,7 @@ async fn run_world(
         Ok(store) => (store, None),
         Err(failure) => (Client::new(MemBackend::new()), Some(failure)),
     };
-    let world = World::new(store, choices, settings.settle_time, keep == Keep::History);
+    let world = World::new(mem, store, choices, settings.settle_time, keep == Keep::History);
     let sim = Sim { world: Arc::clone(&world) };
     let heal = |world: &Arc<World>| world.lock().heal();
     world.lock().send(Owner::Harness, settings.fault_time, Message::Change(Box::new(heal)));

@@ -16,6 +16,7 @@ use std::time::Duration;
 use coord_core::kv::LeaseId;
 use coord_core::spawn::{BackgroundTask, Spawn};
 use coord_core::{Client, sync};
+use coord_mem::MemBackend;
 use futures_util::task::AtomicWaker;
 use slab::Slab;
 use tokio::sync::Notify;
@@ -169,6 +170,8 @@ pub(crate) struct World {
     pub(crate) started: Instant,
     /// A client without faults, for the simulator and the oracles.
     pub(crate) store: Client,
+    /// The store itself, which the test may have wrapped.
+    pub(crate) mem: MemBackend,
     /// Notified when the main task of a process ends.
     pub(crate) exited: Notify,
 }
@@ -218,6 +221,7 @@ pub(crate) trait Oracle: Send {
 
 impl World {
     pub(crate) fn new(
+        mem: MemBackend,
         store: Client,
         mut choices: Choices,
         settle_time: Duration,
@@ -256,7 +260,8 @@ impl World {
             activated: BTreeMap::new(),
             started,
         };
-        Arc::new(Self { state: Mutex::new(state), woken, started, store, exited: Notify::new() })
+        let (state, exited) = (Mutex::new(state), Notify::new());
+        Arc::new(Self { state, woken, started, store, mem, exited })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
