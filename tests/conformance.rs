@@ -25,8 +25,8 @@ fn trace() -> Suite {
 fn prefix() -> Suite {
     let factory = async || {
         let whole = Client::new(MemBackend::new());
-        for foreign in ["a", "p", "p.", "p/", "p0", "q"] {
-            whole.put(foreign, "foreign").await.expect("a put of a short key succeeds");
+        for outside in ["a", "p", "p.", "p/", "p0", "q"] {
+            whole.put(outside, "outside").await.expect("a put of a short key succeeds");
         }
         (whole.clone(), PrefixLayer::new(whole, "p/"))
     };

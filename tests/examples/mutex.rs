@@ -32,7 +32,7 @@ async fn lock_twice(store: Store) -> Result<()> {
     let first = m1.lock().await?;
     println!("acquired lock for s1");
 
-    // The second session is in the wait queue when the first unlocks.
+    // The second session calls `lock` before the first calls `unlock`.
     let unlock = async {
         first.unlock().await?;
         println!("released lock for s1");

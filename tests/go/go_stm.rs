@@ -1,7 +1,7 @@
 //! A copy of the STM of Go's package over `Client`, with its faults, as a reference for regression
 //! tests.
 //!
-//! The requests and their order are those of `stm.go`. Where Go panics on a failed request, this
+//! It sends the requests of `stm.go` in the same order. Where Go panics on a failed request, this
 //! copy returns an error.
 //!
 //! Source: etcd `client/v3/concurrency/stm.go` at commit 2f59c9f; the facts, not the text.

@@ -68,7 +68,7 @@ async fn each_acquires_the_lock_once(store: &Store, member: fn(usize) -> usize) 
     }
     for n in 0..LOCKERS {
         let guard = in_time(holders.recv()).await.unwrap();
-        // All remaining contenders are in the queue, and no other one holds the lock.
+        // All remaining contenders are in the queue, and no other contender holds the lock.
         store.wait_for_queue_length("test-mutex", LOCKERS - n).await;
         assert!(holders.try_recv().is_err(), "two clients hold the lock");
         guard.unlock().await.unwrap();

@@ -43,8 +43,8 @@ pub(super) async fn get(store: Store) {
     read.await.unwrap();
 }
 
-/// Five concurrent transfers between accounts keep the sum. All of them read before the first one
-/// commits, so that conflicts are certain.
+/// Five concurrent transfers between accounts keep the sum. All of them read before the first
+/// transfer commits, so that conflicts are certain.
 pub(super) async fn stm_conflict(store: Store) {
     let kv = store.client().await;
     for key in KEYS {
@@ -183,11 +183,12 @@ pub(super) async fn stm_apply_on_concurrent_deletion(store: Store) {
     let info = run.await.unwrap().info;
     assert_eq!((attempts, info.attempts), (2, 2));
     let conflict = &info.conflicts[0];
-    assert_eq!((conflict.seen, conflict.found), (Some(put.header.revision), None));
+    assert_eq!((conflict.read, conflict.found), (Some(put.header.revision), None));
     assert_eq!(value(&kv, "foo2").await.as_deref(), Some("bar2"));
 }
 
-/// A blind write of a key that was changed after the first read is no conflict.
+/// A blind write of a key that was changed before the transaction started is no conflict, although
+/// the key has a later mod revision than the key that the transaction reads.
 pub(super) async fn stm_serializable_snapshot_put(store: Store) {
     let kv = store.client().await;
     kv.put("a", "0").await.unwrap();

@@ -122,7 +122,7 @@ impl ScriptState {
                 self.clients.remove(name);
                 self.open(name, ttl.unwrap_or(10), lease).await?;
             }
-            Command::Crash => self.clients.remove(name).ok_or("no such client")?.crash(),
+            Command::Crash => self.clients.remove(name).ok_or_else(|| no_client(name))?.crash(),
             Command::Show(held, resource) => self.show(name, held, resource)?,
             Command::Revoke => {
                 self.store.lease_revoke(self.lease_of(name)?).await?;
@@ -132,7 +132,7 @@ impl ScriptState {
                 if !self.clients.contains_key(name) {
                     self.open(name, 10, None).await?;
                 }
-                return self.clients.get_mut(name).ok_or("no such client")?.run(line);
+                return self.clients.get_mut(name).ok_or_else(|| no_client(name))?.run(line);
             }
         }
         Ok(None)
@@ -149,7 +149,7 @@ impl ScriptState {
     /// The lease that was last granted to a client.
     fn lease_of(&self, name: &str) -> Result<LeaseId> {
         let owner = self.owners.iter().rev().find(|(_, owner)| *owner == name);
-        Ok(*owner.ok_or("this client had no lease")?.0)
+        Ok(*owner.ok_or_else(|| format!("{name} had no lease: open it first"))?.0)
     }
 
     async fn revision(&self) -> Result<Revision> {
@@ -187,14 +187,14 @@ impl ScriptState {
     async fn delete_key(&self, client: &str, queue: &str) -> Result {
         let keys = self.queue(queue).await?;
         let key = keys.into_iter().find(|(_, owner)| *owner == client);
-        let (key, _) = key.ok_or("this client has no key there")?;
+        let (key, _) = key.ok_or_else(|| format!("{client} has no key in the queue {queue}"))?;
         self.store.delete(key).await?;
         Ok(())
     }
 
     /// Presents a fencing token to a resource, which refuses a token below the largest it has seen.
     fn show(&mut self, client: &str, held: &str, resource: &str) -> Result {
-        let token = self.clients.get(client).ok_or("no such client")?.token(held)?;
+        let token = self.clients.get(client).ok_or_else(|| no_client(client))?.token(held)?;
         let seen = self.resources.entry(resource.to_owned()).or_insert(token);
         let result = if token < *seen {
             format!("refuses {client}'s token {token}: it has seen {seen}")
@@ -215,4 +215,9 @@ impl ScriptState {
             }
         }
     }
+}
+
+/// The error of a command for a client without a session.
+fn no_client(name: &str) -> String {
+    format!("no client {name}: open it first")
 }

@@ -76,7 +76,11 @@ pub(crate) fn level(name: &str) -> Result<Isolation, Failure> {
     use Isolation::{ReadCommitted, RepeatableReads, Serializable, SerializableSnapshot};
     let all = [SerializableSnapshot, Serializable, RepeatableReads, ReadCommitted];
     let level = all.into_iter().find(|level| level.to_string() == name);
-    Ok(level.ok_or_else(|| format!("unknown isolation level {name}"))?)
+    let unknown = || {
+        let valid = all.map(|level| level.to_string()).join(", ");
+        format!("unknown isolation level {name}: use one of {valid}")
+    };
+    Ok(level.ok_or_else(unknown)?)
 }
 
 impl Program {
@@ -118,7 +122,7 @@ impl Program {
                 Step::Both(one, other) => {
                     let found = tx.get_many([one, other]).await?;
                     if found.iter().any(Option::is_none) {
-                        return Err(format!("{one} and {other} are not both there").into());
+                        return Err(format!("{one} or {other} does not exist").into());
                     }
                     self.log.note(&format!("{}: finds both {one} and {other}", self.name));
                 }

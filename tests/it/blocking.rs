@@ -22,7 +22,7 @@ fn two_thread_runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a new runtime")
 }
 
-/// Waits until `count` keys of the queue of `m` have been created, deleted ones included.
+/// Waits until `count` keys of the queue of `m` have been created. Deleted keys count too.
 async fn wait_for_enqueues(store: &Client, count: usize) {
     let request = Watch::prefix("m/").start_at(Revision(1));
     let mut watch = store.watch(request).await.expect("history is complete");

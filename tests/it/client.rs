@@ -1,4 +1,4 @@
-//! What a client shares among its primitives, and its convenience methods.
+//! Tests of `Client`: the state that its primitives share, and its convenience methods.
 //!
 //! A `Client` and its clones model one process. Two clients of one store share nothing but the
 //! store: no hand-off and no conflict queue.
@@ -16,7 +16,8 @@ use tokio::time::timeout;
 use crate::support::{intercepted, secs, separate_client, session_on, settle};
 use crate::while_waiting::while_waiting_after;
 
-/// Contenders of two clients watch and read instead.
+/// Between two clients there is no hand-off: the waiter watches its predecessor and reads the
+/// queue.
 #[tokio::test(start_paused = true)]
 async fn lock_is_handed_over_within_one_client_only() {
     for one_client in [true, false] {

@@ -1,6 +1,8 @@
 //! Tests of `MemBackend` beyond the contract of all backends: configuration, limits, leases,
 //! history.
 
+mod backup;
+
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -19,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{secs, settle};
 
-/// The compacted revision that an error reports.
+/// The compact revision that an error reports.
 fn compact_revision(error: &Error) -> Option<Revision> {
     match error {
         Error::Compacted { compact_revision, .. } => *compact_revision,
@@ -331,10 +333,10 @@ async fn compaction_keeps_deletion_events_of_expired_leases() {
     }
 }
 
-/// Of the compacted revision, only the last change of each key is retained. Found by the model
+/// Of the compact revision, only the last change of each key is retained. Found by the model
 /// test.
 #[tokio::test(start_paused = true)]
-async fn watch_from_compacted_revision_receives_last_changes() {
+async fn watch_from_compact_revision_receives_last_changes() {
     let store = Client::new(MemBackend::new());
     let put = Op::from(Put::new("a", ""));
     let delete = Op::from(Delete::new(KeyRange::starting_at("a")));

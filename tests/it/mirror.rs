@@ -4,7 +4,7 @@ use coord_core::KvBackend;
 use coord_mem::MemBackend;
 use coord_testkit::Mirror;
 use coord_testkit::mirror::{Mismatch, Tally};
-use coord_testkit::strategy::{self, Clock, Hazards, Operation, Options};
+use coord_testkit::strategy::{self, Clock, Hazards, OpDraft, Operation, Options, TxnDraft};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRunner};
 
@@ -65,12 +65,36 @@ async fn mirror_finds_every_flaw() {
     }
 }
 
+/// The operations of a transaction, including the operations of nested transactions.
+fn all_ops(txn: &TxnDraft) -> Vec<&OpDraft> {
+    let ops = txn.success.iter().chain(&txn.failure);
+    let nested = ops.flat_map(|op| match op {
+        OpDraft::Txn(nested) => all_ops(nested),
+        op => vec![op],
+    });
+    nested.collect()
+}
+
+/// Whether an operation may be a hazard: a transaction with a put and an unbounded delete.
+fn may_be_hazard(operation: &Operation) -> bool {
+    let Operation::Txn(txn) = operation else { return false };
+    let ops = all_ops(txn);
+    let is_unbounded_delete = |op: &&OpDraft| match op {
+        OpDraft::Delete(delete) => delete.keys.upper_bound().is_none(),
+        _ => false,
+    };
+    ops.iter().any(|op| matches!(op, OpDraft::Put(_))) && ops.iter().any(is_unbounded_delete)
+}
+
 #[tokio::test(start_paused = true)]
 async fn sequences_for_real_servers_have_no_hazard_and_no_time() {
     let options = Options { hazards: Hazards::Exclude, clock: Clock::Real, length: 1..=60 };
     for operation in sequences(100, &options).flatten() {
         assert!(!matches!(operation, Operation::Advance { .. }));
+        assert!(!may_be_hazard(&operation), "{operation}");
     }
+    let with_hazards = Options { hazards: Hazards::Include, ..options.clone() };
+    assert!(sequences(100, &with_hazards).flatten().any(|operation| may_be_hazard(&operation)));
     let (_, result) = compare(mem(), sequences(100, &options)).await;
     if let Err(mismatch) = result {
         panic!("{mismatch}");

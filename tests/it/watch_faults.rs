@@ -1,9 +1,9 @@
-//! Watch faults: a backend wrapper whose watches end, or start at an old revision.
+//! Watch faults: a layer whose watches end, or start at an old revision.
 //!
-//! `Intercept` injects faults into requests; [`WatchFaults`] injects faults into watch streams. A
-//! real backend reconnects its watches by itself. When it cannot, the stream ends, with an error or
-//! without. And a stale member may serve a watch, so that a watch from the current revision on
-//! starts at an older revision.
+//! `Intercept` injects faults into requests, and silences watches; [`WatchFaults`] ends watches, or
+//! makes them stale. A real backend reconnects its watches by itself. When it cannot, the stream
+//! ends, with an error or without. And a stale member may serve a watch, so that a watch from the
+//! current revision on starts at an older revision.
 
 use std::fmt;
 use std::pin::Pin;
@@ -26,24 +26,23 @@ pub(crate) type WatchLifetime = (Duration, Option<Error>);
 /// The lifetime of a watch that lasts longer than any test.
 pub(crate) const UNLIMITED_LIFETIME: WatchLifetime = (Duration::from_secs(1_000_000), None);
 
-/// A backend wrapper whose watches end after the lifetimes that a closure returns, one for each
-/// watch.
+/// A layer whose watches end after the lifetimes that a closure returns, one for each watch.
 pub(crate) struct WatchFaults<B, F> {
     inner: B,
     lifetimes: F,
     /// By how many revisions the member that serves the next watch is stale.
-    lag_of_next_watch: AtomicI64,
+    stale_revisions: AtomicI64,
 }
 
 impl<B: KvBackend, F: Fn() -> WatchLifetime + Send + Sync + 'static> WatchFaults<B, F> {
     /// Wraps `inner`.
     pub(crate) const fn new(inner: B, lifetimes: F) -> Self {
-        Self { inner, lifetimes, lag_of_next_watch: AtomicI64::new(0) }
+        Self { inner, lifetimes, stale_revisions: AtomicI64::new(0) }
     }
 
     /// Makes the first watch start that many revisions before the current revision.
-    pub(crate) fn with_lag_of_first_watch(self, revisions: i64) -> Self {
-        Self { lag_of_next_watch: AtomicI64::new(revisions), ..self }
+    pub(crate) fn with_stale_first_watch(self, revisions: i64) -> Self {
+        Self { stale_revisions: AtomicI64::new(revisions), ..self }
     }
 }
 
@@ -90,8 +89,8 @@ impl<B: KvBackend, F: Fn() -> WatchLifetime + Send + Sync + 'static> Layer for W
     async fn watch(&self, request: Watch) -> Result<Watcher> {
         let from_now_on = request.start_revision.is_none();
         let mut header = self.inner.range(Range::new("now")).await?.header;
-        let lag = self.lag_of_next_watch.swap(0, Ordering::Relaxed);
-        header.revision = Revision((header.revision.0 - lag).max(1));
+        let stale_revisions = self.stale_revisions.swap(0, Ordering::Relaxed);
+        header.revision = Revision((header.revision.0 - stale_revisions).max(1));
         let request = if from_now_on { request.start_at(header.revision.next()) } else { request };
         let watch = self.inner.watch(request).await?;
         let (lifetime, error) = (self.lifetimes)();

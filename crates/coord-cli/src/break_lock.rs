@@ -2,7 +2,8 @@
 //!
 //! The holder's key is read, shown, and deleted in a transaction that compares its create revision,
 //! so that a holder that came after the read is not affected. A key that does not have the layout
-//! of a queue key is never deleted: it is data, although contenders wait behind it.
+//! of a queue key is never deleted, although contenders wait behind it: it is a foreign key, which
+//! is a key that no contender has created.
 
 use std::io::{IsTerminal as _, Write as _, stderr, stdin};
 
@@ -33,7 +34,8 @@ const DECLINED_STATUS: u8 = 6;
 /// its lease expires.
 ///
 /// At a terminal the user must confirm the deletion; elsewhere --yes is required. Only a key of the
-/// wait queue is deleted, and only if its create revision is that of the key that was shown.
+/// wait queue is deleted, and only if its create revision is that of the key that was shown. A
+/// foreign key, which is a key that no contender has created, is never deleted.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Break {
@@ -61,7 +63,7 @@ Examples:
 const EXIT_STATUS: &str = "\
 Exit status:
   0  the holder's key was deleted
-  1  the store is unavailable, or refused a request, or the first key is data
+  1  the store is unavailable, or refused a request, or the first key is a foreign key
   2  usage error, or neither a terminal nor --yes
   4  the lock or election is not held
   5  the holder changed before its key was deleted: nothing was deleted
@@ -84,7 +86,7 @@ impl Break {
         };
         let key = text::escape(&holder.key);
         if queue_of(holder).is_none() {
-            let why = "is no key of a wait queue, because its last part does not begin with the id of its lease";
+            let why = "is a foreign key, which no contender has created";
             let remedy = "delete it with another tool if it is not needed";
             let message = format!("{key}, the first under {name}, {why}: {remedy}");
             return Err(ExitError::new(ExitError::FAILED, message));
@@ -103,7 +105,7 @@ impl Break {
         Ok(read?.kvs.into_iter().filter(|kv| queue.contains(&kv.key)).collect())
     }
 
-    /// Shows the key to delete, and asks the user to confirm.
+    /// Shows the key to delete, and waits for the user's confirmation.
     fn confirm(&self, holder: &KeyValue, waiters: usize) -> Result<(), ExitError> {
         let (name, key) = (text::escape(self.name.as_bytes()), text::escape(&holder.key));
         let value = match text::escape(&holder.value) {

@@ -17,7 +17,8 @@ use crate::store::ENVIRONMENT_HELP;
 /// new fencing token, as soon as the store is available. --timeout then limits each campaign.
 ///
 /// Signals and a loss of leadership are handled as for `coord lock`: the process group of CMD gets
-/// TERM, and KILL before another candidate can lead.
+/// TERM, and after --grace KILL. If no keep-alive is confirmed, KILL comes before another candidate
+/// can lead.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help(), override_usage = USAGE)]
 pub(crate) struct Elect {

@@ -1,9 +1,9 @@
 //! `coord list`: prints the locks and elections under a prefix that are held.
 //!
-//! A key belongs to a wait queue if its last part is the id of its own lease (see `queue`). All
-//! other keys under the prefix are data. A data key is left out unless contenders wait behind it.
-//! Keys are read without values, in pages of one revision, so that large values of data cost
-//! nothing.
+//! A key belongs to a wait queue if its last part is the id of its own lease, with or without a key
+//! suffix (see `queue`). All other keys under the prefix are foreign keys: keys that no contender
+//! has created. A foreign key is left out unless contenders wait behind it. Keys are read without
+//! values, in pages of one revision, so that large values of foreign keys cost nothing.
 
 use std::collections::BTreeMap;
 
@@ -27,16 +27,17 @@ const KEYS_PER_PAGE: u64 = 1000;
 /// How many values of holders are read at the same time.
 const MAX_CONCURRENT_VALUE_READS: usize = 16;
 
-/// Printed in place of the value of a data key that blocks a queue.
-const BLOCKED_BY_DATA: &str = "(data: blocks the queue)";
+/// Printed in place of the value of a foreign key that blocks a queue.
+const BLOCKED_BY_FOREIGN_KEY: &str = "(foreign key: blocks the queue)";
 
 /// List the locks and elections that are held, ordered by name.
 ///
 /// Prints one line per queue: its name; the number of waiters; the holder's fencing token; how many
 /// revisions the store has made since the holder's key was created; the holder's key; and its
-/// value, which only elections have. Queues of `etcdctl` and of Go's package are included. Other
-/// keys under the prefix are data and are left out, with one exception: a data key that is older
-/// than all contenders of its queue blocks the queue, and is printed in place of the holder.
+/// value, which only elections have. Queues of `etcdctl` and of Go's package are included. A
+/// foreign key, which is a key that no contender has created, is left out, with one exception: a
+/// foreign key that is older than all contenders of its queue blocks the queue, and is printed in
+/// place of the holder.
 ///
 /// The store records no clock time, so the age of a key is counted in revisions.
 #[derive(Args, Debug)]
@@ -46,8 +47,8 @@ pub(crate) struct List {
     #[arg(value_name = "PREFIX", default_value = "", hide_default_value = true)]
     prefix: String,
     /// Print one JSON object: `prefix`, `revision`, and `queues`, each with `name`, `waiters`, and
-    /// `holder`, which has `key`, `value`, `fencing_token`, `revisions_ago` and `lease`; if a data
-    /// key blocks the queue, `holder` is null and `blocked_by` is that key
+    /// `holder`, which has `key`, `value`, `fencing_token`, `revisions_ago` and `lease`; if a
+    /// foreign key blocks the queue, `holder` is null and `blocked_by` is that key
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -67,7 +68,7 @@ Examples:
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  at least one lock or election is held, or a data key blocks its queue
+  0  at least one lock or election is held, or a foreign key blocks its queue
   1  the store is unavailable, or refused a request
   2  usage error
   4  none is held";
@@ -83,13 +84,13 @@ struct ListedQueue {
     first: KeyValue,
     /// The number of contenders behind the first.
     others: usize,
-    /// A data key directly below the name that is older than the first contender, which waits
+    /// A foreign key directly below the name that is older than the first contender, which waits
     /// behind it.
     blocked_by: Option<KeyValue>,
 }
 
 impl ListedQueue {
-    /// The first contender, unless a data key blocks the queue.
+    /// The first contender, unless a foreign key blocks the queue.
     fn holder(&self) -> Option<&KeyValue> {
         self.blocked_by.is_none().then_some(&self.first)
     }
@@ -135,7 +136,7 @@ impl List {
     /// Reads the queues under the prefix, ordered by name. Also returns the revision of the read.
     async fn queues(&self, client: &Client) -> Result<(Revision, BTreeMap<Bytes, ListedQueue>)> {
         let all = KeyRange::prefix(self.prefix.clone());
-        let (mut queues, mut data) = (BTreeMap::new(), BTreeMap::new());
+        let (mut queues, mut foreign) = (BTreeMap::new(), BTreeMap::new());
         let (mut start, mut revision) = (all.start().clone(), None);
         loop {
             let page = KeyRange::from_wire(start, all.range_end().clone());
@@ -151,7 +152,7 @@ impl List {
                 let parent = parent_of(&kv).filter(|name| name.starts_with(self.prefix.as_bytes()));
                 match parent {
                     Some(name) if queue_of(&kv).is_some() => add_contender(&mut queues, name, kv),
-                    Some(name) => keep_oldest_data(&mut data, name, kv),
+                    Some(name) => keep_oldest_foreign(&mut foreign, name, kv),
                     None => {}
                 }
             }
@@ -159,7 +160,7 @@ impl List {
                 Some(last) if read.more => start = [&last[..], b"\0"].concat().into(),
                 _ => {
                     for (name, queue) in &mut queues {
-                        queue.blocked_by = data
+                        queue.blocked_by = foreign
                             .remove(name)
                             .filter(|kv| kv.create_revision < queue.first.create_revision);
                     }
@@ -185,11 +186,11 @@ fn add_contender(queues: &mut BTreeMap<Bytes, ListedQueue>, name: Bytes, contend
     }
 }
 
-/// Keeps a data key if it is the oldest one of its name.
-fn keep_oldest_data(data: &mut BTreeMap<Bytes, KeyValue>, name: Bytes, kv: KeyValue) {
-    match data.get_mut(&name) {
+/// Keeps a foreign key if it is the oldest one of its name.
+fn keep_oldest_foreign(foreign: &mut BTreeMap<Bytes, KeyValue>, name: Bytes, kv: KeyValue) {
+    match foreign.get_mut(&name) {
         None => {
-            data.insert(name, kv);
+            foreign.insert(name, kv);
         }
         Some(oldest) if kv.create_revision < oldest.create_revision => *oldest = kv,
         Some(_) => {}
@@ -225,8 +226,8 @@ fn as_json(name: &Bytes, queue: &ListedQueue, now: Revision) -> Value {
     });
     let mut shown =
         json!({ "name": text::to_json(name), "waiters": queue.waiters(), "holder": holder });
-    if let Some(data) = &queue.blocked_by {
-        shown["blocked_by"] = text::to_json(&data.key);
+    if let Some(blocking) = &queue.blocked_by {
+        shown["blocked_by"] = text::to_json(&blocking.key);
     }
     shown
 }
@@ -246,9 +247,14 @@ fn as_table(queues: &BTreeMap<Bytes, ListedQueue>, now: Revision) -> String {
                 text::escape(&queue.first.key),
                 text::escape(&queue.first.value),
             ],
-            Some(data) => {
-                [name, waiters, none(), none(), text::escape(&data.key), BLOCKED_BY_DATA.to_owned()]
-            }
+            Some(blocking) => [
+                name,
+                waiters,
+                none(),
+                none(),
+                text::escape(&blocking.key),
+                BLOCKED_BY_FOREIGN_KEY.to_owned(),
+            ],
         });
     }
     table::align(&rows, [false, true, true, true, false, false])

@@ -32,7 +32,7 @@ pub(crate) struct Lock {
     /// after `--`
     #[arg(value_name = "NAME", value_parser = name, required_unless_present = "command")]
     name: Option<String>,
-    /// Do not wait if another client holds the lock
+    /// Do not wait if the lock is taken
     #[arg(long = "try", conflicts_with = "timeout")]
     try_it: bool,
     /// Keep the lock at least this long after it was acquired, also if CMD ends sooner
@@ -67,8 +67,12 @@ Variables of CMD:
   ETCD_LOCK_REV                   as from etcdctl: the store's revision at the acquisition";
 
 fn after_help() -> String {
-    [EXAMPLES, ENVIRONMENT_HELP, exit_status!("  123  another client holds the lock (--try)\n")]
-        .join("\n\n")
+    [
+        EXAMPLES,
+        ENVIRONMENT_HELP,
+        exit_status!("  123  the lock is taken, by another client or a foreign key (--try)\n"),
+    ]
+    .join("\n\n")
 }
 
 impl Lock {

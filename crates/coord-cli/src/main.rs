@@ -1,7 +1,7 @@
 //! The program `coord`: coordination from the command line.
 //!
-//! This file lists the subcommands and runs one of them. Each subcommand is a module. Modules that
-//! the subcommands share:
+//! This file lists the subcommands and runs one of them. Each subcommand has a module; that of
+//! `completions` and `man` is `manual`. Modules that the subcommands share:
 //!
 //! - `exit`: exit statuses, error messages and output;
 //! - `hold`: acquire, run a command, release, for `lock` and `elect`;

@@ -61,8 +61,8 @@ impl Man {
     }
 }
 
-/// The manual page of a subcommand, as clap renders it except for two faults of its synopsis and
-/// its examples.
+/// The manual page of a subcommand, as clap renders it, with two corrections: of the synopsis and
+/// of the examples.
 fn page(mut of: clap::Command) -> io::Result<Vec<u8>> {
     let usage = of.render_usage().to_string();
     let page = Page::new(of.clone()).source(concat!("coord ", env!("CARGO_PKG_VERSION")));

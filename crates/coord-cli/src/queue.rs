@@ -44,7 +44,7 @@ pub(crate) fn parent_of(kv: &KeyValue) -> Option<Bytes> {
     Some(kv.key.slice(..slash))
 }
 
-/// The name of the queue that a key belongs to; `None` if the key is data. The last part of a
+/// The name of the queue that a key belongs to; `None` if the key is foreign. The last part of a
 /// queue key is the id of the key's own lease, with or without a hyphen and a key suffix.
 pub(crate) fn queue_of(kv: &KeyValue) -> Option<Bytes> {
     let parent = parent_of(kv)?;
@@ -85,11 +85,13 @@ mod tests {
         ] {
             assert_eq!(queue(key, 0xa1).as_deref(), Some(name.as_bytes()), "{key}");
         }
-        for data in ["jobs/a2-7", "jobs/a1-", "jobs/a1-x", "jobs/a17", "jobs/1", "a1", "jobs/a1/"] {
-            assert_eq!(queue(data, 0xa1), None, "{data}");
+        for foreign in
+            ["jobs/a2-7", "jobs/a1-", "jobs/a1-x", "jobs/a17", "jobs/1", "a1", "jobs/a1/"]
+        {
+            assert_eq!(queue(foreign, 0xa1), None, "{foreign}");
         }
-        for data in ["jobs/a1-5f3a9c0e-", "jobs/a1-5f3a-0", "jobs/a1-5f3a9c0x-0", "jobs/a1--0"] {
-            assert_eq!(queue(data, 0xa1), None, "{data}");
+        for foreign in ["jobs/a1-5f3a9c0e-", "jobs/a1-5f3a-0", "jobs/a1-5f3a9c0x-0", "jobs/a1--0"] {
+            assert_eq!(queue(foreign, 0xa1), None, "{foreign}");
         }
         assert_eq!(queue("jobs/0", 0), None, "without a lease");
     }

@@ -98,8 +98,8 @@ impl Signals {
     }
 }
 
-/// Unblocks the handled signals for this thread, and so for the process. If the parent blocked
-/// them, only KILL could end the program. Returns the signal mask before.
+/// Unblocks the handled signals and CHLD for this thread, and so for the process. If the parent
+/// blocked the handled signals, only KILL could end the program. Returns the signal mask before.
 fn unblock_handled() -> io::Result<SigSet> {
     let inherited = SigSet::thread_get_mask()?;
     let mut needed = SigSet::empty();

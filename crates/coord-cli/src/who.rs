@@ -36,7 +36,8 @@ const MAX_CONCURRENT_LEASE_READS: usize = 16;
 /// Prints one line per contender: its position, `holds` for the first; its fencing token; how many
 /// revisions the store has made since its key was created; the TTL of its lease, and an upper bound
 /// for the time since the lease was refreshed; its key; and its value, which only elections have.
-/// Contenders of `etcdctl` and of Go's package are included.
+/// Contenders of `etcdctl` and of Go's package are included. A foreign key directly below the name,
+/// which is a key that no contender has created, is printed like a contender.
 ///
 /// The store records no clock time, so it is unknown how long a contender has waited. A contender
 /// whose lease was refreshed longer ago than a third of its TTL is late with its keep-alive. When

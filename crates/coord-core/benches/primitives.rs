@@ -112,8 +112,8 @@ fn transactions(criterion: &mut Criterion) {
     }
 }
 
-/// Contenders, each on a session of its own, acquire and release one lock in turn. The figure is
-/// the time of one acquisition and release.
+/// Contenders, each on a session of its own, acquire and release one lock, one contender at a time.
+/// The figure is the time of one acquisition and release.
 fn contended(criterion: &mut Criterion) {
     for contenders in [2, 64, 1_000] {
         let runtime = runtime();

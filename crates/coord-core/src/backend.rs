@@ -175,8 +175,9 @@ pub trait KvBackend: Debug + Send + Sync + 'static {
     /// Sets one key.
     ///
     /// The provided implementation sends a transaction of one operation. Override it if the store
-    /// has a request for it. That request differs in one case: if neither the lease nor the key
-    /// exists, it fails with `LeaseNotFound`, and the transaction with `KeyNotFound`.
+    /// has a request for it. That request differs in one case: if a put with `ignore_value` names a
+    /// lease and a key that do not exist, the request fails with `LeaseNotFound`, and the
+    /// transaction with `KeyNotFound`.
     ///
     /// # Errors
     /// - Not applied: the errors of [`Put::check`]; `RequestTooLarge`, `LeaseNotFound`,

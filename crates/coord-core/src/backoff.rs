@@ -1,8 +1,9 @@
 //! Exponential backoff: pauses that double up to a limit, with optional jitter.
 //!
-//! Every retry loop of this crate and of the etcd adapter pauses by a [`Backoff`]. Jitter spreads
-//! the retries of the clients that wait for one store, so that they do not all arrive at the same
-//! moment:
+//! Most retry loops of this crate pause by a [`Backoff`]. Opening a session, revoking its lease,
+//! and replacing the ended watch of a waiter or of a `Leaders` stream pause for a fixed time.
+//! Jitter spreads the retries of the clients that wait for one store, so that they do not all
+//! arrive at the same moment:
 //!
 //! ```text
 //! limit of the pause     100 ms     200 ms     400 ms   ...   5 s

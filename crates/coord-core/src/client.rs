@@ -6,7 +6,7 @@
 //! - hand-offs of the wait queue (`shared/handoff.rs`): if the successor of a contender uses the
 //!   same client, the release transaction reads the successor's position;
 //! - conflict queues of transactions (`shared/conflict_queue.rs`): transactions of one client that
-//!   conflict on a key take turns.
+//!   conflict on a key try again one after the other.
 //!
 //! So one client models one process. Two clients share only the store, also if both are created
 //! from clones of one backend: this is how a test models two processes.
@@ -69,8 +69,8 @@ use crate::spawn::Spawn;
 /// assert_eq!(first.value, "sweep");
 /// assert_eq!(client.get_prefix("jobs/").await?.len(), 2);
 ///
-/// let claim = Txn::new().when([Compare::absent("owner")]).and_then([Put::new("owner", "me")]);
-/// assert!(client.txn(claim).await?.succeeded);
+/// let create = Txn::new().when([Compare::absent("owner")]).and_then([Put::new("owner", "me")]);
+/// assert!(client.txn(create).await?.succeeded);
 ///
 /// assert_eq!(client.delete_prefix("jobs/").await?.deleted, 2);
 /// # Ok(())
@@ -80,7 +80,7 @@ use crate::spawn::Spawn;
 pub struct Client {
     backend: Arc<dyn KvBackend>,
     shared: Arc<Shared>,
-    /// Runs background tasks; tokio if there is none.
+    /// Runs background tasks; if this is `None`, tokio runs them.
     spawner: Option<Arc<dyn Spawn>>,
     /// Receives the attempts of the transactions.
     recorder: Option<Arc<dyn AttemptRecorder>>,
@@ -92,7 +92,7 @@ impl Client {
         Self::from(Arc::new(backend) as Arc<dyn KvBackend>)
     }
 
-    /// A client of `backend` whose background tasks, such as those of sessions, `spawner` runs. For
+    /// A client of `backend` whose background tasks, such as session tasks, `spawner` runs. For
     /// simulators that decide which task runs next; [`new`](Self::new) runs them on tokio.
     pub fn with_spawn(backend: impl KvBackend, spawner: Arc<dyn Spawn>) -> Self {
         Self { spawner: Some(spawner), ..Self::new(backend) }

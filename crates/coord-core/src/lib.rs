@@ -45,7 +45,7 @@
 //! | [`backoff`] | exponential backoff with jitter |
 //! | [`telemetry`] | log lines, spans and metrics |
 //!
-//! Private modules: `shared` is the state that the primitives of one client share; `key_watch`
+//! Internal modules: `shared` is the state that the primitives of one client share; `key_watch`
 //! watches a key until it is deleted; `retry_read` retries reads while the store is unavailable;
 //! `sync` locks a mutex that may be poisoned, also for the other crates of coord.
 

@@ -41,6 +41,6 @@ pub type BackgroundTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// ```
 pub trait Spawn: fmt::Debug + Send + Sync + 'static {
     /// Starts `task`. The task must be polled until it completes, or be dropped when the runtime
-    /// stops: dropping the task of a session ends the session.
+    /// stops: dropping a session task ends the session.
     fn spawn(&self, task: BackgroundTask);
 }

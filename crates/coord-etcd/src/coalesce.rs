@@ -4,7 +4,8 @@
 //! each before hyper has produced the next one. etcd sends a ping with its responses, and h2
 //! flushes the acknowledgement too. Without coalescing that is up to four packets per request, and
 //! each packet wakes the member. [`Coalescing`] buffers writes and defers the flush: it returns
-//! `Pending`, wakes the task, and sends when the task polls again without having written more.
+//! `Pending`, wakes the task, and sends when the task polls again without having written more. The
+//! flush of a buffer without a complete request is deferred up to four times.
 //!
 //! ```text
 //! poll   written    poll_flush       buffered afterwards

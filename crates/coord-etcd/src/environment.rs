@@ -418,7 +418,8 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// An invalid setting. The message names the variable or the flag that it came from.
+/// An invalid setting, or a setting whose file cannot be read. The message names the variable or
+/// the flag that the setting came from.
 #[derive(Clone, Debug)]
 pub struct SettingsError {
     message: String,

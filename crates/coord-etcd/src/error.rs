@@ -270,7 +270,7 @@ fn dial_reason(endpoint: &str, root: &(dyn StdError + 'static)) -> String {
 }
 
 /// The retry decision after a failed dial: an endpoint that refuses connections may accept them
-/// soon, and one whose TLS handshake failed will fail it again.
+/// soon, and a TLS handshake that failed will fail again.
 fn dial_decision(error: &(dyn StdError + 'static)) -> RetryDecision {
     if is_tls_failure(error) { RetryDecision::OtherEndpoint } else { RetryDecision::Unreachable }
 }

@@ -27,7 +27,7 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// The newest revision seen, to be read before a linearizable request is sent.
+    /// The newest revision received, to be read before a linearizable request is sent.
     pub(crate) fn newest(&self) -> Revision {
         Revision(self.newest.load(Ordering::Acquire))
     }

@@ -221,11 +221,13 @@ fn needs_no_leader(txn: &Txn) -> bool {
     ops.peek().is_some() && ops.all(|op| matches!(op, Op::Range(range) if range.serializable))
 }
 
-/// Whether the response may be older than the newest revision: etcd serves a read-only transaction
-/// as a serializable read if any of its reads is serializable.
+/// Whether etcd serves a transaction as a serializable read: every operation is a serializable
+/// range, or there is no operation. Then the response may be older than the newest revision.
+///
+/// Source: etcd 3.5 `server/etcdserver/v3_server.go`, `isTxnSerializable`.
 fn is_serializable(txn: &Txn) -> bool {
     let mut ops = txn.success.iter().chain(&txn.failure);
-    txn.is_read_only() && ops.any(|op| matches!(op, Op::Range(range) if range.serializable))
+    ops.all(|op| matches!(op, Op::Range(range) if range.serializable))
 }
 
 #[async_trait]
@@ -352,9 +354,11 @@ impl KvBackend for EtcdBackend {
 
 #[cfg(test)]
 mod tests {
-    //! Tests of the futures of requests.
+    //! Tests of the futures of requests, and of what counts as a serializable read.
 
     use std::time::Duration;
+
+    use coord_core::kv::Put;
 
     use super::*;
 
@@ -379,5 +383,17 @@ mod tests {
         for (request, size) in sizes {
             assert!(size < 4_096, "{request}: {size} bytes");
         }
+    }
+
+    /// Regression: the response to a transaction without operations was taken for linearizable, and
+    /// an older one ended all watches.
+    #[test]
+    fn txn_of_serializable_ranges_or_nothing_is_serializable() {
+        let read = || Range::new("k");
+        assert!(is_serializable(&Txn::new()));
+        assert!(is_serializable(&Txn::new().and_then([read().serializable()])));
+        assert!(!is_serializable(&Txn::new().and_then([read(), read().serializable()])));
+        assert!(!is_serializable(&Txn::new().or_else([read()])));
+        assert!(!is_serializable(&Txn::new().and_then([Put::new("k", "v")])));
     }
 }

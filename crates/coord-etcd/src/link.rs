@@ -1,8 +1,8 @@
 //! One endpoint, and the link to it: the connections to the member, and the login.
 //!
 //! A link is created when it is first needed. tonic redials its connections after the member comes
-//! back. The link is discarded when its login has expired, or when a response did not arrive in
-//! time, because the connection may be dead.
+//! back. The link is discarded when its login has expired, when the runtime that dialled it was
+//! shut down, or when a response did not arrive in time, because the connection may be dead.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -111,7 +111,8 @@ impl Endpoint {
         Self { number, name, encrypted: false, source, link, dialing }
     }
 
-    /// The current link. Creates one if there is none. If that fails, no request was sent.
+    /// The current link. Creates one if there is none. If that fails, only a login may have been
+    /// sent.
     pub(crate) async fn link(&self, options: &Options) -> Result<Arc<Link>, Failure> {
         if let Some(link) = &*self.current() {
             return Ok(Arc::clone(link));

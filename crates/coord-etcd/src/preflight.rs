@@ -64,7 +64,8 @@ impl Preflight {
 
     /// Checks a transaction, and derives its context.
     pub(crate) fn txn(&self, request: &Txn) -> Result<RequestContext> {
-        // First, because the check of the core crate recurses into every level, without a limit.
+        // First, because the check of the core crate recurses into as many levels as the configured
+        // `max_txn_ops` permits.
         check_depth(request, MAX_TXN_NESTING)?;
         request.check(&self.limits)?;
         let mut candidates = Candidates::default();
@@ -222,7 +223,7 @@ mod tests {
 
     #[test]
     fn transaction_nested_too_deep_is_refused() {
-        preflight().txn(&nested(MAX_TXN_NESTING)).expect("deep enough");
+        preflight().txn(&nested(MAX_TXN_NESTING)).expect("a transaction at the limit is permitted");
         preflight().txn(&nested(MAX_TXN_NESTING + 1)).expect_err("one level too deep");
         let error = preflight().txn(&nested(MAX_TXN_NESTING + 2)).expect_err("too deep");
         assert!(

@@ -28,10 +28,12 @@
 //!
 //! - this file: the async methods, which check the size of a request and pass it to the store;
 //! - `options`: the builder and its settings;
+//! - `backup`: backups, and the restoration of a store from one;
 //! - `shared`: the store's lock, the lease clock and the lease timer;
 //! - `watch`: the watcher registry, and the stream of each watch;
 //! - `store`: the MVCC store, synchronous and without a clock.
 
+mod backup;
 mod options;
 mod shared;
 mod store;
@@ -51,6 +53,7 @@ use coord_core::{
 };
 use tokio::task::coop::consume_budget;
 
+pub use backup::Backup;
 pub use options::MemBackendBuilder;
 use options::Options;
 use shared::Shared;

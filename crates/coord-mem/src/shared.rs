@@ -10,7 +10,7 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use coord_core::{kv::Revision, sync};
+use coord_core::{Error, kv::Revision, sync};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -85,6 +85,18 @@ impl Shared {
         let result = self.write(|store| change(store, self.now()));
         self.deadline_changed.notify_one();
         result
+    }
+
+    /// Replaces the contents of the store by those of a backup, and ends all watches. Returns the
+    /// revision of the store before.
+    pub(crate) fn restore(self: &Arc<Self>, backup: &Store) -> Revision {
+        self.write_leases(|store, now| {
+            let newest = store.revision();
+            store.restore(backup, now);
+            // A watch that has ended receives no event, also if the backup is newer than the store.
+            self.watchers.end_all(&Error::HistoryReplaced { newest, found: store.revision() });
+            newest
+        })
     }
 
     /// Delivers the events of all revisions after `before`.

@@ -1,8 +1,9 @@
 //! Validation: rejects requests that etcd rejects and a backend's types cannot express.
 //!
-//! A backend checks transactions too, but two faults have no representation in its types: an
-//! operation without content, and an unknown sort option. etcd reports the first fault of a
-//! transaction in order, so this module checks all faults, in that order.
+//! A backend checks transactions too, but two errors have no representation in its types: an
+//! operation without content, and an unknown sort option. etcd reports the first error of a
+//! transaction in order, so this module checks all errors in that order, except for duplicate keys,
+//! which are the last and which the backend checks.
 //!
 //! Source: etcd 3.5 `checkTxnRequest` in `server/etcdserver/api/v3rpc/key.go`; sort options: etcd
 //! 3.6.
@@ -14,7 +15,7 @@ use tonic::Status;
 
 use crate::status::status;
 
-/// Rejects a transaction for its first fault, in etcd's order. The list of compares and the two
+/// Rejects a transaction for its first error, in etcd's order. The list of compares and the two
 /// lists of operations may each have `limit` entries. The longest of them reduces the limit of the
 /// nested transactions.
 pub(crate) fn check_txn(txn: &PbTxnRequest, limit: usize) -> Result<(), Status> {
@@ -46,7 +47,7 @@ pub(crate) fn check_sort(range: &PbRangeRequest) -> Result<(), Status> {
     Err(Status::invalid_argument("etcdserver: invalid sort option"))
 }
 
-/// Rejects a put for its first fault, in etcd's order.
+/// Rejects a put for its first error, in etcd's order.
 fn check_put(put: &PbPutRequest) -> Result<(), Status> {
     let key = || Bytes::copy_from_slice(&put.key);
     check_key(&put.key)?;

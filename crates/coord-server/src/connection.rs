@@ -69,7 +69,7 @@ pub(crate) async fn serve(
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
-            // A started or completed call has a response to write, so poll the connection again.
+            // A started or completed call may have a response to write: poll the connection again.
             if calls.poll(cx).is_pending() {
                 return Poll::Pending;
             }

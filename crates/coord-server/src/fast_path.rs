@@ -3,8 +3,8 @@
 //! tonic treats every call as two streams of messages, each with a buffer of 8 KiB. This module
 //! decodes a request message that arrived in one frame in place, and encodes the response into a
 //! buffer of its exact size. Most calls qualify. A request whose body is large, compressed, empty
-//! or malformed, or has several messages, is passed to tonic unchanged. So only tonic rejects
-//! requests.
+//! or malformed, or has several messages, is passed to tonic with its body unchanged. So only tonic
+//! rejects request bodies.
 
 use bytes::{Buf, BufMut, Bytes};
 use futures_util::{StreamExt, stream};

@@ -10,8 +10,8 @@ use std::sync::Arc;
 pub(crate) struct WatchGauges {
     /// Open watch streams.
     pub(crate) streams: Gauge,
-    /// Open watches. Includes watches that were cancelled because their start revision is
-    /// compacted, until the client cancels them too or closes the stream.
+    /// Open watches. Includes watches that the server cancelled because events that were not
+    /// delivered are compacted, until the client cancels them too or closes the stream.
     pub(crate) watches: Gauge,
 }
 

@@ -1,4 +1,4 @@
-//! Lease-keyed lock: acquires a lock or an election for a client, on the client's own lease.
+//! Lease-keyed lock: acquires a lock or leadership for a client, on the client's own lease.
 //!
 //! coord's primitives contend on a [`Session`], which keeps its lease alive and revokes it. Here
 //! the lease belongs to the client: only the client keeps it alive and revokes it. So the session
@@ -61,7 +61,7 @@ pub(crate) fn check_alarms(services: &Services, kind: RequestKind) -> Result<(),
     services.alarms().check(kind).map_err(|status| Status::unknown(status.message()))
 }
 
-/// A request to acquire a lock or an election.
+/// A request to acquire a lock or leadership.
 #[derive(Clone, Debug)]
 pub(crate) struct AcquireRequest {
     pub(crate) name: Bytes,
@@ -81,7 +81,7 @@ pub(crate) struct Acquired {
     pub(crate) acquire_header: Header,
 }
 
-/// Why a call did not acquire the lock or the election.
+/// Why a call did not acquire the lock or leadership.
 #[derive(Debug)]
 pub(crate) enum AcquireError {
     /// The lease ended, or the queue key was deleted.

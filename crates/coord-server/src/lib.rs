@@ -1,9 +1,9 @@
 //! etcd-compatible server: serves any `KvBackend` over etcd's v3 gRPC API.
 //!
 //! Existing etcd clients, in any language, work unchanged: status codes and error messages are
-//! exactly etcd's, watches are created, cancelled and rejected in band, and a keep-alive of an
-//! expired lease returns a TTL of zero. With `MemBackend`, the server starts in milliseconds, and
-//! loses its data when it stops.
+//! exactly etcd's for every error that etcd has, watches are created, cancelled and rejected in
+//! band, and a keep-alive of an expired lease returns a TTL of zero. With `MemBackend`, the server
+//! starts in milliseconds, and loses its data when it stops.
 //!
 //! ```
 //! use coord_mem::MemBackend;

@@ -52,7 +52,7 @@ impl ServerBuilder {
     }
 
     /// The interval of progress notifications for a watch that requested them and had no events
-    /// since the last one. Default: 10 min, as in etcd. Minimum: 1 ms.
+    /// during the interval. Default: 10 min, as in etcd. Minimum: 1 ms.
     pub const fn progress_interval(mut self, interval: Duration) -> Self {
         self.limits.progress_interval = interval;
         self
@@ -157,9 +157,10 @@ impl Server {
 
     /// Serves until `stop` completes, then shuts down gracefully.
     ///
-    /// During the shutdown the server accepts no connection, ends watches and waiting lock calls
-    /// with the error `server stopped`, and completes other calls in progress. Returns when all
-    /// connections are closed, at the latest after [`grace`](ServerBuilder::grace).
+    /// During the shutdown the server accepts no connection, ends streams and waiting Lock and
+    /// Campaign calls with the error `server stopped`, and completes other calls in progress.
+    /// Returns when all connections are closed, at the latest after
+    /// [`grace`](ServerBuilder::grace).
     ///
     /// # Cancel safety
     /// Dropping the future stops the server immediately and closes all connections.
@@ -179,7 +180,9 @@ impl Server {
                         connections.spawn(connection::serve(socket, self.services.clone()));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "accepting a connection failed");
+                        tracing::warn!(%error,
+                            next = format_args!("retrying in {ACCEPT_RETRY_DELAY:?}"),
+                            "accepting a connection failed");
                         sleep(ACCEPT_RETRY_DELAY).await;
                     }
                 },

@@ -64,7 +64,7 @@ struct Shared {
 }
 
 impl Services {
-    /// Services for `backend`, with etcd's limits and without an address.
+    /// Services for `backend`, with the default limits and without an address.
     pub(crate) fn new(backend: impl KvBackend) -> Self {
         let limits = ServerLimits {
             request_bytes: backend.limits().max_request_bytes,
@@ -116,7 +116,7 @@ impl Services {
         &self.shared.watch_gauges
     }
 
-    /// Stops the services: ends watches and waiting calls, which would not end by themselves.
+    /// Stops the services: ends streams and waiting calls, which would not end by themselves.
     pub(crate) fn stop(&self) {
         self.shared.stopped.send_replace(true);
     }

@@ -44,7 +44,7 @@ pub(crate) fn status(error: &Error) -> Status {
         | Error::InvalidTtl { .. }
         | Error::TxnTooDeep { .. }
         | Error::Refused { .. } => return Status::invalid_argument(error.to_string()),
-        // For any other error, the outcome of the request is unknown.
+        // Any other error may leave the outcome of the request unknown.
         _ => return Status::unknown(error.to_string()),
     };
     Status::new(code, format!("etcdserver: {message}"))

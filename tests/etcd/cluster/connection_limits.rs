@@ -111,10 +111,10 @@ async fn keep_alives_do_not_block_each_other() {
         let kv = client(&[proxy.endpoint().to_owned()]).await;
         let grants = (0..streams).map(|_| kv.lease_grant(LeaseGrant::new(secs(60))));
         let leases = join_all(grants).await.into_iter().map(|lease| lease.unwrap().id);
-        let refreshes = leases.map(|lease| timeout(secs(2), kv.lease_keep_alive(lease)));
-        for refreshed in join_all(refreshes).await {
-            let refreshed = refreshed.unwrap_or_else(|_| panic!("{streams} streams: no response"));
-            assert_eq!(refreshed.unwrap().ttl, secs(60), "{streams} streams");
+        let keep_alives = leases.map(|lease| timeout(secs(2), kv.lease_keep_alive(lease)));
+        for response in join_all(keep_alives).await {
+            let response = response.unwrap_or_else(|_| panic!("{streams} streams: no response"));
+            assert_eq!(response.unwrap().ttl, secs(60), "{streams} streams");
         }
     }
 }

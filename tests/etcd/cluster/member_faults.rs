@@ -98,7 +98,7 @@ async fn session_on_a_paused_server_is_lost_before_its_lease() {
     kv.put_with(Put::new("alive", "").lease(session.lease_id())).await.unwrap();
     let guard = Mutex::new(&session, "m").lock().await.unwrap();
     server[0].pause();
-    // Less than the TTL: before the lease can expire.
+    // The limit is the TTL: the deadline is a tenth of the TTL earlier.
     let reason = within(secs(4), session.lost()).await;
     assert_eq!(reason, LossReason::DeadlineUnconfirmed);
     let lost = within(secs(1), guard.lost()).await;

@@ -33,7 +33,7 @@ const TTL_SECS: u64 = 20;
 const WRITERS: usize = 2;
 const LOCKERS: usize = 3;
 const IDLE_SESSIONS: usize = 3;
-/// The pause of each task between two requests.
+/// The pause of a writer or a locker after each put, and of a locker after a failed lock.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(5);
 /// The key of the last put, which ends the history.
 const LAST_KEY: &str = "zzz";

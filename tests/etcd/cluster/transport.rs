@@ -41,7 +41,8 @@ fn start_counting_proxy(server: &str, max_connections: usize) -> (String, Arc<Re
     let server = server.trim_start_matches("http://").to_owned();
     let received = Arc::new(Received::default());
     let counted = Arc::clone(&received);
-    // The threads end with their connections.
+    // This thread accepts `max_connections`, or runs until the process ends. The threads that
+    // forward end with their connections.
     thread::spawn(move || -> io::Result<()> {
         for _ in 0..max_connections {
             let (near, far) = (listener.accept()?.0, TcpStream::connect(&server)?);

@@ -2,7 +2,7 @@
 //!
 //! One script runs on a real etcd and on coord's services in process, over an in-memory store. The
 //! two transcripts must be equal: every status code, every message and every field, apart from the
-//! ids of the cluster and the member.
+//! values of the cluster id, the member id and the Raft term.
 #![expect(clippy::unwrap_used, reason = "a call that fails fails the test")]
 
 use std::fmt::Debug;
@@ -31,7 +31,7 @@ async fn services_respond_exactly_like_etcd() {
     assert!(etcd.len() > 60, "{}", etcd.len());
 }
 
-/// The responses of a run of the script, without the ids of the server.
+/// The responses of a run of the script, with the ids and the term of the server masked.
 #[derive(Default)]
 struct Transcript(Vec<String>);
 
@@ -158,7 +158,7 @@ async fn watches(t: &mut Transcript, mut c: Client) {
         w.watch(key, options).await.unwrap();
         t.next(what, &mut w).await;
     }
-    // A watch with a future start prevents progress responses until it is cancelled.
+    // A watch with a future start prevents progress notifications until it is cancelled.
     for (what, id) in [("cancel", 4), ("cancel", 7)] {
         w.cancel(id).await.unwrap();
         t.next(what, &mut w).await;

@@ -20,10 +20,10 @@ usage: mirror [--streams] [--etcd VERSION] [--seed N] [--count N] [--batch N] [-
   --streams       compare the watch streams of `coord serve` instead, message by
                   message, on random scenarios
   --etcd VERSION  the etcd release to use, such as 3.5; may be repeated. Default: all
-                  in COORD_ETCD_BIN (folders separated by colons), .tools/etcd and PATH
+                  in COORD_ETCD_BIN (folders separated by colons), else .tools/etcd and PATH
   --seed N        the seed of the first sequence; later ones have the next seeds.
                   Default: random, and printed
-  --count N       the number of sequences on each server; default 1000
+  --count N       the number of sequences on each release; default 1000
   --batch N       how many sequences share a server; default 50
   --jobs N        how many servers run concurrently; default 4
 
@@ -37,7 +37,7 @@ examples, each after `cargo run --release -p coord-etcd-tests --example mirror -
 exit code: 0 no mismatch · 1 mismatches · 2 invalid command line or no such release
 ";
 
-/// The number of sequences between two lines of progress when the output is not a terminal.
+/// The number of sequences between two lines of progress when the error output is not a terminal.
 const SEQUENCES_PER_LINE: u64 = 500;
 
 /// The parsed command line.
@@ -91,7 +91,7 @@ fn summary(RunReport { tally, mismatches, .. }: &RunReport) -> String {
 }
 
 /// Runs all sequences, and prints each mismatch when it is found. Progress is printed continuously
-/// to a terminal, and every [`SEQUENCES_PER_LINE`] sequences otherwise.
+/// if the error output is a terminal, and every [`SEQUENCES_PER_LINE`] sequences otherwise.
 #[expect(clippy::future_not_send, reason = "proptest's trees stay on one thread")]
 #[expect(clippy::print_stdout, reason = "a command-line program prints its results")]
 async fn run(run: &DifferentialRun) -> RunReport {

@@ -44,7 +44,7 @@ fn connect() -> impl Future<Output = Result<Client, etcd_client::Error>> {
 }
 
 #[test]
-fn request_succeeds_after_a_simulated_partition_is_repaired() {
+fn request_succeeds_after_a_simulated_partition_is_healed() {
     let backend = MemBackend::new();
     let mut sim = turmoil::Builder::new().simulation_duration(Duration::from_secs(120)).build();
     sim.host(STORE, move || serve(backend.clone()));

@@ -12,7 +12,8 @@ use rcgen::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Authority {
-    /// The certificate of the authority itself, as PEM.
+    /// The certificate of the authority itself, and the certificates of
+    /// [`trust_client_ca`](Self::trust_client_ca), as PEM.
     pub certificate: String,
     /// The certificate and the key of a client, as PEM.
     pub client: (String, String),

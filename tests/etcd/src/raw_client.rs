@@ -202,8 +202,8 @@ macro_rules! create_watch {
     }};
 }
 
-/// The code and the message of a status, for comparison in tests.
+/// The rejection of a call: the code and the message of its status, for comparison in tests.
 #[must_use]
-pub fn refusal(status: &Status) -> String {
+pub fn rejection(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
 }

@@ -6,7 +6,8 @@
 //! current.
 //!
 //! `cargo run --example scheduler` runs all of that on a store in memory, on virtual time.
-//! `docs/guide/simulation.md` runs the same modules under every fault.
+//! `tests/it/sim/scheduler.rs` runs the same modules under every fault, as
+//! `docs/guide/simulation.md` describes.
 #![expect(clippy::print_stdout, reason = "an example prints its results")]
 
 mod config;

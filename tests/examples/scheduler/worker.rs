@@ -13,7 +13,7 @@ use super::jobs::{Board, Job, POLL_INTERVAL, Result, TOTAL_KEY, TTL, done_key, w
 pub(crate) enum Recording {
     /// While the worker holds the lock of the job.
     WhileHeld,
-    /// Always: the bug that `docs/guide/simulation.md` finds.
+    /// Always: the bug that `docs/guide/simulation.md` describes.
     #[allow(dead_code, reason = "only the test with faults has the bug")]
     Always,
 }

@@ -137,7 +137,7 @@ async fn observer_ends_after_a_permanent_watch_error() {
     assert!(leaders.next().await.is_none());
 }
 
-/// etcd's check for duplicate keys ignores deletes without end (issue 22445), so a transaction can
+/// etcd's check for duplicate keys ignores unbounded deletes (issue 22445), so a transaction can
 /// put a key and delete it again. The observer evaluated only the put: it yielded a leader that
 /// never led, or kept a leader whose key was deleted.
 #[tokio::test(start_paused = true)]
@@ -192,7 +192,7 @@ async fn unpolled_observer_sends_no_request() {
     assert_eq!(recorder.take().names(), "");
 }
 
-/// The header is the one that etcd's Election service returns for the leader.
+/// etcd's Election service returns a header with this revision for the leader.
 #[tokio::test(start_paused = true)]
 async fn leader_has_the_revision_of_its_response() {
     let store = Client::new(MemBackend::new());

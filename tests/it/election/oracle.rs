@@ -1,7 +1,7 @@
 //! The oracle: the leader at each revision, computed from the history of the store.
 //!
 //! Elections and observers are compared with it. It depends on the layout of the keys and on no
-//! code of `coord_core`: the contenders of the election `e` are the keys under `e/` without another
+//! code of elections: the contenders of the election `e` are the keys under `e/` without another
 //! slash, and the contender with the smallest create revision leads. Of contenders that were
 //! created in one revision, the first in key order leads.
 

@@ -24,7 +24,7 @@ async fn candidate_value_is_visible_only_once_it_leads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn proclaimer_works_from_candidacy_to_resignation() {
+async fn proclaimer_works_from_enqueue_to_resignation() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("first").await.unwrap();
     let candidate = election(&store).await.enter("waiting").await.unwrap();

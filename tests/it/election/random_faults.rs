@@ -214,8 +214,8 @@ async fn run_with_faults(plan: FaultPlan) -> (Vec<RecordedTerm>, Oracle) {
         while let Some(task) = tasks.join_next().await {
             task.expect("no task panics");
         }
-        // Long enough that all delayed requests are applied, those of the observer one after the
-        // other. A lease whose grant got no response has no owner, and expires.
+        // Long enough that all delayed requests are applied. The observer sends its requests one
+        // after the other. A lease whose grant got no response has no owner, and expires.
         sleep(secs(2_000)).await;
     };
     tokio::select! {

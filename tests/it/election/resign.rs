@@ -107,7 +107,7 @@ async fn dropped_leadership_elects_the_next_candidate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_or_withdrawn_candidate_leaves_the_queue() {
+async fn dropped_or_withdrawn_candidate_deletes_its_key() {
     let store = Client::new(MemBackend::new());
     let first = election(&store).await.campaign("a").await.unwrap();
     let election = election(&store).await;

@@ -151,8 +151,8 @@ async fn go_candidate_is_resumed() {
     assert_eq!(keys(&store, "e/").await, [""; 0]);
 }
 
-/// The names of the keys of lease 12 begin with the names of the keys of lease 1. A key whose name
-/// has the form of a contender's key may be on no lease.
+/// The keys of lease 12 begin with `e/1`, as the keys of lease 1 do. A key whose name has the form
+/// of a contender's key may be on no lease.
 #[tokio::test(start_paused = true)]
 async fn resume_ignores_similar_keys_on_other_leases() {
     let store = Client::new(MemBackend::new());

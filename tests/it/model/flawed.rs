@@ -28,11 +28,11 @@ pub(crate) enum Flaw {
     FilterOffByOne,
     /// A put that replaces a key with a lease does not return `prev_kv`.
     OmitsPrevKv,
-    /// The header of a delete in a transaction has the revision after the transaction's.
+    /// The revision in the header of a delete in a transaction is too high by one.
     WrongNestedHeader,
     /// A put on a missing lease fails with `KeyNotFound`.
     WrongErrorKind,
-    /// Leases expire a second after their TTL.
+    /// A lease that is requested for 2 s or longer expires a second after its TTL.
     LateExpiry,
     /// A watch delivers the events of one revision in several batches.
     SplitsBatches,

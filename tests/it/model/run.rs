@@ -33,7 +33,7 @@ struct Run<'a, B> {
     /// Time zero of the model's clock.
     began: Instant,
     watches: Vec<(Watcher, ModelWatcher)>,
-    /// Whether the clock has jumped since the last call, so that expired leases may still exist.
+    /// Whether expired leases may still exist, because the last advance of the clock was a jump.
     jumped: bool,
     coverage: &'a mut Coverage,
 }
@@ -241,7 +241,7 @@ impl<B: KvBackend> Run<'_, B> {
             let same = match (&got, delivery) {
                 (Some(Ok(got)), Ok(batch)) => got == batch,
                 (Some(Err(error)), Err(kind)) => {
-                    is_expected_error(error, *kind, watcher.compacted_revision(), current)
+                    is_expected_error(error, *kind, watcher.compact_revision(), current)
                 }
                 _ => false,
             };
@@ -257,7 +257,7 @@ impl<B: KvBackend> Run<'_, B> {
         }
     }
 
-    /// Reads every readable revision, and the unreadable ones before and after them.
+    /// Reads every readable revision, the revision before these and the revision after them.
     async fn check_history(&mut self) -> Result<(), Mismatch> {
         self.advance_clock();
         let oldest = self.model.compacted.max(1);
@@ -315,7 +315,7 @@ fn check<T: Debug + PartialEq>(
     if same { Ok(()) } else { Err(describe_mismatch(&got, &expected)) }
 }
 
-/// Whether an error has this kind, is not applied, and has the right revisions.
+/// Whether an error has this kind, the outcome `NotApplied`, and the right revisions.
 fn is_expected_error(error: &Error, kind: ErrorKind, compacted: i64, current: Revision) -> bool {
     let revision = match error {
         Error::Compacted { compact_revision, .. } => *compact_revision == Some(Revision(compacted)),

@@ -32,7 +32,7 @@ pub(super) struct Model {
     /// The events of each revision, each with the previous key-value pair. Compaction removes
     /// nothing.
     pub(super) events: Vec<Vec<Event>>,
-    /// The compacted revision; -1 before the first compaction.
+    /// The compact revision; -1 before the first compaction.
     pub(super) compacted: i64,
     pub(super) leases: BTreeMap<LeaseId, Lease>,
     /// The clock of the leases.

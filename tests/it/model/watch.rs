@@ -26,7 +26,7 @@ pub(super) struct Watcher {
     next: Revision,
     progress_requested: bool,
     ended: bool,
-    /// The compacted revision at registration.
+    /// The compact revision at registration.
     compacted: i64,
 }
 
@@ -68,7 +68,7 @@ impl Model {
         if revision != self.compacted {
             return events.clone();
         }
-        // Of the compacted revision, the newest change of each key remains, without `prev_kv`.
+        // Of the compact revision, the newest change of each key remains, without `prev_kv`.
         let is_newest =
             |at: usize| events[at + 1..].iter().all(|later| later.kv.key != events[at].kv.key);
         let newest = (0..events.len()).filter(|&at| is_newest(at));
@@ -103,8 +103,8 @@ impl Watcher {
         self.progress_requested = true;
     }
 
-    /// The compacted revision that the error of this watch reports.
-    pub(super) fn compacted_revision(&self) -> i64 {
+    /// The compact revision that the error of this watch reports.
+    pub(super) fn compact_revision(&self) -> i64 {
         self.compacted
     }
 

@@ -152,7 +152,7 @@ async fn rarer_lock_paths_cost_as_documented() {
 
 /// The predecessor of a waiter is cancelled, and the waiter finds its new predecessor.
 #[tokio::test(start_paused = true)]
-async fn leaving_predecessor_costs_one_read_and_one_watch() {
+async fn cancelled_predecessor_costs_one_read_and_one_watch() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
     let _holder = Mutex::new(&session(&store).await, "m").lock().await.unwrap();
     let predecessor = Mutex::new(&session(&store).await, "m");

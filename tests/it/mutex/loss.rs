@@ -106,7 +106,7 @@ async fn late_write_of_former_holder_is_refused() {
     assert!(new.fencing_token() > old.fencing_token());
 }
 
-/// etcd issue 19597: a waiter of Go's package waits for all its predecessors after its session has
+/// etcd issue 19597: a waiter of Go's package waits for all contenders ahead after its session has
 /// ended.
 #[tokio::test(start_paused = true)]
 async fn waiter_fails_at_once_when_its_session_closes() {

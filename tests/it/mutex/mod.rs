@@ -5,6 +5,7 @@ mod cost;
 mod loss;
 mod overwritten_keys;
 mod random_faults;
+mod restored_store;
 
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;

@@ -68,7 +68,7 @@ const UNCONTENDED_LOCKS: usize = 8;
 /// The number of requests of [`lock_uncontended`].
 const UNCONTENDED_REQUESTS: usize = 1 + 2 * UNCONTENDED_LOCKS;
 
-/// Opens a session, and locks without contention until the client expects an empty queue.
+/// Opens a session, and locks and unlocks without contention.
 async fn lock_uncontended(client: Client) -> Result<(Session, Mutex), PrimitiveError> {
     let session = Session::builder(&client).ttl(secs(6)).open().await?;
     let mutex = Mutex::new(&session, "m");

@@ -14,7 +14,8 @@ use super::enqueue;
 use crate::support::{intercepted, keys, secs, session, session_on, settle};
 
 /// Keys of a queue with a child name lie between a contender and the holder, so many that the usual
-/// read returns no key of the own queue. That does not prove that there is no predecessor.
+/// read returns no other key of the contender's queue. That does not prove that there is no
+/// predecessor.
 #[tokio::test(start_paused = true)]
 async fn contender_behind_child_name_keys_waits_for_holder() {
     for child_keys in [3, 4, 5, 20] {

@@ -75,13 +75,13 @@ async fn release_hands_over_to_successor_of_same_client() {
         for _ in 0..9 {
             waiters.start(enqueue_through(&client).await).await;
         }
-        for successors in (0..9).rev() {
+        for behind in (0..9).rev() {
             recorder.take();
             let token = holder.fencing_token();
             holder.release().await.unwrap();
             holder = waiters.next_acquired_within_50_ms().await.expect("the successor acquires");
             assert!(token < holder.fencing_token(), "contenders acquire in order");
-            assert_eq!(take_queue_calls(&recorder).names(), "txn", "{successors} behind it");
+            assert_eq!(take_queue_calls(&recorder).names(), "txn", "{behind} behind it");
             let header = store.range(Range::new("-")).await.unwrap().header;
             assert_eq!(holder.header().revision, header.revision, "header of the hand-off");
         }
@@ -106,7 +106,7 @@ async fn successor_with_deleted_key_does_not_acquire() {
     assert!(matches!(acquired, Err(PrimitiveError::Lost(LossReason::KeyDeleted))), "{acquired:?}");
 }
 
-/// A contender that is not first cannot hand over, because its successor has other predecessors.
+/// A contender that is not first cannot hand over, because other contenders are ahead of both.
 #[tokio::test(start_paused = true)]
 async fn release_by_waiter_does_not_read_successor() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());

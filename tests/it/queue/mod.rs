@@ -64,7 +64,7 @@ fn take_costs(waiters: &[Waiter]) -> Vec<(String, usize)> {
 
 /// How the queue entry of a waiter ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Departure {
+enum EntryEnd {
     /// Its future and its contender are dropped.
     Cancelled,
     /// Its lease is revoked.
@@ -73,12 +73,12 @@ enum Departure {
     Evicted,
 }
 
-/// Ends the queue entry of the waiter at index `leaving`, then releases all other contenders in
-/// order. Returns what the departure cost each waiter.
-async fn costs_of_departure(
+/// Ends the queue entry of the waiter at index `ended`, then releases all other contenders in
+/// order. Returns what that end cost each waiter.
+async fn costs_of_entry_end(
     count: usize,
-    leaving: usize,
-    departure: Departure,
+    ended: usize,
+    entry_end: EntryEnd,
     with_child_name: bool,
 ) -> Result<Vec<(String, usize)>, PrimitiveError> {
     let store = Client::new(MemBackend::new());
@@ -91,13 +91,13 @@ async fn costs_of_departure(
     if with_child_name {
         child_contenders.push(child_queue.enqueue("").await?);
     }
-    let mut leaving_key = Bytes::new();
-    let (mut remaining_tasks, mut leaving_task) = (JoinSet::new(), JoinSet::new());
+    let mut ended_key = Bytes::new();
+    let (mut remaining_tasks, mut ended_task) = (JoinSet::new(), JoinSet::new());
     for (n, waiter) in waiters.iter_mut().enumerate() {
         let mut contender = waiter.take_contender();
-        let tasks = if n == leaving {
-            leaving_key = contender.key().clone();
-            &mut leaving_task
+        let tasks = if n == ended {
+            ended_key = contender.key().clone();
+            &mut ended_task
         } else {
             &mut remaining_tasks
         };
@@ -106,18 +106,18 @@ async fn costs_of_departure(
     // Long enough that each waiter watches its own key too.
     sleep(secs(1)).await;
     take_costs(&waiters);
-    match departure {
-        Departure::Cancelled => leaving_task.shutdown().await,
-        Departure::Expired => {
-            store.lease_revoke(waiters[leaving].session.lease_id()).await?;
+    match entry_end {
+        EntryEnd::Cancelled => ended_task.shutdown().await,
+        EntryEnd::Expired => {
+            store.lease_revoke(waiters[ended].session.lease_id()).await?;
         }
-        Departure::Evicted => {
-            store.delete(&leaving_key).await?;
+        EntryEnd::Evicted => {
+            store.delete(&ended_key).await?;
         }
     }
     settle().await;
     let costs = take_costs(&waiters);
-    assert!(!keys(&store, "l/").await.contains(&leaving_key.escape_ascii().to_string()));
+    assert!(!keys(&store, "l/").await.contains(&ended_key.escape_ascii().to_string()));
     assert!(remaining_tasks.try_join_next().is_none(), "the other waiters still wait");
     release_in_order(holder, remaining_tasks, count - 1).await;
     Ok(costs)
@@ -141,22 +141,21 @@ async fn release_in_order(
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaving_contender_wakes_only_its_successor() {
-    for departure in [Departure::Cancelled, Departure::Expired, Departure::Evicted] {
+async fn ended_contender_wakes_only_its_successor() {
+    for entry_end in [EntryEnd::Cancelled, EntryEnd::Expired, EntryEnd::Evicted] {
         for with_child_name in [false, true] {
             for count in [2, 9, 199] {
-                for leaving in [0, count / 2, count - 1] {
-                    let costs =
-                        costs_of_departure(count, leaving, departure, with_child_name).await;
+                for ended in [0, count / 2, count - 1] {
+                    let costs = costs_of_entry_end(count, ended, entry_end, with_child_name).await;
                     for (n, (calls, events)) in costs.unwrap().into_iter().enumerate() {
                         let case = format!(
-                            "waiter {n}, when {leaving} of {count} {departure:?}, child name: \
+                            "waiter {n}, when {ended} of {count} {entry_end:?}, child name: \
                              {with_child_name}"
                         );
-                        if n == leaving + 1 {
+                        if n == ended + 1 {
                             // It reads the queue, and watches its new predecessor.
                             assert_eq!((calls.as_str(), events), ("range watch", 1), "{case}");
-                        } else if n != leaving {
+                        } else if n != ended {
                             assert_eq!((calls.as_str(), events), ("", 0), "{case}");
                         }
                     }
@@ -169,10 +168,10 @@ async fn leaving_contender_wakes_only_its_successor() {
 /// The response of an enqueue shows only a few of the earlier contenders. A contender behind more
 /// contenders must wait for all of them too.
 #[tokio::test(start_paused = true)]
-async fn contender_waits_for_all_predecessors() {
-    for predecessors in 1..=8 {
+async fn contender_waits_for_all_earlier_contenders() {
+    for earlier in 1..=8 {
         let store = Client::new(MemBackend::new());
-        let (holder, mut waiters) = holder_and_waiters(&store, predecessors).await;
+        let (holder, mut waiters) = holder_and_waiters(&store, earlier).await;
         let mut last = waiters.pop().unwrap().contender.unwrap();
         let mut others: Vec<_> =
             waiters.into_iter().filter_map(|waiter| waiter.contender).collect();
@@ -186,7 +185,7 @@ async fn contender_waits_for_all_predecessors() {
         while let Some(other) = others.pop() {
             other.release().await.unwrap();
             settle().await;
-            assert!(waiting.try_join_next().is_none(), "{} predecessors", others.len() + 1);
+            assert!(waiting.try_join_next().is_none(), "{} earlier contenders", others.len() + 1);
         }
         holder.release().await.unwrap();
         settle().await;
@@ -196,12 +195,12 @@ async fn contender_waits_for_all_predecessors() {
 
 /// The keys of all earlier contenders are deleted in one revision, because their session closes.
 #[tokio::test(start_paused = true)]
-async fn contender_reads_once_when_all_predecessors_leave() {
-    for predecessors in [1, 4, 5, 30] {
+async fn contender_reads_once_when_all_earlier_contenders_end() {
+    for earlier in [1, 4, 5, 30] {
         let store = Client::new(MemBackend::new());
         let other_session = session(&store).await;
         let queue = WaitQueue::new(&other_session, "l");
-        let others = join_all((0..predecessors).map(|_| queue.enqueue(""))).await;
+        let others = join_all((0..earlier).map(|_| queue.enqueue(""))).await;
         let recorder = Recorder::new();
         let mut contender = enqueue(&session_on(intercepted(&store, recorder.clone())).await).await;
         recorder.take();
@@ -210,7 +209,7 @@ async fn contender_reads_once_when_all_predecessors_leave() {
         })
         .await;
         acquired.expect("acquires at once").unwrap();
-        assert_eq!(recorder.take().names(), "watch range", "{predecessors} predecessors");
+        assert_eq!(recorder.take().names(), "watch range", "{earlier} earlier contenders");
         drop(others);
     }
 }
@@ -219,9 +218,9 @@ async fn contender_reads_once_when_all_predecessors_leave() {
 /// nothing. A waiter reads its position once each TTL, whatever its position.
 #[tokio::test(start_paused = true)]
 async fn contender_with_silent_watch_acquires_within_ttl() {
-    for predecessors in [1, 3, 7] {
+    for earlier in [1, 3, 7] {
         let store = Client::new(MemBackend::new());
-        let (holder, others) = holder_and_waiters(&store, predecessors - 1).await;
+        let (holder, others) = holder_and_waiters(&store, earlier - 1).await;
         let recorder = Recorder::new();
         let silent = session_on(intercepted(&store, SilentWatches(recorder.clone()))).await;
         let mut contender = enqueue(&silent).await;
@@ -248,25 +247,25 @@ async fn contender_with_silent_watch_acquires_within_ttl() {
 /// event would hold the lock together with its predecessor.
 #[tokio::test(start_paused = true)]
 async fn stale_deletion_of_predecessor_key_is_ignored() {
-    for lag in 0..=4 {
+    for stale_revisions in 0..=4 {
         let store = Client::new(MemBackend::new());
         let (lease, go_key) = enqueue_like_go(&store, "l", "").await;
         store.delete(&go_key).await.unwrap();
         store.put_with(Put::new(&go_key, "").lease(lease)).await.unwrap();
-        let lagging = WatchFaults::new(store.clone(), || UNLIMITED_LIFETIME);
-        let lagging = lagging.with_lag_of_first_watch(lag);
-        let mut contender = enqueue(&session_on(Client::new(lagging)).await).await;
+        let stale = WatchFaults::new(store.clone(), || UNLIMITED_LIFETIME);
+        let stale = stale.with_stale_first_watch(stale_revisions);
+        let mut contender = enqueue(&session_on(Client::new(stale)).await).await;
         let acquired = timeout(secs(30), contender.acquired()).await;
-        assert!(acquired.is_err(), "acquired behind a predecessor, with a lag of {lag}");
+        assert!(acquired.is_err(), "acquired, with a watch {stale_revisions} revisions stale");
         store.delete(&go_key).await.unwrap();
         timeout(secs(1), contender.acquired()).await.expect("acquires at once").unwrap();
     }
 }
 
-/// The contender's watch is silent, and only its predecessor is released. The contender never read
-/// the keys of the earlier contenders, which still wait.
+/// The contender's watch is silent, and only its predecessor is released. The contender may never
+/// have read the keys of the other contenders ahead, which still exist.
 #[tokio::test(start_paused = true)]
-async fn contender_without_predecessor_waits_for_earlier_ones() {
+async fn contender_with_released_predecessor_waits_for_the_rest() {
     for earlier in [2, 4, 5, 6, 20] {
         let store = Client::new(MemBackend::new());
         let (holder, mut others) = holder_and_waiters(&store, earlier - 1).await;
@@ -281,37 +280,37 @@ async fn contender_without_predecessor_waits_for_earlier_ones() {
         assert!(acquired.is_err(), "acquired behind {} others", earlier - 1);
         holder.release().await.unwrap();
         drop(others);
-        timeout(secs(30), contender.acquired()).await.expect("no predecessor is left").unwrap();
+        timeout(secs(30), contender.acquired()).await.expect("no contender is ahead").unwrap();
     }
 }
 
-/// Contenders of one session reuse each other's keys: a contender may get the key of its former
-/// predecessor.
+/// Contenders of one session reuse each other's keys: a contender that enqueues later may get the
+/// key of the former predecessor of `last`.
 #[tokio::test(start_paused = true)]
 async fn contender_with_reused_predecessor_key_acquires() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
-    let mut predecessors = Vec::new();
+    let mut earlier = Vec::new();
     for _ in 0..6 {
-        predecessors.push(enqueue(&session).await);
+        earlier.push(enqueue(&session).await);
     }
-    let predecessor_key = predecessors[5].key().clone();
+    let predecessor_key = earlier[5].key().clone();
     let mut last = enqueue(&session).await;
     let (acquired, ()) = tokio::join!(last.acquired(), async {
-        for predecessor in predecessors {
+        for contender in earlier {
             settle().await;
-            predecessor.release().await.unwrap();
+            contender.release().await.unwrap();
         }
     });
     acquired.unwrap();
 
     // Suffixes are reused lowest first: the sixth contender gets the key of the predecessor.
-    let mut successors: Vec<Contender> = Vec::new();
-    while successors.last().map(|contender| contender.key()) != Some(&predecessor_key) {
-        successors.push(enqueue(&session).await);
+    let mut later: Vec<Contender> = Vec::new();
+    while later.last().map(|contender| contender.key()) != Some(&predecessor_key) {
+        later.push(enqueue(&session).await);
     }
     last.release().await.unwrap();
-    for mut contender in successors {
+    for mut contender in later {
         timeout(secs(1), contender.acquired()).await.expect("it is first").unwrap();
         contender.release().await.unwrap();
     }

@@ -52,7 +52,7 @@ async fn session_is_lost_before_its_lease_expires() {
 }
 
 /// The deadline counts from the sending of the last confirmed keep-alive. The response to the first
-/// one takes 2 s.
+/// keep-alive takes 2 s.
 #[tokio::test(start_paused = true)]
 async fn session_without_keep_alives_is_lost_at_its_deadline() {
     let store = Client::new(MemBackend::new());

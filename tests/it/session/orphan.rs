@@ -1,4 +1,4 @@
-//! Orphaned leases: hand-over of a session's lease to an adopter, with late or lost responses.
+//! Orphaned leases: a session leaves its lease to an adopter, with delayed or dropped requests.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn orphaned_lease_stays_alive_for_an_adopter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn orphan_does_not_hand_over_dropped_guards() {
+async fn orphan_deletes_the_keys_of_dropped_guards() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let mutex = Mutex::new(&session, "m");
@@ -55,8 +55,8 @@ async fn orphan_does_not_hand_over_dropped_guards() {
     assert!(store.get_prefix("m/").await.unwrap().is_empty());
 }
 
-/// Regression: the session waited for an ambiguous enqueue until no time was left to refresh the
-/// lease.
+/// Regression: the session waited for an ambiguous enqueue until no time was left for the last
+/// keep-alive.
 #[tokio::test(start_paused = true)]
 async fn adopter_has_the_whole_ttl_after_an_ambiguous_enqueue() {
     let store = Client::new(MemBackend::new());

@@ -114,7 +114,7 @@ async fn clock_jump_past_the_ttl_starts_the_next_generation() {
 }
 
 /// If two generations overlapped, one process could hold a lock twice. So when the supervisor
-/// requests the next lease, everything held on the previous one must be lost.
+/// requests the next lease, everything held on the previous lease must be lost.
 #[tokio::test(start_paused = true)]
 async fn generation_starts_only_after_the_previous_is_lost() {
     let newest = Arc::new(StdMutex::new(None::<Session>));
@@ -335,7 +335,7 @@ async fn thousand_losses_leak_no_task_and_no_lease() {
     assert!(store.leases().await.unwrap().leases.is_empty());
 }
 
-/// Random backoff spreads the load on a store after an outage.
+/// Jitter in the backoff spreads the load on a store after an outage.
 #[tokio::test(start_paused = true)]
 async fn reconnects_after_an_outage_are_spread_over_time() {
     let (store, outage) = (Client::new(MemBackend::new()), Arc::new(AtomicBool::new(false)));

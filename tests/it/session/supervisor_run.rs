@@ -199,7 +199,7 @@ async fn keep_alive_cost_does_not_depend_on_guard_count() {
     assert!((1_075..=1_081).contains(&costs[0]), "one keep-alive each third of 10 s: {costs:?}");
 }
 
-/// A fault of a request. The delays exceed the TTL of the sessions.
+/// An action for a request, with a fault or without. A delay may exceed the TTL of the sessions.
 fn any_fault() -> impl Strategy<Value = Action> {
     prop_oneof![
         6 => Just(Action::Pass),

@@ -39,7 +39,7 @@ async fn session_is_lost_within_a_second_of_waking() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn short_suspension_refreshes_the_lease_and_deadline() {
+async fn short_suspension_extends_the_lease_and_deadline() {
     let record = Recorder::new();
     let (session, suspended_secs) =
         session(intercepted(&Client::new(MemBackend::new()), record.clone())).await;

@@ -24,7 +24,7 @@ async fn stand(process: Process, leads: Exclusive) -> Result<(), PrimitiveError>
     Ok(session.close().await?)
 }
 
-/// Observes leaders until it has seen some, and checks that their tokens never decrease.
+/// Observes leaders, and checks that their tokens never decrease.
 async fn observe(
     process: Process,
     seen: Arc<Mutex<Vec<FencingToken>>>,

@@ -9,8 +9,8 @@ use super::{SEEDS, contend, print};
 /// How often each task acquires the lock.
 const ROUNDS: usize = 2;
 
-/// Acquires the lock, changes a key, and releases it.
-async fn take_turns(
+/// Acquires the lock, changes a key, and releases the lock, in each round.
+async fn lock_in_rounds(
     process: Process,
     session: Session,
     inside: Exclusive,
@@ -28,7 +28,7 @@ async fn take_turns(
 /// Two tasks of one process, on one session.
 async fn work(process: Process, inside: Exclusive) -> Result<(), PrimitiveError> {
     let session = Session::builder(process.client()).open().await?;
-    let task = || process.spawn(take_turns(process.clone(), session.clone(), inside.clone()));
+    let task = || process.spawn(lock_in_rounds(process.clone(), session.clone(), inside.clone()));
     let (first, second) = (task(), task());
     first.await?;
     second.await?;

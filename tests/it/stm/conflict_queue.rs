@@ -165,7 +165,7 @@ async fn queue_advances_after_a_panic_of_the_closure() {
 
 /// Four transactions queue for one key; the second or the third is dropped.
 #[tokio::test(start_paused = true)]
-async fn transaction_dropped_at_any_await_leaves_the_queue() {
+async fn transaction_dropped_at_any_await_frees_the_queue() {
     for dropped in [1, 2] {
         for polls in 1..POLLS_MAX {
             let store = store_with(&[("n", 0)]).await;
@@ -212,7 +212,7 @@ async fn pending_closure_delays_others_by_at_most_one_second() {
     }
 }
 
-/// Regression: each transaction waited a second before it passed the holder.
+/// Regression: each transaction waited a second before it ended the hold.
 #[tokio::test(start_paused = true)]
 async fn pending_closure_delays_the_queue_only_once() {
     let store = store_with(&[("n", 0)]).await;
@@ -235,7 +235,8 @@ async fn pending_closure_delays_the_queue_only_once() {
     assert_eq!(stored_number(&store, "n").await, 1 + 64);
 }
 
-/// The nested transaction passes the queue that the outer one holds.
+/// The nested transaction waits for the queue that the outer transaction holds, and ends that hold
+/// after a second.
 #[tokio::test(start_paused = true)]
 async fn nested_transaction_on_the_same_key_does_not_deadlock() {
     let store = store_with(&[("n", 0)]).await;

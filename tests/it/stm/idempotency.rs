@@ -182,7 +182,7 @@ async fn session_lost_before_resolving_makes_outcome_unknown() {
             let store = store_with(&[("n", 1)]).await;
             let session = session(&store).await;
             let commit = nth("txn", before + 1, before + 1, action);
-            // The first resolving request is dropped, so the second one arrives after the loss.
+            // The first resolving request is dropped, so the second arrives after the loss.
             let resolve = nth("txn", before + 2, before + 2, Action::DropRequest);
             let both = move |call: &Call| match (commit.action(call), resolve.action(call)) {
                 (Action::Pass, action) | (action, _) => action,
@@ -213,8 +213,8 @@ async fn unreachable_idempotency_key_makes_outcome_unknown() {
     assert!(matches!(error, StmError::OutcomeUnknown(_)), "{error}");
 }
 
-/// The next transaction does not use the idempotency key of a dropped one, so the outcome of the
-/// dropped commit does not affect it.
+/// The next transaction does not use the idempotency key of a dropped transaction, so the outcome
+/// of the dropped commit does not affect it.
 #[tokio::test(start_paused = true)]
 async fn transaction_dropped_at_any_await_applies_at_most_once() {
     for txn_action in [Action::Yield, Action::Delay(secs(2)), Action::DropResponse] {

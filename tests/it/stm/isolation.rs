@@ -1,9 +1,10 @@
 //! Isolation levels: each anomaly happens at the levels that permit it, and at no other level.
 //!
-//! The expected rows are the rows of the table in the documentation of `Isolation`. The anomalies
-//! have the numbers W1 to W10 here, and W11 and W12 in `snapshot.rs`. Each has a fixed schedule of
-//! transactions T1, T2, …: `r1(x)` is a read of x by T1, `c1{x}` a commit of T1 that writes x. The
-//! other transaction runs between two steps of the closure, during the first attempt only.
+//! The expected rows agree with the table in the documentation of `Isolation`, which has no row for
+//! W6, W7, dirty writes and a transaction's own writes. The anomalies have the numbers W1 to W10
+//! here, and W11 and W12 in `snapshot.rs`. Each has a fixed schedule of transactions T1, T2, …:
+//! `r1(x)` is a read of x by T1, `c1{x}` a commit of T1 that writes x. The other transaction runs
+//! between two steps of the closure, during the first attempt only.
 
 use std::sync::Arc;
 

@@ -209,7 +209,7 @@ async fn revision_of_weak_read_after_wait_is_that_of_the_read() {
     holder.wait_until_ended().await;
 }
 
-/// The closure of an aborted transaction saw a state that existed after the transaction started.
+/// The closure of an aborted transaction sees a state that existed after the transaction started.
 #[tokio::test(start_paused = true)]
 async fn aborted_attempt_sees_one_current_snapshot() {
     for level in STRONG_LEVELS {

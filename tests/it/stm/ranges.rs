@@ -96,7 +96,7 @@ async fn empty_range_is_protected() {
         let reserve = reserve.await.unwrap();
         assert_eq!((reserve.value, reserve.info.attempts), (false, 2), "at {level}");
         let [conflict] = &reserve.info.conflicts[..] else { panic!("{:?}", reserve.info) };
-        assert_eq!((&conflict.key[..], conflict.seen), (&b"seat/1"[..], None));
+        assert_eq!((&conflict.key[..], conflict.read), (&b"seat/1"[..], None));
     }
 }
 

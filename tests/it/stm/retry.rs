@@ -41,7 +41,7 @@ async fn attempts_end_at_attempts_max() {
         assert_eq!(attempts, attempts_max.max(1), "there is at least one attempt");
         let [last] = &conflicts[..] else { panic!("{conflicts:?}") };
         let now = store.get("x").await.unwrap().unwrap().mod_revision;
-        assert_eq!((last.seen, last.found), (Some(now.previous()), Some(now)));
+        assert_eq!((last.read, last.found), (Some(now.previous()), Some(now)));
         assert_eq!(
             stored_number(&store, "x").await,
             100 + i64::from(attempts),
@@ -214,9 +214,9 @@ async fn commit_info_reports_revision_attempts_and_conflicts() {
     let now = store.get("x").await.unwrap().unwrap().mod_revision;
     assert_eq!(committed.info.revision, now);
     let parts = |conflict: &Conflict| {
-        let Conflict { key, seen, found, .. } = conflict;
+        let Conflict { key, read, found, .. } = conflict;
         let number = |revision: &Option<Revision>| revision.map_or(0, i64::from);
-        (key.escape_ascii().to_string(), number(seen), number(found))
+        (key.escape_ascii().to_string(), number(read), number(found))
     };
     let first = 2;
     let conflicts: Vec<_> = committed.info.conflicts.iter().map(parts).collect();

@@ -20,7 +20,7 @@ fn files_and_lines_have_at_most_their_maximum_length() {
         if lines > 600 {
             violations.push(format!("{name}: {lines} lines, at most 600"));
         }
-        // Messages and links, which cannot be wrapped, may be longer.
+        // A line with a string, which may not be wrapped, may be longer.
         let is_long = |line: &&str| line.chars().count() > 100 && !line.contains('"');
         for line in text.lines().filter(is_long) {
             violations.push(format!("{name}: over 100 columns: {}", line.trim()));

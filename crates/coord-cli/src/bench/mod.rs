@@ -6,7 +6,7 @@
 //! ```text
 //! connect, set up     one client per connection, `--workers` workers; not measured
 //! warm up             the same operations; not counted
-//! settle, scrape      read the server's metrics, after cancelled watches have reached it
+//! settle, scrape      read the server's metrics, after cancellations of watches have reached it
 //! measure             every worker repeats its operation until the time limit or the count
 //! settle, scrape      the difference per operation is the cost for the server
 //! check, report       a violated invariant fails the run

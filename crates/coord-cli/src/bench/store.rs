@@ -52,7 +52,7 @@ impl Store {
             }
         };
         // The process id and the store's revision identify the run. A later run with the same
-        // process id reads a later revision, because every run writes.
+        // process id reads a later revision, because every run that has keys writes.
         let mut revision = Revision::ZERO;
         for client in &clients {
             let read = client.range(Range::new(prefix.to_owned())).await.context("connect")?;

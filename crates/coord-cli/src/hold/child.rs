@@ -47,7 +47,8 @@ pub(super) struct Child {
     /// CHLD, received when a child stops or ends. Handled before the command is spawned.
     child_signals: unix::Signal,
     terminal: Terminal,
-    /// Whether the command was stopped because it used the terminal in the background.
+    /// Whether to move the command to the foreground: its input and output are the terminal, or it
+    /// was stopped because it used the terminal in the background.
     wants_terminal: bool,
 }
 

@@ -17,7 +17,7 @@ const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shows the number of contenders ahead on standard error, and erases it when it is dropped. If
 /// standard error is no terminal, it prints nothing and sends no request.
-pub(super) async fn show_predecessors(
+pub(super) async fn show_contenders_ahead(
     session: &Session,
     queue: &QueueKeys,
     own: FencingToken,
@@ -29,11 +29,11 @@ pub(super) async fn show_predecessors(
     line.set_style(ProgressStyle::with_template("{msg}").expect("it is well-formed"));
     loop {
         sleep(UPDATE_INTERVAL).await;
-        let before = Range::prefix(queue.prefix()).max_create_revision(own.0.previous());
+        let ahead = Range::prefix(queue.prefix()).max_create_revision(own.0.previous());
         // An error is ignored, because the wait itself reports an unavailable store.
-        if let Ok(read) = session.client().range(before.keys_only()).await {
-            let before = read.kvs.iter().filter(|kv| queue.contains(&kv.key)).count();
-            line.set_message(format!("waiting: {before} before you"));
+        if let Ok(read) = session.client().range(ahead.keys_only()).await {
+            let ahead = read.kvs.iter().filter(|kv| queue.contains(&kv.key)).count();
+            line.set_message(format!("waiting; contenders ahead: {ahead}"));
             line.tick();
         }
     }

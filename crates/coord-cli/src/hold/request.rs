@@ -12,7 +12,7 @@ use crate::exit::{ExitError, report};
 
 /// Exit status: the lock, the leadership or the queue entry was lost.
 pub(super) const LOST_STATUS: u8 = 122;
-/// Exit status: another client holds the lock, and `--try` does not wait.
+/// Exit status: the lock is taken, by another client or a foreign key, and `--try` does not wait.
 pub(super) const TAKEN_STATUS: u8 = 123;
 /// Exit status: not acquired within `--timeout`.
 pub(super) const TIMED_OUT_STATUS: u8 = 124;

@@ -16,7 +16,7 @@ use super::request::{
     HoldRequest, Primitive, TAKEN_STATUS, TIMED_OUT_STATUS, WaitMode, failure, primitive_failure,
 };
 use crate::exit::ExitError;
-use crate::queue::QueueKeys;
+use crate::queue::{QueueKeys, queue_of};
 use crate::signals::{Signals, status_of};
 use crate::store::StoreFlags;
 use crate::text;
@@ -166,7 +166,7 @@ async fn wait_in_queue(session: &Session, request: &HoldRequest) -> Result<Conte
     }
 }
 
-/// Enqueues and waits once. Returns `None` if another client holds the lock and the request does
+/// Enqueues and waits once. Returns `None` if the lock is taken and the request does
 /// not wait. An error includes the step that failed.
 async fn attempt(
     session: &Session,
@@ -182,7 +182,7 @@ async fn attempt(
     let mut contender = enqueued.map_err(|error| (format!("enqueue for {name}"), error))?;
     let own = contender.fencing_token();
     let keys = QueueKeys::new(name);
-    let progress = progress::show_predecessors(session, &keys, own);
+    let progress = progress::show_contenders_ahead(session, &keys, own);
     tokio::select! {
         biased;
         acquired = contender.acquired() => {
@@ -208,9 +208,9 @@ async fn taken_error(session: &Session, request: &HoldRequest) -> ExitError {
 /// The holder of the queue, as far as a read shows it.
 #[derive(Debug)]
 enum Holder {
-    /// The first key, which belongs to another session.
+    /// The first key, which belongs to another session or is a foreign key.
     OtherSession(KeyValue),
-    /// No other session owns the first key.
+    /// There is no key, or this session owns the first key.
     None,
     /// The read failed, took too long, or did not reach the first key.
     Unknown,
@@ -232,6 +232,9 @@ async fn find_holder(session: &Session, request: &HoldRequest) -> Holder {
 /// Describes the holder for a message.
 fn describe_holder(holder: &KeyValue, primitive: Primitive) -> String {
     let (key, token) = (text::escape(&holder.key), holder.create_revision);
+    if queue_of(holder).is_none() {
+        return format!("the foreign key {key}, which no contender has created, blocks its queue");
+    }
     match primitive {
         Primitive::Lock => format!("{key} holds it with fencing token {token}"),
         Primitive::Election => {

@@ -10,7 +10,7 @@ crate::tests![
     next_candidate_leads_after_the_command_ends,
     leader_without_command_prints_key_and_resigns_on_signal,
     candidate_times_out_and_names_the_leader,
-    command_of_deposed_leader_is_terminated,
+    command_of_evicted_leader_is_terminated,
     candidate_campaigns_again_after_a_loss,
     candidate_campaigns_again_when_the_store_is_back,
     signal_ends_repeated_campaigns,
@@ -83,7 +83,7 @@ async fn candidate_times_out_and_names_the_leader(server: Server) {
     server.assert_empty().await;
 }
 
-async fn command_of_deposed_leader_is_terminated(server: Server) {
+async fn command_of_evicted_leader_is_terminated(server: Server) {
     let mut leader = server.coord(&["elect", "jobs", "here", "--", "sh", "-c", PRINT_VARIABLES]);
     let key = leader.line().await;
     server.client.delete(key).await.expect(AVAILABLE);

@@ -117,7 +117,7 @@ fn mask(stdout: &str) -> String {
 }
 
 /// Parses an id: in decimal if all digits are decimal, as in JSON, unless it has the length of an
-/// id in hex.
+/// id in hex, or is shorter and begins with 0.
 fn id(digits: &str) -> Option<u64> {
     if digits.len() < MIN_ID_DIGITS {
         return None;

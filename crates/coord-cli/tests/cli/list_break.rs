@@ -16,22 +16,22 @@ crate::tests![
     list_json_shows_locks_and_elections,
     prefix_without_matches_has_own_exit_status,
     prefix_limits_names_and_not_keys,
-    contender_behind_a_data_key_is_not_listed_as_holder,
+    contender_behind_a_foreign_key_is_not_listed_as_holder,
     list_of_many_keys_is_read_in_pages,
     break_gives_the_lock_to_the_next_waiter,
     break_without_a_terminal_needs_yes_and_deletes_nothing,
     break_at_a_terminal_requires_confirmation,
     break_keeps_a_holder_that_came_after_the_prompt,
-    break_deletes_no_data,
+    break_deletes_no_foreign_key,
     break_of_a_free_lock_has_own_exit_status,
     lock_of_an_adopter_is_listed_and_broken,
 ];
 
-/// A lock with a waiter, an election, and data beside them.
+/// A lock with a waiter, an election, a foreign key, and a key in the range of no queue.
 async fn hold_lock_and_election(server: &Server) -> [Program; 3] {
     server.client.put("jobs/1", "data").await.expect(AVAILABLE);
     server.client.put("zoo", "data").await.expect(AVAILABLE);
-    // A queue named `jobs` would wait behind the data key.
+    // Contenders of a queue named `jobs` would wait behind the foreign key.
     let night = holder(server, "jobs/night").await;
     let waiter = server.coord(&["lock", "jobs/night", "--", "true"]);
     server.wait_for_queue_length("jobs/night", 2).await;
@@ -114,12 +114,12 @@ async fn prefix_limits_names_and_not_keys(server: Server) {
     assert_eq!((first.status().await, waiter.status().await), (Some(0), Some(0)));
 }
 
-/// Every contender waits behind the data key.
-async fn contender_behind_a_data_key_is_not_listed_as_holder(server: Server) {
+/// Every contender waits behind the foreign key.
+async fn contender_behind_a_foreign_key_is_not_listed_as_holder(server: Server) {
     server.client.put("jobs/1", "data").await.expect(AVAILABLE);
     let waiter = server.coord(&["lock", "jobs", "--", "true"]);
     server.wait_for_queue_length("jobs", 2).await;
-    // A newer data key, or one of a child name, blocks no queue.
+    // A newer foreign key, or one of a child name, blocks no queue.
     for key in ["jobs/2", "web/night/1"] {
         server.client.put(key, "data").await.expect(AVAILABLE);
     }
@@ -128,7 +128,8 @@ async fn contender_behind_a_data_key_is_not_listed_as_holder(server: Server) {
     let (status, stdout, stderr) = server.coord(&["list"]).end().await;
     assert_eq!((status, stderr.as_str()), (Some(0), ""));
     let rows: Vec<Vec<_>> = stdout.lines().map(|row| row.split_whitespace().collect()).collect();
-    assert_eq!(rows[1], ["jobs", "1", "-", "-", "jobs/1", "(data:", "blocks", "the", "queue)"]);
+    let blocked = ["jobs", "1", "-", "-", "jobs/1", "(foreign", "key:", "blocks", "the", "queue)"];
+    assert_eq!(rows[1], blocked);
     assert_eq!((rows[2][0], rows[2][1], rows[2][5]), ("web", "0", "here"));
     let (_, stdout, _) = server.coord(&["list", "jobs", "--json"]).end().await;
     let listed: Value = serde_json::from_str(&stdout).expect("it is JSON");
@@ -139,7 +140,7 @@ async fn contender_behind_a_data_key_is_not_listed_as_holder(server: Server) {
     assert_eq!(waiter.status().await, Some(0));
 }
 
-/// Two and a half pages of data keys, with locks on the first page and on the last.
+/// Two and a half pages of foreign keys, with one lock on each page.
 async fn list_of_many_keys_is_read_in_pages(server: Server) {
     for hundred in 0..25 {
         let puts = (0..100).map(|n| Put::new(format!("data/{hundred:02}{n:02}"), "x"));
@@ -226,13 +227,13 @@ async fn break_keeps_a_holder_that_came_after_the_prompt(server: Server) {
     assert_eq!(second.status().await, Some(0));
 }
 
-/// The data key blocks the queue, but it may be the only copy of its value.
-async fn break_deletes_no_data(server: Server) {
+/// The foreign key blocks the queue, but it may be the only copy of its value.
+async fn break_deletes_no_foreign_key(server: Server) {
     server.client.put("jobs/1", "data").await.expect(AVAILABLE);
     let waiter = server.coord(&["lock", "jobs"]);
     server.wait_for_queue_length("jobs", 2).await;
     let (status, _, stderr) = server.coord(&["break", "jobs", "--yes"]).end().await;
-    let expected = "coord break: jobs/1, the first under jobs, is no key of a wait queue";
+    let expected = "coord break: jobs/1, the first under jobs, is a foreign key";
     assert!(status == Some(1) && stderr.starts_with(expected), "{stderr}");
     assert_eq!(
         server.client.get("jobs/1").await.expect(AVAILABLE).expect("it was not deleted").value,

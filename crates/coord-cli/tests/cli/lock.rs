@@ -17,8 +17,9 @@ crate::tests![
     waiter_prints_nothing_and_runs_after_the_holder_ends,
     try_on_a_taken_lock_fails_without_a_write,
     try_on_a_free_lock_runs_the_command,
-    waiter_times_out_and_leaves_the_queue,
-    signalled_waiter_leaves_the_queue,
+    try_behind_a_foreign_key_names_the_key,
+    waiter_times_out_and_deletes_its_key,
+    signalled_waiter_deletes_its_key,
     lock_without_command_prints_key_and_holds_until_signal,
     signals_ignored_at_start_stay_ignored,
     lock_of_a_child_name_is_independent,
@@ -146,7 +147,15 @@ async fn try_on_a_free_lock_runs_the_command(server: Server) {
     server.assert_empty().await;
 }
 
-async fn waiter_times_out_and_leaves_the_queue(server: Server) {
+async fn try_behind_a_foreign_key_names_the_key(server: Server) {
+    server.client.put("jobs/1", "").await.expect(AVAILABLE);
+    let tried = server.coord(&["lock", "jobs", "--try", "--", "echo", "runs"]).end().await;
+    let blocked = "coord lock: jobs is taken: the foreign key jobs/1, which no contender has \
+        created, blocks its queue\n";
+    assert_eq!(tried, (Some(123), String::new(), blocked.to_owned()));
+}
+
+async fn waiter_times_out_and_deletes_its_key(server: Server) {
     let mut first = holder(&server, "jobs").await;
     let arguments = ["lock", "jobs", "--timeout", "200ms", "--", "echo", "runs"];
     let late = server.coord(&arguments).end().await;
@@ -164,7 +173,7 @@ async fn waiter_times_out_and_leaves_the_queue(server: Server) {
     server.assert_empty().await;
 }
 
-async fn signalled_waiter_leaves_the_queue(server: Server) {
+async fn signalled_waiter_deletes_its_key(server: Server) {
     let mut first = holder(&server, "jobs").await;
     for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let waiter = server.coord(&["lock", "jobs", "--", "echo", "runs"]);

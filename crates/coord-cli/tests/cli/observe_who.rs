@@ -228,7 +228,7 @@ async fn who_on_an_empty_queue_has_own_exit_status(server: Server) {
     assert_eq!(json["contenders"], json!([]));
 }
 
-/// A key without a lease, made with `etcdctl put`, stays until it is deleted.
+/// A foreign key without a lease, as `etcdctl put` creates it, stays until it is deleted.
 async fn who_shows_a_key_without_lease(server: Server) {
     server.client.put("jobs/by-hand", "1").await.expect(AVAILABLE);
     let (_, stdout, _) = server.coord(&["who", "jobs"]).end().await;

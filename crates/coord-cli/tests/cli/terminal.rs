@@ -6,8 +6,8 @@ use crate::lock::holder;
 use crate::program::{Program, Server, state, wait_until};
 
 crate::tests![
-    waiter_at_a_terminal_sees_how_many_are_ahead,
-    candidate_at_a_terminal_sees_how_many_are_ahead,
+    waiter_at_a_terminal_shows_the_contenders_ahead,
+    candidate_at_a_terminal_shows_the_contenders_ahead,
     command_reads_the_terminal_and_then_the_shell_does,
     interrupt_from_the_terminal_reaches_the_command,
     interrupt_from_the_terminal_reaches_the_command_of_a_leader,
@@ -34,16 +34,16 @@ pub(crate) fn start_at_terminal(server: &Server, line: &str) -> Program {
     Program::start(command)
 }
 
-async fn waiter_at_a_terminal_sees_how_many_are_ahead(server: Server) {
+async fn waiter_at_a_terminal_shows_the_contenders_ahead(server: Server) {
     let mut first = holder(&server, "jobs").await;
     let mut second = server.etcdctl(&["lock", "jobs"]);
     server.wait_for_queue_length("jobs", 2).await;
     let mut waiter = start_at_terminal(&server, "\"$COORD\" lock jobs -- echo runs");
-    waiter.wait_for_text("waiting: 2 before you").await;
+    waiter.wait_for_text("waiting; contenders ahead: 2").await;
     first.close_input();
     assert_eq!(first.status().await, Some(0));
     second.line().await;
-    waiter.wait_for_text("waiting: 1 before you").await;
+    waiter.wait_for_text("waiting; contenders ahead: 1").await;
     second.signal(Signal::INT);
     assert_eq!(second.status().await, Some(0));
     waiter.wait_for_text("runs").await;
@@ -51,17 +51,17 @@ async fn waiter_at_a_terminal_sees_how_many_are_ahead(server: Server) {
 }
 
 /// The progress line is erased before the command prints.
-async fn candidate_at_a_terminal_sees_how_many_are_ahead(server: Server) {
+async fn candidate_at_a_terminal_shows_the_contenders_ahead(server: Server) {
     let mut first = server.coord(&["elect", "jobs", "first"]);
     first.line().await;
     let mut second = server.etcdctl(&["elect", "jobs", "second"]);
     server.wait_for_queue_length("jobs", 2).await;
     let mut third = start_at_terminal(&server, "\"$COORD\" elect jobs third -- echo leads");
-    third.wait_for_text("waiting: 2 before you").await;
+    third.wait_for_text("waiting; contenders ahead: 2").await;
     first.signal(Signal::TERM);
     assert_eq!(first.status().await, Some(0));
     second.line().await;
-    third.wait_for_text("waiting: 1 before you").await;
+    third.wait_for_text("waiting; contenders ahead: 1").await;
     second.signal(Signal::INT);
     assert_eq!(second.status().await, Some(0));
     third.wait_for_text("\r\u{1b}[2Kleads").await;

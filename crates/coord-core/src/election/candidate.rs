@@ -108,8 +108,8 @@ impl Candidate {
     ///
     /// # Errors
     /// [`ReleaseError`] returns the candidate. Its cause is `Lost` if the candidate's key was lost
-    /// before: no key is left in the queue. Otherwise it is the error of the backend: withdraw
-    /// again, or drop the candidate.
+    /// before the request or while it was in flight; then another attempt cannot help. Otherwise it
+    /// is the error of the backend: withdraw again, or drop the candidate.
     ///
     /// # Cancel safety
     /// Dropping the future withdraws the candidate all the same, in the background.

@@ -36,8 +36,8 @@ use crate::error::{Error, Result};
 use crate::kv::{Header, Revision, WatchBatch, Watcher};
 use crate::retry_read::RETRY_PAUSE_MIN;
 
-/// How often the contenders are read again, because no watch reports that it has fallen silent or
-/// that the history of the store was replaced.
+/// How often the contenders are read again, because a watch does not detect that it has fallen
+/// silent, and only the response to a request shows that the history of the store was replaced.
 const VERIFY_PERIOD: Duration = Duration::from_secs(55);
 
 /// A watch that delivers nothing for this time after a request for a progress notification has
@@ -91,7 +91,7 @@ impl fmt::Display for Gap {
 ///
 /// The stream sends a request only while it is polled. A consumer that polls late receives all
 /// changes that are not compacted; [`gap`](Self::gap) returns where changes may be missing. The
-/// stream reads the contenders once a minute. So a watch that has fallen silent delays the next
+/// stream reads the contenders again every 55 s. So a watch that has fallen silent delays the next
 /// item by a minute at most, and the stream detects within a minute that the history of the store
 /// was replaced. Until then it may yield a leader of the old history.
 ///

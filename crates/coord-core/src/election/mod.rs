@@ -84,14 +84,14 @@ impl Election {
     /// another election.
     ///
     /// # Names
-    /// An election owns all keys under `name/`: write no other data there. A *foreign key*, for
-    /// example a data key `jobs/1` with an election `jobs`, counts as its leader: candidates that
-    /// enter later wait until the key is deleted, as in Go, and [`leader`](Self::leader) and
-    /// [`observe`](Self::observe) return the key as the leader. A key without a lease never
-    /// expires, so the wait may never end. If a candidate waits for a foreign key, coord logs a
-    /// warning with the key, once for each wait. A key with a further slash, such as
-    /// `jobs/1/state`, belongs to a child name and does not block. A lock with the same name shares
-    /// the queue: give the two different names.
+    /// An election owns all keys under `name/`: create no other keys there. A *foreign key*, which
+    /// no contender has created, for example `jobs/1` with an election `jobs`, counts as its
+    /// leader: candidates that enter later wait until the key is deleted, as in Go, and
+    /// [`leader`](Self::leader) and [`observe`](Self::observe) return the key as the leader. A key
+    /// without a lease never expires, so the wait may never end. If a candidate waits for a foreign
+    /// key, coord logs a warning with the key, once for each wait. A key with a further slash, such
+    /// as `jobs/1/state`, belongs to a child name and does not block. A lock with the same name
+    /// shares the queue: give the two different names.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
         Self { queue: WaitQueue::of_kind("election", session, name) }
     }

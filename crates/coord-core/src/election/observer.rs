@@ -14,7 +14,7 @@ use crate::kv::{
 use crate::queue::QueueKeys;
 use crate::retry_read::retry_read;
 
-/// How many contenders are read in one request.
+/// How many keys are read in one request, keys of child names included.
 const PAGE_SIZE: u64 = 500;
 
 /// An observer of an election. It needs no session.
@@ -31,7 +31,8 @@ impl Observer {
 
     /// Reads the leader; `None` if there is none.
     ///
-    /// It costs one request, and a second one if the oldest key belongs to a child name.
+    /// It costs one request, and a second one if the oldest of several keys belongs to a child
+    /// name.
     ///
     /// # Errors
     /// The error of the backend. Nothing is changed.
@@ -173,8 +174,8 @@ impl Leader {
     }
 
     /// Returns the header of the response or batch with the leader. Its revision is the revision of
-    /// the value if the observer received an event, and may be a later one if the observer read the
-    /// leader.
+    /// the change by which this leader began to lead or changed its value, if the observer received
+    /// that change as an event, and may be a later one if the observer read the leader.
     #[must_use]
     pub const fn header(&self) -> Header {
         self.header

@@ -111,7 +111,7 @@ impl Error {
     pub const fn outcome(&self) -> Outcome {
         match self {
             // Refused before the request was sent, or by the checks that a store makes before it
-            // changes anything.
+            // changes anything; or the error of a watch, which changes nothing.
             Self::EmptyKey
             | Self::KeyNotFound { .. }
             | Self::ValueProvided { .. }

@@ -24,7 +24,7 @@ pub enum LossReason {
     DeadlineUnconfirmed,
     /// The owner closed the session.
     Closed,
-    /// The owner handed the lease over with [`Session::orphan`](crate::Session::orphan).
+    /// The owner left the lease to an adopter with [`Session::orphan`](crate::Session::orphan).
     Orphaned,
     /// Another client deleted the key. As far as the store responded, the lease still exists.
     KeyDeleted,

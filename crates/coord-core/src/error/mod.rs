@@ -223,8 +223,8 @@ pub enum Error {
         outcome: Outcome,
     },
     /// An attempt of a transaction read a key with a conflict queue before it had sent any request.
-    /// The attempt ends, and [`Stm::run`](crate::Stm::run) retries it after the transactions that
-    /// hold the queue.
+    /// The attempt ends, and [`Stm::run`](crate::Stm::run) retries it when its transaction holds
+    /// the queue.
     #[error("the attempt yields to other transactions on {}, and is retried", describe_key(.key))]
     AttemptYielded {
         /// The key.

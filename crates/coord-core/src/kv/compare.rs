@@ -23,9 +23,9 @@ use super::{IntoBytes, KeyRange, KeyValue, LeaseId, Revision};
 pub struct Compare {
     /// The key or the range to compare. An empty key is refused.
     pub keys: KeyRange,
-    /// The operator. Its left side is the key, its right side is the operand.
+    /// The operator. Its left side is the property of the key, its right side is the operand.
     pub op: CompareOp,
-    /// Which property of the key is compared, and its right side.
+    /// Which property of the key is compared, and with which operand.
     pub operand: CompareOperand,
 }
 

@@ -10,7 +10,7 @@ use super::Revision;
 /// writes of an earlier holder.
 ///
 /// It is the create revision of the holder's key: unique in the store, and larger for every later
-/// holder. A resource that stores the largest token it has seen, and rejects smaller ones, is
+/// holder. A resource that stores the largest token it has received, and rejects smaller ones, is
 /// protected from a holder that was suspended and lost its lease without noticing. Compare tokens
 /// by order, not for equality.
 ///

@@ -50,7 +50,7 @@ impl LeaseId {
 
 /// The error of parsing a lease id, or of converting zero into one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid lease id \"{0}\": must be hexadecimal, up to 16 digits, and not zero")]
+#[error("invalid lease id \"{0}\": must be a signed 64-bit number in hexadecimal, and not zero")]
 pub struct InvalidLeaseId(String);
 
 impl From<LeaseId> for i64 {

@@ -62,12 +62,13 @@ impl Mutex {
     /// lock.
     ///
     /// # Names
-    /// A lock owns all keys under `name/`: write no other data there. A *foreign key*, for example
-    /// a data key `jobs/1` with a lock `jobs`, counts as its holder: contenders that are enqueued
-    /// later wait until the key is deleted, as in Go, and [`try_lock`](Self::try_lock) returns
-    /// `None`. A key without a lease never expires, so the wait may never end. If a contender waits
-    /// for a foreign key, coord logs a warning with the key, once for each wait. A key with a
-    /// further slash, such as `jobs/1/state`, belongs to a child name and does not block.
+    /// A lock owns all keys under `name/`: create no other keys there. A *foreign key*, which no
+    /// contender has created, for example `jobs/1` with a lock `jobs`, counts as its holder:
+    /// contenders that are enqueued later wait until the key is deleted, as in Go, and
+    /// [`try_lock`](Self::try_lock) returns `None`. A key without a lease never expires, so the
+    /// wait may never end. If a contender waits for a foreign key, coord logs a warning with the
+    /// key, once for each wait. A key with a further slash, such as `jobs/1/state`, belongs to a
+    /// child name and does not block.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
         Self { queue: WaitQueue::of_kind("mutex", session, name) }
     }
@@ -158,7 +159,7 @@ fn block_on<T: Send + 'static>(
         return Err(PrimitiveError::WouldBlockTasks);
     }
     let (reply, result) = oneshot::channel();
-    // This thread owns the task: it waits for it.
+    // This thread owns the task, and waits for it.
     session.spawn(async move {
         // The receiver exists until the reply is sent, because this thread waits for it.
         let _ = reply.send(future.await);

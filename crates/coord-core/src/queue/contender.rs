@@ -92,11 +92,12 @@ impl Contender {
 
     /// Waits until this contender is first.
     ///
-    /// A contender of an empty queue is first at once. Otherwise it waits for its predecessor, at
-    /// the [cost](super) that the module documents. After a quarter of a second it also watches its
-    /// own key, so that it fails at once if another client deletes the key. It reads its position
-    /// once in each TTL of the session, so that a watch that has fallen silent delays it by a TTL
-    /// at most. While the store is unavailable it keeps waiting until the session is lost.
+    /// A contender that was enqueued into an empty queue is first at once. Otherwise it waits for
+    /// its predecessor, at the [cost](super) that the module documents. After a quarter of a second
+    /// it also watches its own key, so that it fails at once if another client deletes the key. It
+    /// reads its position once in each TTL of the session, so that a watch that has fallen silent
+    /// delays it by a TTL at most. While the store is unavailable it keeps waiting until the
+    /// session is lost.
     ///
     /// # Errors
     /// - `Lost` as soon as the session is lost, or another client deleted the key.

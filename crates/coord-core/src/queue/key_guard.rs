@@ -9,7 +9,8 @@
 //! The contender, proclaimers and cancellation tokens share the ownership. The guard is armed
 //! *before* the transaction that creates the key is sent. So a dropped future, an error or an
 //! unknown outcome never leaves a key in the queue while the session lives: the session task
-//! deletes it.
+//! deletes it. The exception is the key of a lease-keyed contender, whose guard is armed after the
+//! response (`lease_keyed.rs`).
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,7 +69,7 @@ impl Ownership {
         &self.0.key
     }
 
-    /// The create revision of the key; zero before the key is created, as a compare has it.
+    /// The create revision of the key; zero before the key is created, as in a compare.
     pub(super) fn create_revision(&self) -> Revision {
         self.0.created.get().copied().unwrap_or_default()
     }
@@ -260,8 +261,8 @@ impl KeyGuard {
         }
     }
 
-    /// Sets whether dropping the guard deletes the key: not before the contender is returned to the
-    /// caller, and not after the key surely does not exist any more.
+    /// Sets whether dropping the guard deletes the key: from just before the contender is returned
+    /// to the caller, until the key surely does not exist any more.
     pub(super) const fn set_armed(&mut self, is_armed: bool) {
         self.is_armed = is_armed;
     }

@@ -1,13 +1,13 @@
 //! The key names of a wait queue, and the requests that read the queue.
 //!
 //! The keys of the queue `jobs` are under `jobs/`. A contender's key is `jobs/<lease in
-//! hex>-<suffix>`, with a suffix of its session. Its create revision is its position. Go's package
-//! `concurrency` uses `jobs/<lease in hex>` and the same order, so contenders of both packages
-//! share one queue.
+//! hex>-<suffix>`, with a suffix of its session. Its create revision sets its position. Go's
+//! package `concurrency` uses `jobs/<lease in hex>` and the same order, so contenders of both
+//! packages share one queue.
 //!
 //! The keys of a *child name*, such as `jobs/night`, are under `jobs/` too: a key with a further
 //! `/` belongs to another queue. No key range excludes them. So the usual read is *narrow*: limited
-//! to a few keys. If keys of child names hide the predecessors, a *wide* read of all keys, without
+//! to a few keys. If keys of child names hide the predecessor, a *wide* read of all keys, without
 //! values, follows.
 //!
 //! ```text
@@ -80,14 +80,15 @@ impl QueueKeys {
         Range::new(self.range()).keys_only()
     }
 
-    /// Reads the keys that were created last: of a contender that is being enqueued, and of its
-    /// nearest predecessors.
+    /// Reads the keys that were created last, newest first: the key of a contender that is being
+    /// enqueued, and the keys of the contenders ahead.
     pub(super) fn read_newest(&self) -> Range {
         let all = self.read_all();
         all.sorted(SortTarget::CreateRevision, SortOrder::Descending).limit(NARROW_READ_LIMIT)
     }
 
-    /// Reads the key with create revision `own`, and its nearest predecessors.
+    /// Reads the key with create revision `own`, and the keys of the contenders ahead, newest
+    /// first.
     pub(super) fn read_narrow(&self, own: Revision) -> Range {
         self.read_newest().max_create_revision(own)
     }

@@ -100,8 +100,8 @@ impl WaitQueue {
         let lease = self.session.lease_id();
         let request = self.keys.read_of_lease(lease);
         let read = retry_read(|| self.session.backend().range(request.clone())).await?;
-        // A key that was created after the adoption was created by a late request of the former
-        // owner.
+        // A key that was created after the adoption belongs to this session, or was created by a
+        // late request of the former owner.
         let adopted_at = self.session.adopted_at();
         let is_former = |kv: &&KeyValue| {
             let is_older = adopted_at.is_none_or(|adopted_at| kv.create_revision <= adopted_at);

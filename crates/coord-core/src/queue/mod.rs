@@ -5,7 +5,7 @@
 //! fencing tokens. The first contender is the holder. Each waiter waits for its *predecessor* only,
 //! so a release wakes one waiter, not all.
 //!
-//! - **Enqueue**: one transaction creates the key and reads the nearest predecessors.
+//! - **Enqueue**: one transaction creates the key and reads a few contenders ahead, newest first.
 //! - **Wait**: watch the predecessor's key *from now on*, then read the position, unless the
 //!   store's revision shows that nothing was written since the last read (`wait.rs`).
 //! - **Release**: delete the key, on the condition that its create revision is unchanged. If the
@@ -27,8 +27,9 @@
 //! certain: a contender reports success only after it has read its own key, with its own create
 //! revision, and no predecessor.
 //!
-//! **No key stays behind.** The cleanup is armed before the enqueue is sent (`key_guard.rs`). After
-//! a dropped future, an error or an unknown outcome, the session task deletes the key.
+//! **No key stays behind.** The key guard is armed before the enqueue is sent (`key_guard.rs`).
+//! After a dropped future, an error or an unknown outcome, the session task deletes the key. The
+//! exception is [`WaitQueue::enqueue_by_lease`], whose key all contenders of a lease share.
 //!
 //! # Cost
 //!
@@ -39,8 +40,11 @@
 //! | wait behind a contender of the same client | 0; 1 if release and enqueue overlap in time |
 //! | wait behind a contender of another client | 1 or 2, and one watch |
 //! | the key of a predecessor that was never first is deleted | 1 |
-//! | child names, such as `p/q` for `p`, hide the predecessors | 1 more per read |
+//! | child names, such as `p/q` for `p`, hide the predecessor | 1 more per read |
 //! | `try_enqueue` into a queue in use | 1, and nothing is written |
+//!
+//! A wait of more than a quarter of a second also watches the waiter's own key and, behind a
+//! contender of the same client, the predecessor's key. A wait reads the position once in each TTL.
 
 mod contender;
 mod key_guard;
@@ -115,7 +119,7 @@ const MAX_TRY_READS: usize = 4;
 pub struct WaitQueue {
     session: Session,
     keys: QueueKeys,
-    /// The primitive that uses the queue, for the metrics.
+    /// The primitive that uses the queue, for log lines, spans and metrics.
     kind: &'static str,
 }
 

@@ -1,7 +1,7 @@
 //! The position of a contender: first, behind a predecessor, or unknown.
 //!
 //! A queue entry is a key with the revision that created it. Entries are ordered by that revision.
-//! A new entry is always the last, so the predecessors of a contender only become fewer, and a
+//! A new entry is always the last, so the contenders ahead of a contender only become fewer, and a
 //! contender that is first stays first as long as its key exists. One read of the queue shows the
 //! position. It returns the entries up to the contender's own, newest first:
 //!
@@ -56,7 +56,7 @@ impl Position {
 }
 
 /// Whether a key is foreign, which means that no contender can have created it: it has no lease, or
-/// its name does not contain its lease.
+/// the last part of its name is neither the id of its lease nor that id with a suffix.
 pub(super) fn is_foreign(key: &[u8], lease: Option<LeaseId>) -> bool {
     lease.is_none_or(|lease| {
         let id = key.rsplit(|byte| *byte == b'/').next();
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_child_names_are_skipped_but_may_hide_predecessors() {
+    fn keys_of_child_names_are_skipped_but_may_hide_predecessor() {
         let own = || kv("jobs/4-1", 18);
         let child = || kv("jobs/night/1-2", 15);
         let behind = |key: &'static str, created| {
@@ -99,8 +99,8 @@ mod tests {
             Some(Position::Behind { predecessor, lease: None })
         };
         for more in [false, true] {
-            let predecessors = [own(), kv("jobs/3-1", 17), kv("jobs/1-1", 12)];
-            assert_eq!(position(&predecessors, more), behind("jobs/3-1", 17));
+            let without_child = [own(), kv("jobs/3-1", 17), kv("jobs/1-1", 12)];
+            assert_eq!(position(&without_child, more), behind("jobs/3-1", 17));
             let with_child = [own(), child(), kv("jobs/1-1", 12)];
             assert_eq!(position(&with_child, more), behind("jobs/1-1", 12));
             let without_own = [kv("jobs/3-1", 17)];

@@ -7,7 +7,7 @@
 //! 100 ms.
 //!
 //! If the predecessor is a contender of the same client, the waiter attaches to it for the hand-off
-//! (`shared/handoff.rs`), and watches its key only after a quarter of a second.
+//! (`shared/handoff.rs`), and watches the predecessor's key only after a quarter of a second.
 //!
 //! The contender reports success only after a read that shows its own key, with its own create
 //! revision, and no predecessor.
@@ -138,7 +138,7 @@ impl Contender {
         self.set_position(read.header, &read).await
     }
 
-    /// Sets the position from a read of the queue. If keys of child names hide the predecessors, it
+    /// Sets the position from a read of the queue. If keys of child names hide the predecessor, it
     /// reads all keys first.
     async fn set_position(
         &mut self,

@@ -14,7 +14,7 @@
 //!  6.5  orphaned: keys that exist now belong to the adopter
 //!  7    adopted: the adopter's keys are m/<lease>-<adopter tag>-0 and so on
 //! 15    the late request creates m/<lease>-0
-//! 25    the cleanup finds the key, created after the orphan and never changed since: deleted
+//! 25    the cleanup finds the key, created after 6.5 s and never changed since: deleted
 //! ```
 //!
 //! Keys that surely exist when the session ends belong to the adopter, and so does a key whose

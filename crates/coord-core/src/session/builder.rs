@@ -142,7 +142,7 @@ impl SessionBuilder {
     /// # Errors
     /// As [`open`](Self::open), for the first session. `InvalidTtl` and `TtlTooLarge` also if a
     /// lease is adopted, because later sessions use the TTL. [`Supervisor::state`] reports the
-    /// errors of later sessions.
+    /// error of a later session, unless it is retryable.
     ///
     /// # Cancel safety
     /// As [`open`](Self::open).

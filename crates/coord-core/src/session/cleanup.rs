@@ -1,4 +1,5 @@
-//! Cleanup of orphaned keys: keys that a dropped future has created, or may have created.
+//! Cleanup of orphaned keys: queue keys whose owner, a future or a guard, was dropped while the key
+//! may exist.
 //!
 //! A key that surely exists is deleted on the condition that its create revision is unchanged. A
 //! key whose creation has an unknown outcome may be created at any time, even after its session has

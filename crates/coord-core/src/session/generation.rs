@@ -56,7 +56,7 @@ pub enum SupervisorState {
         reason: LossReason,
     },
     /// The supervisor opens no more sessions, because its owner closed it or its session, or
-    /// orphaned the session. This is final.
+    /// orphaned the session, or because the runtime was shut down. This is final.
     Ended {
         /// The last generation.
         generation: Generation,

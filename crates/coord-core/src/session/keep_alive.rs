@@ -43,7 +43,7 @@ impl KeepAlive {
         Self { backend, lease, request_timeout: ttl / 4, in_flight: None, is_checking: false }
     }
 
-    /// Sends a request, in place of the one in flight if there is one.
+    /// Sends a request, in place of the request in flight if there is one.
     pub(super) fn send(&mut self, now: Moment) {
         let (backend, lease) = (Arc::clone(&self.backend), self.lease);
         let after = self.request_timeout;

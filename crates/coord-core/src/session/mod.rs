@@ -2,8 +2,8 @@
 //!
 //! A lock or leadership is held by a lease: its key is attached to the lease, and the store deletes
 //! the key when the lease ends. A [`Session`] owns one lease and one task, the *session task*,
-//! which sends keep-alives and deletes the keys that dropped futures leave behind. Many locks can
-//! share a session.
+//! which sends keep-alives and deletes the keys that dropped guards and futures leave behind. Many
+//! locks can share a session.
 //!
 //! The subtle part is the *deadline*: a session must end for its owner before the store can delete
 //! its keys and another client can acquire its locks. The store counts a lease's time from the
@@ -19,7 +19,7 @@
 //!   19     next keep-alive sent, no response        (and so on)
 //!   27     no keep-alive was confirmed              lost
 //!   28.6   a store whose clock is 5 % fast ends the lease
-//!   30     any other store ends it, at the earliest
+//!   30     a store whose clock is exact ends it, at the earliest
 //! ```
 //!
 //! A process that was suspended for a minute detects the loss when it resumes. If the whole machine
@@ -125,7 +125,8 @@ struct Inner {
     close_result: Arc<OnceLock<Result<()>>>,
     /// Cancelled when the session is lost.
     cancelled: CancellationToken,
-    /// The runtime of the session task, which also runs tasks for threads outside async.
+    /// The runtime of the session task and of the tasks that [`Session::spawn`] starts, unless the
+    /// client has a spawner.
     runtime: Handle,
 }
 
@@ -269,8 +270,9 @@ impl Session {
     /// an adopter. Without an adopter, the lease and its keys expire by themselves.
     ///
     /// # Errors
-    /// - The backend's error for the revocation, with its own outcome, or `Timeout` if the lease's
-    ///   time ended before the backend responded. A lease that was not revoked expires by itself.
+    /// - The backend's error for the revocation, with its own outcome, or `Timeout` if the
+    ///   [`deadline`](Self::deadline) passed before the backend responded. A lease that was not
+    ///   revoked expires by itself.
     /// - `Unavailable` if the runtime of the session was shut down before the backend responded.
     ///
     /// # Cancel safety
@@ -298,11 +300,15 @@ impl Session {
     /// the lease stay. A key of a wait queue whose creation has an unknown outcome is still
     /// deleted, in the background, as long as this process and the lease live.
     ///
+    /// First it waits until the orphaned keys of dropped guards and futures are deleted, at most
+    /// until a quarter of the TTL before the [`deadline`](Self::deadline). Until then the locks and
+    /// leaderships of the session still count as held, but the session sends no keep-alive.
+    ///
     /// # Errors
     /// - `LeaseNotFound` if the session was lost before: nothing was applied.
-    /// - The backend's error for the last keep-alive, or `Timeout` if the lease's time ended before
-    ///   the backend responded. The session has ended all the same, and the lease may have less
-    ///   than its whole TTL left.
+    /// - The backend's error for the last keep-alive, or `Timeout` if the
+    ///   [`deadline`](Self::deadline) passed before the backend responded. The session has ended
+    ///   all the same, and the lease may have less than its whole TTL left.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the session from being orphaned.
@@ -355,8 +361,8 @@ impl Session {
         self.inner.suffixes.take()
     }
 
-    /// Sends a key that a dropped future left behind to the session task, which deletes it. If the
-    /// task has ended, the store deletes the key with its lease.
+    /// Sends an orphaned key to the session task, which deletes it. If the task has ended, the
+    /// store deletes the key with its lease.
     pub(crate) fn clean_up(&self, key: OrphanedKey) {
         self.send(Command::CleanUp(key));
     }

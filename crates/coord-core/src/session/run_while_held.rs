@@ -88,7 +88,8 @@ impl Supervisor {
     /// - The error of `work`, unless a loss caused it.
     /// - The error of `acquire`, if it is neither retryable nor a loss.
     /// - If the supervisor opens no more sessions: `Lost` if its owner closed it or ended its
-    ///   session, otherwise the backend's error with which it failed.
+    ///   session, or if the runtime was shut down; otherwise the backend's error with which it
+    ///   failed.
     ///
     /// A failed release is not an error: the session task repeats it in the background.
     ///

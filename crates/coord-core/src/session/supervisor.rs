@@ -130,7 +130,8 @@ impl Supervisor {
     ///
     /// # Errors
     /// If the supervisor opens no more sessions: `Lost` if its owner closed it or ended its
-    /// session, otherwise the backend's error with which it failed.
+    /// session, or if the runtime was shut down; otherwise the backend's error with which it
+    /// failed.
     ///
     /// # Cancel safety
     /// Safe: call it again.
@@ -170,7 +171,8 @@ impl Supervisor {
     /// - The error of `work`, unless a loss caused it. Errors of the backend are not retried,
     ///   because only the caller can decide whether that is safe.
     /// - If the supervisor opens no more sessions: `Lost` if its owner closed it or ended its
-    ///   session, otherwise the backend's error with which it failed.
+    ///   session, or if the runtime was shut down; otherwise the backend's error with which it
+    ///   failed.
     ///
     /// # Cancel safety
     /// Dropping the future drops the future of `work`. The supervisor continues.

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_a_limit_and_never_halve() {
+    fn pauses_are_between_half_and_whole_of_a_doubling_limit() {
         let mut limit = Duration::from_millis(100);
         for pause in pauses(7) {
             assert!(limit / 2 <= pause && pause <= limit, "{pause:?} of {limit:?}");

@@ -1,11 +1,12 @@
-//! Conflict queues: transactions of one client that conflict on a key take turns.
+//! Conflict queues: the order in which transactions of one client that conflict on a key try again.
 //!
 //! When 64 tasks increment one key, each commit makes the other 63 attempts fail. Within one
 //! process, waiting costs no request. So a transaction that has conflicted on a key enters the
 //! queue of that key, in memory, before its next attempt. Another transaction that reads or commits
-//! a key with a queue enters the queue too. If it has sent no request yet, it does so at the read,
-//! and starts again. A key without conflicts has no queue. While no key has a queue, a transaction
-//! only reads one atomic counter, and takes no lock.
+//! a key with a queue enters the queue too, except at the isolation level `ReadCommitted`. If it
+//! has sent no request yet, it does so at the read, and starts again. A key without conflicts has
+//! no queue. While no key has a queue, a transaction only reads one atomic counter, and takes no
+//! lock.
 //!
 //! A queue is a hint, not a guarantee: other clients do not take part, and the compares of the
 //! commit detect every conflict.
@@ -51,7 +52,8 @@ const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often later tickets may pass a ticket.
 const MAX_PASSES: u32 = 8;
 
-/// How many waiting tickets of a queue are checked when its key becomes free.
+/// How many waiting tickets of a queue are checked when its key becomes free, and when a later
+/// ticket is to pass them.
 const MAX_CHECKED_TICKETS: usize = 8;
 
 /// The conflict queues of one client.
@@ -73,7 +75,7 @@ struct State {
     last_ticket: TicketId,
     last_hold: HoldId,
     queues: BTreeMap<Bytes, KeyQueue>,
-    /// The tickets that wait or hold.
+    /// The tickets that wait or hold, and the tickets whose hold a waiter has ended.
     tickets: BTreeMap<TicketId, Ticket>,
 }
 
@@ -271,12 +273,12 @@ impl HeldQueues<'_> {
         }
     }
 
-    /// The keys of the tickets that may be granted next, without the keys that this transaction
-    /// knows; none if there are more than `limit`. The commit of this holder reads them, so that
-    /// the next holder need not.
+    /// The keys that the commit of this holder also reads for its post-image, so that the next
+    /// holder need not: the keys of the tickets that may be granted next, without the keys that
+    /// this transaction reads or writes; none if there are more than `limit`.
     pub(crate) fn wanted_keys(
         &self,
-        is_known: impl Fn(&Bytes) -> bool,
+        reads_or_writes: impl Fn(&Bytes) -> bool,
         limit: usize,
     ) -> BTreeSet<Bytes> {
         let Some(Entered { queues, keys, .. }) = &self.entered else { return BTreeSet::new() };
@@ -284,7 +286,7 @@ impl HeldQueues<'_> {
         let queues = keys.iter().filter_map(|key| state.queues.get(key));
         let next = queues.flat_map(|queue| queue.waiting.iter().take(2));
         let wanted = next.filter_map(|ticket| state.tickets.get(ticket)).flat_map(|t| &t.keys);
-        let wanted: BTreeSet<_> = wanted.filter(|key| !is_known(key)).cloned().collect();
+        let wanted: BTreeSet<_> = wanted.filter(|key| !reads_or_writes(key)).cloned().collect();
         if wanted.len() > limit { BTreeSet::new() } else { wanted }
     }
 
@@ -384,7 +386,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waiters_pass_stuck_holder_one_after_the_other() {
+    async fn waiters_end_stuck_hold_one_after_the_other() {
         let (queues, start) = (ConflictQueues::default(), Instant::now());
         let stuck = queues.hold(keys(&["a"])).await;
         let waiter = async || {
@@ -414,7 +416,7 @@ mod tests {
             }
         };
         tokio::join!(hold(&["a", "b"]), hold(&["b", "c"]), hold(&["c", "a"]));
-        assert_eq!(start.elapsed(), Duration::ZERO, "no holder was passed");
+        assert_eq!(start.elapsed(), Duration::ZERO, "no hold was ended");
         assert_eq!(queue_count(&queues), 0);
     }
 }

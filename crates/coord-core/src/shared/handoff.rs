@@ -52,7 +52,7 @@ pub(crate) struct Handoffs {
 /// The read of a waiter's key, with the header of the release that read it.
 pub(crate) type Handoff = (Header, RangeResponse);
 
-/// The place for the successor of one contender.
+/// The hand-off state of one contender: its successor, and whether the contender has ended.
 #[derive(Debug, Default)]
 struct Slot {
     /// Whether the contender has ended, so that no successor can attach any more.

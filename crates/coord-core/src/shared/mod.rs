@@ -4,7 +4,8 @@
 //! It belongs to a [`Client`](crate::Client), and is not a static.
 //!
 //! - `handoff.rs`: hand-off, in which a release reads the position of the successor;
-//! - `conflict_queue.rs`: conflict queues, in which transactions that conflict on a key take turns;
+//! - `conflict_queue.rs`: conflict queues, the order in which transactions that conflict on a key
+//!   try again;
 //! - `snapshot.rs`: snapshots, with which an attempt can start instead of reading.
 
 mod conflict_queue;

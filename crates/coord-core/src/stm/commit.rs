@@ -106,20 +106,21 @@ impl Transaction {
         let mut conflicts: Vec<_> = self
             .compared_keys()
             .filter_map(|(key, read)| {
-                let (seen, found) = (mod_revision(read), mod_revision(found.keys.get(key)?));
-                (seen != found).then(|| Conflict { key: key.clone(), seen, found })
+                let (read, found) = (mod_revision(read), mod_revision(found.keys.get(key)?));
+                (read != found).then(|| Conflict { key: key.clone(), read, found })
             })
             .collect();
         let in_ranges = found.ranges.iter().flat_map(|(_, kvs)| kvs);
         for kv in in_ranges.filter(|kv| !self.read_set.contains_key(&kv.key)) {
             let found = Some(kv.mod_revision);
-            conflicts.push(Conflict { key: kv.key.clone(), seen: None, found });
+            conflicts.push(Conflict { key: kv.key.clone(), read: None, found });
         }
         conflicts
     }
 
-    /// Whether the attempt knows the value of the key after its commit.
-    pub(super) fn knows(&self, key: &Bytes) -> bool {
+    /// Whether the key is in the read set or the write set. The commit reads no such key for the
+    /// post-image.
+    pub(super) fn reads_or_writes(&self, key: &Bytes) -> bool {
         self.read_set.contains_key(key) || self.write_set.contains_key(key)
     }
 

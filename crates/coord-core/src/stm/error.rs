@@ -73,18 +73,18 @@ pub struct Conflict {
     /// The key.
     pub key: Bytes,
     /// The mod revision that the transaction has read; `None` if the key did not exist.
-    pub seen: Option<Revision>,
+    pub read: Option<Revision>,
     /// The mod revision that its commit has found; `None` if the key did not exist.
     pub found: Option<Revision>,
 }
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let revision = |revision: Option<Revision>| {
-            revision.map_or_else(|| "absent".to_owned(), |revision| format!("at {revision}"))
+        let at_or = |revision: Option<Revision>, absent: &str| {
+            revision.map_or_else(|| absent.to_owned(), |revision| format!("at {revision}"))
         };
-        let (seen, found) = (revision(self.seen), revision(self.found));
-        write!(f, "\"{}\" seen {seen}, found {found}", self.key.escape_ascii())
+        let (read, found) = (at_or(self.read, "as absent"), at_or(self.found, "absent"));
+        write!(f, "\"{}\" read {read}, found {found}", self.key.escape_ascii())
     }
 }
 

@@ -21,8 +21,8 @@
 //! - **Isolation.** [`Isolation`] lists what each level forbids.
 //! - **Retries.** An attempt that conflicts is retried within the budget of [`Retry`]. The response
 //!   of the failed commit contains what the next attempt reads.
-//! - **Conflict queues.** Transactions of one [`Client`] that conflict on a key take turns, so that
-//!   64 tasks with one key are not slower than one task.
+//! - **Conflict queues.** Transactions of one [`Client`] that conflict on a key wait in a queue, so
+//!   that 64 tasks with one key are not slower than one task.
 //! - **Idempotency keys.** [`Stm::exactly_once`] resolves a commit whose response was lost.
 //!
 //! # Cost

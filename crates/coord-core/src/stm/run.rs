@@ -312,7 +312,7 @@ impl<'a> Run<'a> {
         let request = tx.commit_request(key.as_deref_mut());
         tx.note_commit_sent(key.as_deref());
         let room = self.stm.client.limits().max_txn_ops.saturating_sub(request.success.len());
-        let wanted = self.held.wanted_keys(|key| tx.knows(key), room);
+        let wanted = self.held.wanted_keys(|key| tx.reads_or_writes(key), room);
         let request = request.and_then(wanted.iter().map(Range::new));
         match self.stm.client.backend().txn(request).await {
             Ok(response) if response.succeeded => {

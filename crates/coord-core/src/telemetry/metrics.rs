@@ -65,7 +65,7 @@ pub fn describe_metrics() {
         ),
         ("coord_session_keep_alives_total", "Keep-alives that were confirmed, or failed"),
         ("coord_queue_enqueued_total", "Contenders that were enqueued"),
-        ("coord_queue_released_total", "Contenders that left their queue"),
+        ("coord_queue_released_total", "Contenders that were released"),
         ("coord_queue_lost_total", "Contenders that lost their key, by reason"),
         ("coord_stm_transactions_total", "Transactions that ended, by result"),
         ("coord_stm_conflicts_total", "Commits that conflicted"),

@@ -121,8 +121,8 @@ impl Phase {
 pub(crate) fn waits_for_foreign_key(name: &Bytes, key: &Bytes) {
     let (name, key) = (name.escape_ascii(), key.escape_ascii());
     tracing::warn!(target: LOCK, %name, %key,
-        next = "waiting until the key is deleted: write no data to keys under the name",
-        "waiting for a foreign key, which no lock or election has created");
+        next = "waiting until the key is deleted: create no other keys under the name",
+        "waiting for a foreign key, which no contender has created");
 }
 
 fn gauge(kind: &'static str, state: State, difference: f64) {

@@ -109,7 +109,8 @@ impl SessionEvents {
                 tracing::info!(target: SESSION, %lease, %generation, next, "lease orphaned");
             }
             Err(error) => {
-                let next = "an adopter may have less than the whole TTL, or none";
+                let next =
+                    "an adopter may have less than the whole TTL, or the lease may have ended";
                 tracing::warn!(target: SESSION, %lease, %generation, %error, next,
                     "lease not refreshed");
             }

@@ -327,7 +327,7 @@ async fn change_without_a_response_times_out_unrepeated() {
 }
 
 #[tokio::test]
-async fn endpoint_without_a_listener_is_named_at_once() {
+async fn endpoint_without_a_listener_is_named() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = free.local_addr().expect("it is bound").to_string();
     drop(free);

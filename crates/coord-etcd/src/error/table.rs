@@ -3,7 +3,7 @@
 //! A gRPC code alone does not identify an error. `InvalidArgument` is a missing key or a missing
 //! login; `OutOfRange` is compacted history or a TTL that is too large. So the rows of [`TABLE`]
 //! match codes and messages, and the first row that matches decides. The last rows match the code
-//! alone.
+//! alone, or the code and the prefix of etcd's messages.
 //!
 //! The table also states the outcome that an error implies for a request that may change the
 //! store. A read is never applied.
@@ -56,7 +56,7 @@ pub(super) enum Pattern {
 /// A row: the code (any if `None`), the message, and the class.
 pub(super) struct Row(Option<Code>, Pattern, pub(super) ErrorClass);
 
-/// The error table. The rows for etcd's own messages match any code, because proxies do not
+/// The error table. The rows for single messages of etcd match any code, because proxies do not
 /// preserve codes.
 pub(super) static TABLE: &[Row] = {
     use ErrorClass::*;

@@ -214,7 +214,7 @@ const ENDLESS_DELAY: Duration = Duration::from_secs(1_000_000);
 /// long before half of the request timeout, and has time for two or three. The first used an idle
 /// stream, the second another stream to the same member, and only then was that member avoided.
 #[tokio::test(start_paused = true)]
-async fn abandoned_refresh_is_followed_by_one_on_another_member() {
+async fn abandoned_keep_alive_is_followed_on_another_member() {
     let (frozen, healthy) = (Member::default(), Member::default());
     let kv = over([&frozen, &healthy]);
     let keep_alives = &kv.shared.keep_alives;
@@ -254,7 +254,7 @@ async fn silent_stream_does_not_affect_other_members() {
 /// Regression: after half of the timeout on a silent idle stream, the call had the whole timeout
 /// again.
 #[tokio::test(start_paused = true)]
-async fn refresh_ends_within_the_request_timeout() {
+async fn keep_alive_ends_within_the_request_timeout() {
     let member = Member::default();
     let kv = over([&member]);
     kv.lease_keep_alive(lease(1)).await.expect("it exists");

@@ -42,7 +42,7 @@ struct State {
     puts: i64,
     /// Whether the member accepts no stream.
     hangs: bool,
-    /// Whether the member opens streams, and sends nothing on them.
+    /// Whether the member opens streams, and confirms no watch on them.
     is_silent: bool,
     /// Whether the member refuses streams as a proxy does.
     refuses_like_a_proxy: bool,

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!             coord's type  ->  the wire             the wire  ->  coord's type
-//! requests    send (etcd-client's own builders)      request (FromWire)
+//! requests    send (etcd-client's own builders)      request, lease, watch (FromWire)
 //! responses   response, lease, watch (ToWire)        response, lease, watch (FromWire)
 //! ```
 //!

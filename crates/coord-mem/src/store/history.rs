@@ -6,7 +6,7 @@ use std::sync::Arc;
 use coord_core::kv::{KeyValue, Revision};
 
 /// One version of a key: a put or a deletion.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Version {
     Put(Arc<KeyValue>),
     Deleted(Revision),
@@ -32,7 +32,7 @@ impl Version {
 ///
 /// The versions are in a queue, because with bounded history each put compacts: a compaction drops
 /// versions at the front and must not move the others.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct History(VecDeque<Version>);
 
 impl History {

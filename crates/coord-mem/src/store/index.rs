@@ -30,7 +30,7 @@ use super::history::History;
 use super::live::{LiveKey, LiveKeys, entries_in_range};
 
 /// All keys, with their history since the last compaction.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
     live: LiveKeys,
     /// Keys that do not exist now. Invariant: none of them is in `live`, and each history ends with

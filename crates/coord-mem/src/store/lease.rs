@@ -14,7 +14,7 @@ use coord_core::{
 };
 
 /// One lease.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Lease {
     granted_ttl: Duration,
     /// When the lease expires, on the lease clock.
@@ -24,7 +24,7 @@ struct Lease {
 }
 
 /// All leases of a store.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Leases {
     ttl_min: Duration,
     next_id: i64,
@@ -58,6 +58,20 @@ impl Leases {
         self.leases.insert(id, Lease { granted_ttl, deadline, keys: BTreeSet::new() });
         self.deadlines.insert((deadline, id));
         Ok((id, granted_ttl))
+    }
+
+    /// Replaces all leases by those of a backup, each with its whole TTL from `now` on.
+    ///
+    /// The ids that the store chooses continue to count up: a client that outlives the restoration
+    /// cannot mistake a new lease for its own.
+    pub(crate) fn restore(&mut self, backup: &Self, now: Duration) {
+        self.leases = backup.leases.clone();
+        self.deadlines.clear();
+        for (&id, lease) in &mut self.leases {
+            lease.granted_ttl = lease.granted_ttl.max(self.ttl_min);
+            lease.deadline = now + lease.granted_ttl;
+            self.deadlines.insert((lease.deadline, id));
+        }
     }
 
     /// The next id that no lease has.

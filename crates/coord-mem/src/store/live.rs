@@ -30,7 +30,7 @@ use slab::Slab;
 use super::history::History;
 
 /// A key that exists, with its current version and its history.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LiveKey {
     pub(super) kv: Arc<KeyValue>,
     /// The earlier versions of the key.
@@ -49,7 +49,7 @@ impl LiveKey {
 
 /// All keys that exist. Invariant: each key has one slot, one entry in `by_hash` and one in
 /// `in_order`.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct LiveKeys {
     slots: Slab<LiveKey>,
     by_hash: HashTable<usize>,

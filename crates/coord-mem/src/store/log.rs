@@ -8,7 +8,7 @@ use coord_core::kv::{EventKind, KeyValue, Revision};
 use smallvec::SmallVec;
 
 /// One change of a key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Change {
     pub(crate) kind: EventKind,
     /// The new version of the key, shared with the index. For a deletion: only the key and the
@@ -20,7 +20,7 @@ pub(crate) struct Change {
 pub(crate) type RevisionChanges = SmallVec<[Change; 1]>;
 
 /// The changes of every revision from the last compaction on, that revision included.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Log {
     /// The revision of the first entry. Invariant: entries have consecutive revisions, and the last
     /// entry is the store's current revision.

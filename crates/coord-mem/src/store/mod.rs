@@ -41,7 +41,7 @@ const COMPACTION_LOSES_KEY: &str = "the transaction of this revision deleted a k
     compact at another revision";
 
 /// All keys with their history, the leases, and the change log.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Store {
     revision: Revision,
     /// The oldest revision that can be read; -1 before the first compaction.
@@ -138,13 +138,23 @@ impl Store {
         self.compact_revision = revision;
     }
 
+    /// Replaces the keys with their history, the revisions and the leases by those of a backup. The
+    /// ids of the cluster and of the member stay the same, and lease ids continue to count up.
+    pub(crate) fn restore(&mut self, backup: &Self, now: Duration) {
+        self.revision = backup.revision;
+        self.compact_revision = backup.compact_revision;
+        self.index = backup.index.clone();
+        self.log = backup.log.clone();
+        self.leases.restore(&backup.leases, now);
+    }
+
     /// The changes of a revision.
     pub(crate) fn changes(&self, revision: Revision) -> &[Change] {
         self.log.changes(revision)
     }
 
-    /// The key as it was before `change`; `None` if the key did not exist or if that version has
-    /// been compacted.
+    /// The key as of the revision before `change`; `None` if `change` created the key, if the key
+    /// did not exist at that revision, or if that revision is compacted.
     pub(crate) fn previous_kv(&self, change: &Change) -> Option<KeyValue> {
         let kv = &change.kv;
         let before = kv.mod_revision.previous();

@@ -2,10 +2,10 @@
 //!
 //! The three passes, on `if a absent { put a; txn { if a absent { put b } else { put c } } }`:
 //!
-//! 1. *Evaluate* all compares, those of nested transactions included, against the state before the
-//!    transaction. The result is the path through the branches. Here both transactions take their
-//!    success branch: for the inner compare `a` is absent too, although the outer transaction puts
-//!    `a` before the inner one is applied.
+//! 1. *Evaluate* the compares of the transaction and of the nested transactions on its path,
+//!    against the state before the transaction. The result is the path through the branches. Here
+//!    both transactions take their success branch: for the inner compare `a` is absent too,
+//!    although the outer transaction puts `a` before the inner one is applied.
 //! 2. *Check* the operations on the path, and no others: puts first, then ranges. If a check fails,
 //!    the store is unchanged.
 //! 3. *Apply* the operations in order, at one new revision. A range reads the writes of earlier
@@ -79,7 +79,7 @@ impl Store {
         Ok(TxnResponse { header: self.header(), succeeded: path.succeeded, responses })
     }
 
-    /// Pass 1: evaluates all compares.
+    /// Pass 1: evaluates the compares on the path.
     fn evaluate(&self, txn: &Txn) -> Path {
         let succeeded = txn.compares.iter().all(|compare| self.compare_holds(compare));
         let nested = branch(txn, succeeded).iter().filter_map(|op| match op {
@@ -165,7 +165,8 @@ impl Store {
 /// Checks for the only way in which a checked transaction could still fail:
 /// [`PUT_AFTER_UNBOUNDED_DELETE`].
 ///
-/// [`Txn::check`] rejects every other transaction that deletes and puts a key: duplicate key.
+/// [`Txn::check`] rejects every other transaction that deletes a key and then puts it: duplicate
+/// key.
 fn check_put_after_unbounded_delete<'a>(
     txn: &'a Txn,
     path: &'a Path,

@@ -67,6 +67,11 @@ impl IntervalMap {
         self.watchers_before(self.boundaries_up_to(key))
     }
 
+    /// All watchers, each once for every interval of its range.
+    pub(crate) fn registrations(&self) -> impl Iterator<Item = &Arc<Registration>> {
+        self.boundaries.iter().flat_map(|boundary| &boundary.registrations)
+    }
+
     /// The number of boundaries that are less than or equal to the key.
     fn boundaries_up_to(&self, key: &[u8]) -> usize {
         let Some(first) = self.boundaries.first() else { return 0 };

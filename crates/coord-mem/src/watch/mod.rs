@@ -19,6 +19,9 @@
 //! then the stream is polled: 5 and 6 from the queue, 7 and 8 from the log; it has caught up
 //! ```
 //!
+//! When the store is restored from a backup, every watch ends: its stream yields the batches in the
+//! queue, then the error. A watcher that had to catch up reads nothing more: the log is replaced.
+//!
 //! Lock order: store, registry, registration. Registering holds the store's read lock, so that no
 //! change can happen between the revision in the response and the insertion into the registry.
 
@@ -74,6 +77,9 @@ struct RegistrationState {
     catch_up_from: Option<Revision>,
     /// Whether a progress notification was requested and has not been delivered yet.
     progress_requested: bool,
+    /// Whether the last item of `pending`, or the last item that was yielded, is the error that
+    /// ends the stream. Invariant: while this is set, nothing is added to `pending`.
+    is_ended: bool,
     waker: Option<Waker>,
 }
 
@@ -144,6 +150,21 @@ impl WatcherRegistry {
         }
     }
 
+    /// Ends every watch with an error: its stream yields the batches that are queued, then the
+    /// error. The caller holds the store's write lock.
+    pub(crate) fn end_all(&self, error: &Error) {
+        // Ordered by id, so that watchers are woken in the order in which they registered.
+        let mut registrations = BTreeMap::new();
+        let mut add = |registration: &Arc<Registration>| {
+            registrations.insert(registration.id, Arc::clone(registration));
+        };
+        self.by_key.iter().for_each(|watchers| watchers.iter().for_each(&mut add));
+        self.by_range().registrations().for_each(add);
+        for registration in registrations.into_values() {
+            registration.end(error.clone());
+        }
+    }
+
     fn by_range(&self) -> MutexGuard<'_, IntervalMap> {
         self.by_range.lock().expect("no holder of the lock panics")
     }
@@ -170,10 +191,22 @@ impl Registration {
         Some(Event { kind: change.kind, kv: KeyValue::clone(&change.kv), prev_kv })
     }
 
+    /// Ends the stream with an error after the batches that are queued, and wakes it. History that
+    /// the watcher still had to read from the log is skipped.
+    fn end(&self, error: Error) {
+        let mut state = self.lock();
+        state.end(error);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// Queues a batch unless the queue is full, and wakes the stream.
     fn push(&self, batch: WatchBatch) {
         let mut state = self.lock();
-        if state.catch_up_from.is_none() {
+        if state.catch_up_from.is_none() && !state.is_ended {
             if state.pending.len() < MAX_PENDING_BATCHES {
                 state.pending.push_back(Ok(batch));
             } else {
@@ -191,8 +224,7 @@ impl Registration {
     fn catch_up(&self, state: &mut RegistrationState, store: &Store) {
         let Some(mut next) = state.catch_up_from else { return };
         if next < store.compact_revision() {
-            state.pending.push_back(Err(store.compacted_error(next)));
-            state.catch_up_from = None;
+            state.end(store.compacted_error(next));
             return;
         }
         while next <= store.revision() && state.pending.len() < MAX_PENDING_BATCHES {
@@ -206,6 +238,16 @@ impl Registration {
             next = next.next();
         }
         state.catch_up_from = (next <= store.revision()).then_some(next);
+    }
+}
+
+impl RegistrationState {
+    /// Adds the error that ends the stream, unless the stream has one.
+    fn end(&mut self, error: Error) {
+        if !self.is_ended {
+            self.pending.push_back(Err(error));
+        }
+        (self.catch_up_from, self.is_ended) = (None, true);
     }
 }
 

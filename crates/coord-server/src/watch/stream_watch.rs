@@ -12,7 +12,8 @@ use crate::gauges::GaugeGuard;
 /// One watch of a stream.
 pub(super) struct StreamWatch {
     pub(super) _gauge: GaugeGuard,
-    /// The backend's watch; `None` after it was cancelled because its start revision is compacted.
+    /// The backend's watch; `None` after it was cancelled because events that were not delivered
+    /// are compacted.
     pub(super) source: Option<Watcher>,
     /// Events from before the creation of the watch; `None` after they were sent.
     pub(super) backlog: Option<Backlog>,

@@ -139,9 +139,9 @@ pub const CONTRACT: &[Clause] = &[
         "A lease lives at least for its granted TTL, counted from the last keep-alive.",
         &[
             "lease_does_not_expire_before_its_ttl",
-            "refreshed_lease_lives_for_its_whole_ttl",
+            "kept_alive_lease_lives_for_its_whole_ttl",
             "long_lease_lives_for_its_whole_ttl",
-            "lease_refreshed_for_hours_does_not_expire",
+            "lease_kept_alive_for_hours_does_not_expire",
         ],
     ),
     clause(

@@ -17,7 +17,7 @@ use coord_core::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::helpers::{
-    Checked, Failure, all_keys, current_revision, event_texts, expect_refused, get, jump_clock,
+    CaseFailure, Checked, all_keys, current_revision, event_texts, expect_refused, get, jump_clock,
     put_on, puts, watch_all,
 };
 use super::table;
@@ -31,11 +31,11 @@ table! { Expiry;
     expired_lease_is_not_found,
     expiry_of_a_lease_without_keys_makes_no_revision,
     leases_that_expire_together_get_a_revision_each,
-    refreshed_lease_lives_for_its_whole_ttl,
+    kept_alive_lease_lives_for_its_whole_ttl,
     detached_key_survives_its_lease,
     key_attached_late_is_deleted_with_its_lease,
     long_lease_lives_for_its_whole_ttl: VirtualTime,
-    lease_refreshed_for_hours_does_not_expire: VirtualTime,
+    lease_kept_alive_for_hours_does_not_expire: VirtualTime,
     lease_overdue_after_a_clock_jump_is_not_kept_alive: VirtualTime,
     lease_overdue_after_a_clock_jump_has_no_time_to_live: VirtualTime,
     lease_overdue_after_a_clock_jump_accepts_no_key: VirtualTime,
@@ -65,9 +65,9 @@ async fn grant_short_lease(kv: &Client) -> Checked<ShortLease> {
 /// The next batch of a watch. Waits for at most `ttl` plus [`MAX_EXPIRY_DELAY`].
 async fn next_within(watch: &mut Watcher, ttl: Duration) -> Checked<WatchBatch> {
     let next = timeout(ttl + MAX_EXPIRY_DELAY, watch.next()).await;
-    let next =
-        next.map_err(|_| Failure::new(format!("no batch within {:?}", ttl + MAX_EXPIRY_DELAY)))?;
-    Ok(next.ok_or_else(|| Failure::new("the watch ended"))??)
+    let next = next
+        .map_err(|_| CaseFailure::new(format!("no batch within {:?}", ttl + MAX_EXPIRY_DELAY)))?;
+    Ok(next.ok_or_else(|| CaseFailure::new("the watch ended"))??)
 }
 
 async fn lease_does_not_expire_before_its_ttl(kv: &Client) -> Checked {
@@ -158,16 +158,16 @@ async fn leases_that_expire_together_get_a_revision_each(kv: &Client) -> Checked
     Ok(())
 }
 
-async fn refreshed_lease_lives_for_its_whole_ttl(kv: &Client) -> Checked {
+async fn kept_alive_lease_lives_for_its_whole_ttl(kv: &Client) -> Checked {
     let ShortLease { id, ttl, .. } = grant_short_lease(kv).await?;
     let last = put_on(kv, id, "a").await?;
     let mut watch = kv.watch(Watch::new("a").start_at(last.next())).await?;
     sleep(ttl / 2).await;
-    let refreshed = Instant::now();
+    let kept_alive = Instant::now();
     kv.lease_keep_alive(id).await?;
     ensure_eq!(event_texts(&next_within(&mut watch, ttl).await?), ["delete a"]);
-    let lived = refreshed.elapsed();
-    ensure!(lived >= ttl, "a lease of {ttl:?} expired {lived:?} after a refresh");
+    let lived = kept_alive.elapsed();
+    ensure!(lived >= ttl, "a lease of {ttl:?} expired {lived:?} after a keep-alive");
     Ok(())
 }
 
@@ -202,7 +202,7 @@ async fn long_lease_lives_for_its_whole_ttl(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn lease_refreshed_for_hours_does_not_expire(kv: &Client) -> Checked {
+async fn lease_kept_alive_for_hours_does_not_expire(kv: &Client) -> Checked {
     let ShortLease { id, ttl, .. } = grant_short_lease(kv).await?;
     let put = put_on(kv, id, "a").await?;
     for _ in 0..5000 {

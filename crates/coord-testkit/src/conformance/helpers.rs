@@ -1,6 +1,6 @@
 //! Assertions and request helpers that the conformance cases share.
 //!
-//! A failed assertion returns a [`Failure`] with the actual value, the expected value and the
+//! A failed assertion returns a [`CaseFailure`] with the actual value, the expected value and the
 //! source line. Cases index into responses without a bounds check, because the runner reports a
 //! panic as a failure too.
 
@@ -23,30 +23,30 @@ use tokio::time::{advance, timeout};
 
 /// Why a case failed: a message, and the source line of the failed assertion.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct CaseFailure {
     message: String,
     location: &'static Location<'static>,
 }
 
 /// The result of a case, or of a helper.
-pub(super) type Checked<T = ()> = Result<T, Failure>;
+pub(super) type Checked<T = ()> = Result<T, CaseFailure>;
 
-impl Failure {
+impl CaseFailure {
     #[track_caller]
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), location: Location::caller() }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CaseFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}:{})", self.message, self.location.file(), self.location.line())
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for CaseFailure {}
 
-impl From<Error> for Failure {
+impl From<Error> for CaseFailure {
     #[track_caller]
     fn from(error: Error) -> Self {
         Self::new(format!("unexpected error: {error}"))
@@ -57,7 +57,7 @@ impl From<Error> for Failure {
 macro_rules! ensure {
     ($condition:expr, $($why:tt)+) => {
         if !$condition {
-            return Err($crate::conformance::Failure::new(format!($($why)+)));
+            return Err($crate::conformance::CaseFailure::new(format!($($why)+)));
         }
     };
 }
@@ -96,14 +96,14 @@ pub(super) async fn puts<const N: usize>(
 
 /// The key-value of `key`, which must exist.
 pub(super) async fn get(kv: &Client, key: &str) -> Checked<KeyValue> {
-    kv.get(key).await?.ok_or_else(|| Failure::new(format!("key {key:?} is missing")))
+    kv.get(key).await?.ok_or_else(|| CaseFailure::new(format!("key {key:?} is missing")))
 }
 
 /// The key-value of `key` at `revision`, where it must exist.
 pub(super) async fn get_at(kv: &Client, key: &str, revision: Revision) -> Checked<KeyValue> {
     let mut response = kv.range(Range::new(key).at(revision)).await?;
     let kv = response.kvs.pop();
-    kv.ok_or_else(|| Failure::new(format!("key {key:?} is missing at revision {revision}")))
+    kv.ok_or_else(|| CaseFailure::new(format!("key {key:?} is missing at revision {revision}")))
 }
 
 /// All keys, in the order in which the store returns them.
@@ -129,13 +129,13 @@ pub(super) async fn run_ops<const N: usize>(kv: &Client, ops: [Op; N]) -> Checke
 /// The response of the operation at `index`, which must be a range.
 pub(super) fn range_response(response: &TxnResponse, index: usize) -> Checked<&RangeResponse> {
     let range = response.responses.get(index).and_then(OpResponse::as_range);
-    range.ok_or_else(|| Failure::new(format!("operation {index} is not a range: {response:?}")))
+    range.ok_or_else(|| CaseFailure::new(format!("operation {index} is not a range: {response:?}")))
 }
 
 /// The response of the operation at `index`, which must be a nested transaction.
 pub(super) fn txn_response(response: &TxnResponse, index: usize) -> Checked<&TxnResponse> {
     let txn = response.responses.get(index).and_then(OpResponse::as_txn);
-    txn.ok_or_else(|| Failure::new(format!("operation {index} is not a txn: {response:?}")))
+    txn.ok_or_else(|| CaseFailure::new(format!("operation {index} is not a txn: {response:?}")))
 }
 
 /// The revision in the header of an operation's response.
@@ -155,12 +155,14 @@ pub(super) fn expect_refused<T: fmt::Debug>(
     kind: ErrorKind,
 ) -> Checked<Error> {
     match result {
-        Ok(response) => Err(Failure::new(format!("expected {kind:?}, got success: {response:?}"))),
+        Ok(response) => {
+            Err(CaseFailure::new(format!("expected {kind:?}, got success: {response:?}")))
+        }
         Err(error) if error.kind() != kind => {
-            Err(Failure::new(format!("expected {kind:?}, got {error:?}")))
+            Err(CaseFailure::new(format!("expected {kind:?}, got {error:?}")))
         }
         Err(error) if error.outcome() != Outcome::NotApplied => {
-            Err(Failure::new(format!("expected the outcome NotApplied, got {error:?}")))
+            Err(CaseFailure::new(format!("expected the outcome NotApplied, got {error:?}")))
         }
         Err(error) => Ok(error),
     }
@@ -196,7 +198,7 @@ pub(super) fn jump_clock(by: Duration) {
 /// The keys attached to a lease, sorted.
 pub(super) async fn lease_keys(kv: &Client, id: LeaseId) -> Checked<Vec<Bytes>> {
     let lease = kv.lease_time_to_live(LeaseTimeToLive::new(id).with_keys()).await?.lease;
-    let mut keys = lease.ok_or_else(|| Failure::new(format!("lease {id} is missing")))?.keys;
+    let mut keys = lease.ok_or_else(|| CaseFailure::new(format!("lease {id} is missing")))?.keys;
     keys.sort();
     Ok(keys)
 }
@@ -224,13 +226,15 @@ pub(super) async fn next_item(
     watch: &mut Watcher,
 ) -> Checked<Option<coord_core::Result<WatchBatch>>> {
     let next = timeout(NEXT_ITEM_TIMEOUT, watch.next()).await;
-    next.map_err(|_| Failure::new(format!("the watch yielded nothing for {NEXT_ITEM_TIMEOUT:?}")))
+    next.map_err(|_| {
+        CaseFailure::new(format!("the watch yielded nothing for {NEXT_ITEM_TIMEOUT:?}"))
+    })
 }
 
 /// The next batch, which may be a progress notification.
 pub(super) async fn next_batch_or_progress(watch: &mut Watcher) -> Checked<WatchBatch> {
     let item = next_item(watch).await?;
-    Ok(item.ok_or_else(|| Failure::new("the watch ended"))??)
+    Ok(item.ok_or_else(|| CaseFailure::new("the watch ended"))??)
 }
 
 /// The next batch with events, after at most nine progress notifications.
@@ -241,7 +245,7 @@ pub(super) async fn next_batch(watch: &mut Watcher) -> Checked<WatchBatch> {
             return Ok(batch);
         }
     }
-    Err(Failure::new("the watch yielded ten progress notifications in a row and no event"))
+    Err(CaseFailure::new("the watch yielded ten progress notifications in a row and no event"))
 }
 
 /// The events of a batch as text: `put a=1`, `delete b`.

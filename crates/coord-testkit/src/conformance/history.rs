@@ -9,8 +9,8 @@ use coord_core::{
 use futures_util::future::join_all;
 
 use super::helpers::{
-    Checked, Failure, compact, current_revision, event_texts, expect_batch, expect_refused, get,
-    next_batch, next_item, puts, run_ops, watch_all, watch_from,
+    CaseFailure, Checked, compact, current_revision, event_texts, expect_batch, expect_refused,
+    get, next_batch, next_item, puts, run_ops, watch_all, watch_from,
 };
 use super::table;
 
@@ -182,7 +182,7 @@ async fn expect_compacted(kv: &Client, request: Watch, revision: Revision) -> Ch
         Some(Err(Error::Compacted { compact_revision, .. })) => {
             ensure_eq!(compact_revision, Some(revision));
         }
-        other => return Err(Failure::new(format!("expected Compacted, got {other:?}"))),
+        other => return Err(CaseFailure::new(format!("expected Compacted, got {other:?}"))),
     }
     let end = next_item(&mut watch).await?;
     ensure!(end.is_none(), "after its error the watch yielded {end:?}");

@@ -10,7 +10,7 @@ use coord_core::{
 use tokio::time::sleep;
 
 use super::helpers::{
-    Checked, Failure, LEASE_TTL, all_keys, current_revision, expect_refused, get, grant_lease,
+    CaseFailure, Checked, LEASE_TTL, all_keys, current_revision, expect_refused, get, grant_lease,
     lease_keys, put_on, puts, run_ops, unused_lease_id,
 };
 use super::table;
@@ -118,7 +118,7 @@ async fn id_of_a_revoked_lease_can_be_granted_again(kv: &Client) -> Checked {
 /// The granted TTL of a lease, and the number of its keys.
 async fn ttl_and_key_count(kv: &Client, id: LeaseId) -> Checked<(Duration, usize)> {
     let lease = kv.lease_time_to_live(LeaseTimeToLive::new(id).with_keys()).await?.lease;
-    let lease = lease.ok_or_else(|| Failure::new(format!("lease {id} is missing")))?;
+    let lease = lease.ok_or_else(|| CaseFailure::new(format!("lease {id} is missing")))?;
     Ok((lease.granted, lease.keys.len()))
 }
 
@@ -191,7 +191,7 @@ async fn keep_alive_of_a_missing_lease_is_refused(kv: &Client) -> Checked {
 /// The remaining time of a lease.
 async fn remaining_time(kv: &Client, id: LeaseId) -> Checked<Duration> {
     let lease = kv.lease_time_to_live(LeaseTimeToLive::new(id)).await?.lease;
-    Ok(lease.ok_or_else(|| Failure::new(format!("lease {id} is missing")))?.remaining)
+    Ok(lease.ok_or_else(|| CaseFailure::new(format!("lease {id} is missing")))?.remaining)
 }
 
 async fn keep_alive_resets_the_remaining_time(kv: &Client) -> Checked {
@@ -202,7 +202,7 @@ async fn keep_alive_resets_the_remaining_time(kv: &Client) -> Checked {
     let after = remaining_time(kv, id).await?;
     ensure!(
         before < after && after <= LEASE_TTL,
-        "remaining {before:?} before the refresh, {after:?} after it"
+        "remaining {before:?} before the keep-alive, {after:?} after it"
     );
     Ok(())
 }
@@ -261,7 +261,7 @@ async fn leases_lists_exactly_the_existing_leases(kv: &Client) -> Checked {
 
 async fn revoke_of_a_missing_lease_is_refused(kv: &Client) -> Checked {
     let missing = LeaseId::new(-unused_lease_id(kv).await?.get());
-    let missing = missing.ok_or_else(|| Failure::new("the store chose lease id zero"))?;
+    let missing = missing.ok_or_else(|| CaseFailure::new("the store chose lease id zero"))?;
     expect_refused(kv.lease_revoke(missing).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }

@@ -86,8 +86,8 @@ use futures_util::future::BoxFuture;
 
 pub use crate::clock::Clock;
 pub use contract::{CONTRACT, Clause};
-pub use helpers::Failure;
-pub use run::{Report, Suite, Verdict, main};
+pub use helpers::CaseFailure;
+pub use run::{CaseResult, Report, Suite, main};
 
 /// One conformance case: a rule of the contract, and the code that checks it.
 #[derive(Clone, Copy)]
@@ -103,7 +103,7 @@ pub struct Case {
 }
 
 /// The code of a case.
-type Check = for<'a> fn(&'a Client) -> BoxFuture<'a, Result<(), Failure>>;
+type Check = for<'a> fn(&'a Client) -> BoxFuture<'a, Result<(), CaseFailure>>;
 
 impl Case {
     /// Runs the case on a backend, which must have no keys and no leases.
@@ -125,7 +125,7 @@ impl Case {
     ///
     /// # Cancel safety
     /// Dropping the future leaves in the store what the case has written so far.
-    pub async fn check(&self, kv: &Client) -> Result<(), Failure> {
+    pub async fn check(&self, kv: &Client) -> Result<(), CaseFailure> {
         (self.check)(kv).await
     }
 }

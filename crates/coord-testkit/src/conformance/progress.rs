@@ -10,8 +10,8 @@ use coord_core::{
 use tokio::time::{sleep, timeout};
 
 use super::helpers::{
-    Checked, Failure, compact, event_texts, expect_batch, next_batch, next_batch_or_progress, puts,
-    watch_all, watch_from,
+    CaseFailure, Checked, compact, event_texts, expect_batch, next_batch, next_batch_or_progress,
+    puts, watch_all, watch_from,
 };
 use super::table;
 
@@ -40,7 +40,7 @@ async fn expect_progress(watch: &mut Watcher, revision: Revision) -> Checked {
             return Ok(());
         }
     }
-    Err(Failure::new(format!("ten progress notifications, none at {revision}")))
+    Err(CaseFailure::new(format!("ten progress notifications, none at {revision}")))
 }
 
 async fn requested_progress_is_notified(kv: &Client) -> Checked {
@@ -142,8 +142,8 @@ async fn progress_notify_reports_progress_of_an_idle_watch(kv: &Client) -> Check
     for _ in 0..2 {
         // etcd sends progress every ten minutes, and up to 10 % later.
         let next = timeout(Duration::from_secs(700), watch.next()).await;
-        let next = next.map_err(|_| Failure::new("no progress notification within 700 s"))?;
-        let progress = next.ok_or_else(|| Failure::new("the watch ended"))??;
+        let next = next.map_err(|_| CaseFailure::new("no progress notification within 700 s"))?;
+        let progress = next.ok_or_else(|| CaseFailure::new("the watch ended"))??;
         ensure_eq!((progress.revision, progress.events.len()), (current, 0));
     }
     Ok(())

@@ -18,7 +18,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use super::{Capability, Case, Clock, Failure, cases};
+use super::{Capability, Case, CaseFailure, Clock, cases};
 
 /// Number of test threads on a real clock. Most cases spend their time waiting, so more cases than
 /// cores can run at once.
@@ -113,11 +113,13 @@ impl Suite {
     pub async fn run(&self) -> Report {
         let mut rows = Vec::new();
         for case in cases() {
-            let verdict = match self.missing_capability(case) {
-                Some(capability) => Verdict::Skipped(capability),
-                None => self.check(case).await.map_or_else(Verdict::Failed, |()| Verdict::Passed),
+            let result = match self.missing_capability(case) {
+                Some(capability) => CaseResult::Skipped(capability),
+                None => {
+                    self.check(case).await.map_or_else(CaseResult::Failed, |()| CaseResult::Passed)
+                }
             };
-            rows.push((case, verdict));
+            rows.push((case, result));
         }
         Report { backend: self.name.clone(), rows }
     }
@@ -132,7 +134,7 @@ impl Suite {
     }
 
     /// Runs a case on a backend of its own. Reports a panic and a timeout as failures.
-    async fn check(&self, case: &Case) -> Result<(), Failure> {
+    async fn check(&self, case: &Case) -> Result<(), CaseFailure> {
         let check = async {
             let needs_fresh = case.requires.contains(&Capability::FreshStore);
             let fresh = self.fresh.as_ref().filter(|_| needs_fresh);
@@ -142,8 +144,10 @@ impl Suite {
         let after = case_timeout(self.clock);
         match timeout(after, AssertUnwindSafe(check).catch_unwind()).await {
             Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(Failure::new(format!("panicked: {}", panic_message(&*panic)))),
-            Err(_) => Err(Failure::new(format!("did not complete within {after:?}"))),
+            Ok(Err(panic)) => {
+                Err(CaseFailure::new(format!("panicked: {}", panic_message(&*panic))))
+            }
+            Err(_) => Err(CaseFailure::new(format!("did not complete within {after:?}"))),
         }
     }
 
@@ -228,12 +232,12 @@ pub fn main(suites: impl IntoIterator<Item = Suite>) -> ExitCode {
 /// The result of one case.
 #[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_enums, reason = "a case passes, fails or is skipped")]
-pub enum Verdict {
+pub enum CaseResult {
     /// Every assertion held.
     Passed,
     /// An assertion failed, a request returned an unexpected error, the case or its backend
     /// panicked, or the case timed out.
-    Failed(Failure),
+    Failed(CaseFailure),
     /// The case was not run, because the backend does not claim this capability.
     Skipped(Capability),
 }
@@ -245,29 +249,29 @@ pub enum Verdict {
 pub struct Report {
     /// The name of the suite.
     pub backend: String,
-    /// Each case with its verdict, in the order of the table.
-    pub rows: Vec<(&'static Case, Verdict)>,
+    /// Each case with its result, in the order of the table.
+    pub rows: Vec<(&'static Case, CaseResult)>,
 }
 
 impl Report {
     /// The cases that passed.
     pub fn passed(&self) -> impl Iterator<Item = &'static Case> {
-        self.rows.iter().filter(|row| matches!(row.1, Verdict::Passed)).map(|row| row.0)
+        self.rows.iter().filter(|row| matches!(row.1, CaseResult::Passed)).map(|row| row.0)
     }
 
     /// The cases that failed, each with the reason.
-    pub fn failed(&self) -> impl Iterator<Item = (&'static Case, &Failure)> {
-        self.rows.iter().filter_map(|(case, verdict)| match verdict {
-            Verdict::Failed(failure) => Some((*case, failure)),
-            Verdict::Passed | Verdict::Skipped(_) => None,
+    pub fn failed(&self) -> impl Iterator<Item = (&'static Case, &CaseFailure)> {
+        self.rows.iter().filter_map(|(case, result)| match result {
+            CaseResult::Failed(failure) => Some((*case, failure)),
+            CaseResult::Passed | CaseResult::Skipped(_) => None,
         })
     }
 
     /// The cases that were skipped, each with the first capability that the backend does not claim.
     pub fn skipped(&self) -> impl Iterator<Item = (&'static Case, Capability)> {
-        self.rows.iter().filter_map(|(case, verdict)| match verdict {
-            Verdict::Skipped(capability) => Some((*case, *capability)),
-            Verdict::Passed | Verdict::Failed(_) => None,
+        self.rows.iter().filter_map(|(case, result)| match result {
+            CaseResult::Skipped(capability) => Some((*case, *capability)),
+            CaseResult::Passed | CaseResult::Failed(_) => None,
         })
     }
 }

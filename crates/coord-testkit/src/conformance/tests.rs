@@ -19,7 +19,7 @@ use futures_util::Stream;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use super::{CONTRACT, Capability, Clock, Failure, Suite, Verdict, cases};
+use super::{CONTRACT, Capability, CaseFailure, CaseResult, Clock, Suite, cases};
 
 #[test]
 fn table_has_at_least_120_cases_with_unique_names() {
@@ -73,7 +73,7 @@ fn clauses_equal_the_documentation_of_the_trait() {
 
 #[test]
 fn failure_from_an_error_reports_the_line() {
-    let check = || -> Result<(), Failure> { Err(Error::EmptyKey)? };
+    let check = || -> Result<(), CaseFailure> { Err(Error::EmptyKey)? };
     let line = line!() - 1;
     let failure = check().expect_err("the error is converted to a failure");
     assert!(failure.to_string().contains(&format!("tests.rs:{line}")), "{failure}");
@@ -254,9 +254,9 @@ async fn run_continues_after_a_case_panics() {
 async fn case_without_claimed_capability_is_skipped() {
     let report = Suite::new("mem", Clock::Paused, async || ((), MemBackend::new())).run().await;
     assert_eq!(report.failed().count(), 0, "{report}");
-    for (case, verdict) in &report.rows {
+    for (case, result) in &report.rows {
         let claimed = case.requires.iter().all(|&required| required == Capability::VirtualTime);
-        assert_eq!(matches!(verdict, Verdict::Passed), claimed, "{case}");
+        assert_eq!(matches!(result, CaseResult::Passed), claimed, "{case}");
     }
     assert!(report.to_string().contains("skipped put::"), "{report}");
 }

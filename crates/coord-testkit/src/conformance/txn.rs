@@ -12,7 +12,7 @@ use coord_core::{
 use futures_util::future::join_all;
 
 use super::helpers::{
-    Checked, Failure, all_keys, current_revision, expect_refused, get, grant_lease, key_names,
+    CaseFailure, Checked, all_keys, current_revision, expect_refused, get, grant_lease, key_names,
     lease_keys, next_batch, puts, range_response, run_ops, txn_response, watch_all,
 };
 use super::table;
@@ -317,7 +317,7 @@ async fn concurrent_guarded_increments_lose_no_update(kv: &Client) -> Checked {
                 return Ok(());
             }
         }
-        Err(Failure::new("five attempts failed, but only four other tasks change the key"))
+        Err(CaseFailure::new("five attempts failed, but only four other tasks change the key"))
     };
     for result in join_all((0..5).map(|_| increment())).await {
         result?;
@@ -340,7 +340,7 @@ async fn reads_of_a_txn_all_see_one_revision(kv: &Client) -> Checked {
     }
     for response in reads {
         let response = response?;
-        let seen = |index| Ok::<_, Failure>(range_response(&response, index)?.kvs[0].clone());
+        let seen = |index| Ok::<_, CaseFailure>(range_response(&response, index)?.kvs[0].clone());
         let (a, z) = (seen(0)?, seen(1)?);
         ensure_eq!((a.mod_revision, a.value), (z.mod_revision, z.value));
     }

@@ -12,7 +12,7 @@ use futures_util::future::{join_all, poll_fn};
 use tokio::time::timeout;
 
 use super::helpers::{
-    Checked, Failure, current_revision, event_texts, expect_batch, expect_refused, get,
+    CaseFailure, Checked, current_revision, event_texts, expect_batch, expect_refused, get,
     grant_lease, next_batch, next_batch_or_progress, put_on, puts, run_ops, unused_lease_id,
     watch_all,
 };
@@ -232,7 +232,7 @@ async fn events_in(kv: &Client, keys: KeyRange, marker: &str) -> Checked<Vec<Str
         }
         events.extend(event_texts(&batch));
     }
-    Err(Failure::new(format!("the marker was not delivered, but {events:?}")))
+    Err(CaseFailure::new(format!("the marker was not delivered, but {events:?}")))
 }
 
 async fn watch_of_one_key_delivers_only_that_key(kv: &Client) -> Checked {
@@ -420,7 +420,7 @@ async fn dropped_next_future_loses_nothing(kv: &Client) -> Checked {
         let polled = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
         drop(next);
         if let Poll::Ready(item) = polled {
-            let batch = item.ok_or_else(|| Failure::new("the watch ended"))??;
+            let batch = item.ok_or_else(|| CaseFailure::new("the watch ended"))??;
             ensure_eq!((batch.revision, event_texts(&batch)), (a, vec!["put a=1".to_owned()]));
             return expect_batch(&mut watch, b, ["put b=1"]).await;
         }
@@ -458,7 +458,7 @@ async fn concurrent_changes_arrive_in_order_and_complete(kv: &Client) -> Checked
     let mut watch = watch_all(kv).await?;
     let mut expected = Vec::new();
     for (i, put) in join_all((0..20).map(|i| kv.put("a", i.to_string()))).await.iter().enumerate() {
-        let put = put.as_ref().map_err(|error| Failure::from(error.clone()))?;
+        let put = put.as_ref().map_err(|error| CaseFailure::from(error.clone()))?;
         expected.push((put.header.revision, format!("put a={i}")));
     }
     expected.sort();

@@ -60,6 +60,13 @@ pub enum EventKind {
     /// The store has changed keys. The time of the event is when that was recorded, not when it
     /// happened.
     Changed(StoreChange),
+    /// The test restored the store from a backup.
+    Restored {
+        /// The revision of the store before.
+        newest: Revision,
+        /// The revision of the backup.
+        found: Revision,
+    },
     /// A fault was injected, or ended.
     Fault(String),
     /// A note of the test, of an oracle, or of the simulator.
@@ -71,7 +78,7 @@ pub enum EventKind {
 pub struct Event {
     /// The time since the start of the run or of the recording.
     pub at: Duration,
-    /// The process; `None` for deviations, and for events of the store or of the test.
+    /// The process; `None` for deviations, for faults of the store, and for notes of the test.
     pub process: Option<Arc<str>>,
     /// What happened.
     pub kind: EventKind,
@@ -103,6 +110,12 @@ impl fmt::Display for EventKind {
             }
             Self::Watched { revision, events } => {
                 write!(f, "<~ {events} event(s) of revision {revision}")
+            }
+            Self::Restored { newest, found } => {
+                write!(
+                    f,
+                    "!! the store was at revision {newest}, restored from a backup at {found}"
+                )
             }
             Self::Attempt(attempt) => write!(f, "tx {attempt}"),
             Self::Changed(change) => write!(f, "## {change}"),

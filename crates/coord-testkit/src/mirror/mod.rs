@@ -113,7 +113,8 @@ pub struct Mirror<L, R> {
     /// The newest compact revision.
     compacted: Revision,
     watches: Vec<WatchPair>,
-    /// Start and end of the last refresh of each lease: both stores have refreshed it in between.
+    /// Start and end of the last grant or keep-alive of each lease: both stores have restarted its
+    /// TTL in between.
     refreshed: BTreeMap<LeaseId, (Instant, Instant)>,
     /// The last lease id that the mirror has chosen.
     last_chosen_lease: i64,

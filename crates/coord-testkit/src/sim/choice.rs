@@ -120,7 +120,7 @@ impl FromStr for Deviations {
 /// Checks a name that becomes a part of the names of lanes.
 ///
 /// # Panics
-/// If it has other characters than letters, digits, `_` and `-`.
+/// If it is empty, or has other characters than letters, digits, `_` and `-`.
 pub(crate) fn check_name(kind: &str, name: &str) {
     let is_valid = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     assert!(
@@ -297,7 +297,8 @@ impl Choices {
         self.mismatch.clone().or(unreached)
     }
 
-    /// The deviations of the run so far, with their meaning if the run is recorded.
+    /// The deviations of the run, their meaning if the run is recorded, its decision points if they
+    /// are listed, and its coverage.
     pub(crate) fn into_parts(self) -> (Deviations, Vec<String>, Vec<ReachedPoint>, Coverage) {
         (Deviations(self.taken), self.words, self.reached.unwrap_or_default(), self.coverage)
     }

@@ -20,8 +20,9 @@ use super::world::{Actor, Message, Owner, State, Work, World, acting};
 
 /// Runs the world until it is done or has failed. More than `max_steps` steps are a livelock.
 pub(crate) async fn drive(world: &Arc<World>, max_steps: u64) {
-    // The tasks of the world are not tasks of tokio. The lease timer of the store is one; a second
-    // one was started by the code under test with `tokio::spawn`, and needs a turn too.
+    // The tasks of the world are not tasks of tokio. The lease timer of the store is a task of
+    // tokio. The code under test has started any second task with `tokio::spawn`, and tokio must
+    // poll that task too.
     let metrics = Handle::current().metrics();
     let has_foreign_tasks = || metrics.num_alive_tasks() > 1;
     // The clock advances only while the driver waits.
@@ -110,7 +111,7 @@ fn poll(world: &World, slot: usize) {
     let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
     let mut state = world.lock();
     if polled.is_ready() {
-        // Its future is not in it.
+        // The future was taken from the task above, so no code under test is dropped here.
         drop(state.tasks.try_remove(slot));
     } else if let Some(task) = state.tasks.get_mut(slot) {
         task.future = Some(future);

@@ -15,7 +15,7 @@ use super::run::{Keep, RunResult, Scenario, Settings, run};
 /// The result of an exploration in which no run failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exhausted {
-    /// How many runs there are, all of which hold.
+    /// How many runs there are, none of which failed.
     pub runs: u64,
     /// The largest number of deviations of a run.
     pub max_deviations: usize,
@@ -33,7 +33,7 @@ pub(crate) struct Refuted {
     pub(crate) runs: u64,
 }
 
-/// Runs a scenario with every list of at most `max_deviations` of the enabled faults.
+/// Runs a scenario with every list of at most `max_deviations` deviations of the enabled faults.
 pub(crate) fn exhaust(
     scenario: Scenario<'_>,
     settings: &Settings,

@@ -38,7 +38,7 @@ pub enum Fault {
     WatchEnded,
     /// A watch does not receive a progress notification.
     ProgressWithheld,
-    /// A member that is behind serves a serializable read.
+    /// A stale member serves a serializable read.
     StaleRead,
     /// A process stops for 2 s or 100 s, and resumes with responses pending.
     Pause,
@@ -46,8 +46,8 @@ pub enum Fault {
     Partition,
     /// Messages pass in one direction only, for 100 s.
     OneWayPartition,
-    /// The processes are partitioned from the store one after the other, and reconnected in the
-    /// reverse order.
+    /// The processes are partitioned from the store one after the other, and healed in the reverse
+    /// order.
     Swizzle,
     /// A process stops forever, a [service](super::Sim::service) too.
     Crash,

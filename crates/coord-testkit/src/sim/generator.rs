@@ -4,12 +4,12 @@
 //! few kinds of faults reaches states that a run with all of them never does: a process that always
 //! crashes early never holds a lock for long.
 //!
-//! **Two schedules**, in turns. A *random walk* delays and postpones at random: it finds races of
-//! two adjacent steps. *Probabilistic concurrency testing* (PCT) gives each process a priority,
-//! lets a process act only when no process of a higher priority can, and lowers the priority of the
-//! acting process at one or two random moments: it finds bugs in which one process must be slow
-//! for a long time. Both schedules are part of the swarm: a run without reordering and latency
-//! takes the oldest step first, whatever the priorities.
+//! **Two schedules.** The seed selects one. A *random walk* delays and postpones at random: it
+//! finds races of two adjacent steps. *Probabilistic concurrency testing* (PCT) gives each process
+//! a priority, lets a process act only when no process of a higher priority can, and lowers the
+//! priority of the acting process at one or two random moments: it finds bugs in which one process
+//! must be slow for a long time. Both schedules are part of the swarm: a run without reordering and
+//! latency takes the oldest step first, whatever the priorities.
 //!
 //! Sources: Groce et al., "Swarm Testing", ISSTA 2012. Burckhardt et al., "A Randomized Scheduler
 //! with Probabilistic Guarantees of Finding Bugs", ASPLOS 2010.
@@ -128,7 +128,7 @@ impl Generator {
     fn note_point(&mut self, process: usize) {
         let Policy::Pct { priorities, changes, reached } = &mut self.policy else { return };
         while priorities.len() <= process {
-            // No choice is made for the harness, number 0, so it is never in the way.
+            // The harness, number 0, has the lowest priority, so that it delays no process.
             let is_harness = priorities.is_empty();
             let priority = self.random.i64(1..1_000_000);
             priorities.push(if is_harness { i64::MIN } else { priority });

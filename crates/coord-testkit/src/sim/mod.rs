@@ -9,7 +9,7 @@
 //! use coord_core::{Mutex, Session, error::PrimitiveError};
 //! use coord_testkit::sim::Sweep;
 //!
-//! Sweep::new("lock_excludes").seeds(200).run(|sim| async move {
+//! Sweep::new("lock_excludes").seeds(300).run(|sim| async move {
 //!     let inside = sim.exclusive("printer");
 //!     for name in ["a", "b"] {
 //!         let inside = inside.clone();
@@ -38,7 +38,7 @@
 //! - a panic in any process, such as a failed assertion;
 //! - an error that the scenario returns, and, in a run without faults, an error of a process;
 //! - an oracle: [`Sim::exclusive`], [`Sim::always`], [`Sim::eventually`], [`Sim::leads_to`];
-//! - liveness: faults end after 300 s, and then every process must finish within 600 s
+//! - liveness: faults end after 300 s, and then the scenario must return within 600 s
 //!   ([`Sweep::fault_time`], [`Sweep::settle_time`]);
 //! - a lease of an ended process that outlives its TTL;
 //! - livelock, and a wake-up from outside the simulation.
@@ -46,16 +46,17 @@
 //! An error that a process returns under faults is no failure: its session may be lost, for
 //! example.
 //!
-//! To see whether a sweep notices a fault at all, break the store with [`Sweep::weaken`].
+//! To check that a sweep detects a violation, weaken the store with [`Sweep::weaken`].
 //!
 //! # What the simulator does not see
 //!
 //! Threads, `spawn_blocking`, sockets, unbiased `select!`, and the order of hash maps in the code
-//! under test. The first three are detected when they wake a task.
+//! under test. The first three are detected when they wake a task or send a request.
 //!
 //! Source: FoundationDB's and TigerBeetle's simulators; `docs/guide/simulation.md`.
 
 mod attempts;
+mod backup;
 mod choice;
 mod driver;
 mod exhaust;
@@ -91,7 +92,7 @@ pub use oracle::{Exclusive, Inside};
 pub use process::{Exit, Process, ProcessTask};
 pub use replay::{NotReplayableError, ReplayRule};
 pub use report::FailureReport;
-pub use run::Verdict;
+pub use run::ProcessResult;
 #[cfg(feature = "proptest")]
 pub use strategy::{Plan, PlanTree, Plans, plans};
 pub use sweep::{Sweep, SweepReport};
@@ -111,8 +112,9 @@ impl Sim {
     /// Starts a process with a main task. A crash ends the process for good.
     ///
     /// # Panics
-    /// If the name is in use, or has other characters than letters, digits, `_` and `-`.
-    pub fn spawn<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    /// If the name is empty, in use, `store` or `test`, or has other characters than letters,
+    /// digits, `_` and `-`.
+    pub fn spawn<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         &self,
         name: &str,
         main: impl FnOnce(Process) -> F,
@@ -128,7 +130,8 @@ impl Sim {
     /// Adds a process without a main task: [`join`](Self::join) does not wait for it.
     ///
     /// # Panics
-    /// If the name is in use, or has other characters than letters, digits, `_` and `-`.
+    /// If the name is empty, in use, `store` or `test`, or has other characters than letters,
+    /// digits, `_` and `-`.
     #[must_use]
     pub fn process(&self, name: &str) -> Process {
         let process = Process::add(&self.world, name, None);
@@ -136,13 +139,14 @@ impl Sim {
         process
     }
 
-    /// Starts a process whose main task starts again, a second later and with a new client, after
-    /// an error, after [`Process::crash`], and after a [`Fault::Restart`]. A [`Fault::Crash`] ends
-    /// the process for good.
+    /// Starts a process whose main task starts again, with a new client, after an error, after
+    /// [`Process::crash`], and after a [`Fault::Restart`]. The next life begins a second later. A
+    /// [`Fault::Crash`] ends the process for good.
     ///
     /// # Panics
-    /// If the name is in use, or has other characters than letters, digits, `_` and `-`.
-    pub fn service<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    /// If the name is empty, in use, `store` or `test`, or has other characters than letters,
+    /// digits, `_` and `-`.
+    pub fn service<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         &self,
         name: &str,
         main: impl Fn(Process) -> F + Send + Sync + 'static,
@@ -229,8 +233,8 @@ impl Sim {
         }
     }
 
-    /// Fails the run if `effect` does not hold within `within` after `cause` holds. Both are called
-    /// after every step.
+    /// Fails the run if `effect` does not hold within `within` after `cause` holds. The simulator
+    /// calls `effect` after every step, and `cause` unless `effect` holds or is awaited.
     pub fn leads_to(
         &self,
         name: &'static str,
@@ -252,7 +256,7 @@ impl Sim {
     /// quarter of the runs, and then fires at random until the faults end.
     ///
     /// # Panics
-    /// If the name has other characters than letters, digits, `_` and `-`.
+    /// If the name is empty, or has other characters than letters, digits, `_` and `-`.
     #[must_use]
     pub fn buggify(&self, name: &'static str) -> bool {
         choice::check_name("point", name);

@@ -114,9 +114,10 @@ impl Exclusive {
         self.enter_while(process, token, move || is_held(&ownership))
     }
 
-    /// Notes that `process` uses the resource until the returned value is dropped, with a lock of
-    /// its own. `still_held` returns whether the process may still act as the holder: it has
-    /// received no loss, and no deadline has passed. It is called when another holder enters.
+    /// Notes that `process` uses the resource until the returned value is dropped, under a lock
+    /// that is not coord's. `still_held` returns whether the process may still act as the holder:
+    /// no loss was reported to it, and no deadline has passed. `still_held` is called when another
+    /// holder enters.
     pub fn enter_while(
         &self,
         process: &Process,

@@ -18,7 +18,7 @@ thread_local! {
 
 static INSTALLED: Once = Once::new();
 
-/// While it exists, panics of this thread are captured.
+/// RAII guard: while it exists, panics of this thread are captured.
 pub(crate) struct Capture;
 
 impl Capture {

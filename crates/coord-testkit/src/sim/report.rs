@@ -22,9 +22,10 @@ pub struct FailureReport {
     pub test: Option<String>,
     /// What broke.
     pub failure: Failure,
-    /// The seed of the first run that failed; `None` if a given list failed.
+    /// The seed whose failed run was shrunk; `None` in every other report, such as that of a saved
+    /// list or of the run without faults.
     pub seed: Option<u64>,
-    /// How many deviations that run had.
+    /// How many deviations the run had before it was shrunk.
     pub first_deviations: usize,
     /// The shrunk list.
     pub deviations: Deviations,

@@ -24,7 +24,7 @@ use super::{Sim, driver, panics};
 use crate::history::{EventKind, History};
 
 /// The result of a scenario or of a process: nothing, or an error that can be printed.
-pub trait Verdict: Send + 'static {
+pub trait ProcessResult: Send + 'static {
     /// The result, with the text of the error.
     ///
     /// # Errors
@@ -32,31 +32,30 @@ pub trait Verdict: Send + 'static {
     fn into_result(self) -> Result<(), String>;
 }
 
-impl Verdict for () {
+impl ProcessResult for () {
     fn into_result(self) -> Result<(), String> {
         Ok(())
     }
 }
 
 /// The result of a service that never ends.
-impl Verdict for Infallible {
+impl ProcessResult for Infallible {
     fn into_result(self) -> Result<(), String> {
         match self {}
     }
 }
 
-impl<E: fmt::Display + Send + 'static> Verdict for Result<(), E> {
+impl<E: fmt::Display + Send + 'static> ProcessResult for Result<(), E> {
     fn into_result(self) -> Result<(), String> {
         self.map_err(|error| error.to_string())
     }
 }
 
 /// A scenario, without its types.
-pub(crate) type Scenario<'a> = &'a (dyn Fn(Sim) -> BackgroundVerdict + Sync);
+pub(crate) type Scenario<'a> = &'a (dyn Fn(Sim) -> ScenarioFuture + Sync);
 
 /// The future of a scenario.
-pub(crate) type BackgroundVerdict =
-    std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+pub(crate) type ScenarioFuture = std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 /// Wraps the store of a run, for example to weaken it.
 pub(crate) type WrapStore = Arc<dyn Fn(MemBackend) -> Client + Send + Sync>;
@@ -67,7 +66,7 @@ pub(crate) struct Settings {
     pub(crate) faults: Vec<Fault>,
     /// When faults stop, in virtual time.
     pub(crate) fault_time: Duration,
-    /// How long all processes may take to finish after that.
+    /// How long the scenario may take to return after that.
     pub(crate) settle_time: Duration,
     pub(crate) max_steps: u64,
     pub(crate) wrap_store: Option<WrapStore>,
@@ -142,7 +141,8 @@ async fn run_world(
         2 => 0.95,
         _ => 1.0,
     };
-    let store = MemBackend::builder().seed(1).lease_clock_rate(rate).build();
+    let mem = MemBackend::builder().seed(1).lease_clock_rate(rate).build();
+    let store = mem.clone();
     // The code under test also runs where its store is built and where its values are dropped.
     let built = panics::catch(|| match &settings.wrap_store {
         Some(wrap) => wrap(store),
@@ -152,7 +152,7 @@ async fn run_world(
         Ok(store) => (store, None),
         Err(failure) => (Client::new(MemBackend::new()), Some(failure)),
     };
-    let world = World::new(store, choices, settings.settle_time, keep == Keep::History);
+    let world = World::new(mem, store, choices, settings.settle_time, keep == Keep::History);
     let sim = Sim { world: Arc::clone(&world) };
     let heal = |world: &Arc<World>| world.lock().heal();
     world.lock().send(Owner::Harness, settings.fault_time, Message::Change(Box::new(heal)));
@@ -178,7 +178,7 @@ async fn run_world(
 impl State {
     /// Ends the faults: no choice deviates any more, no process is stalled, and the store has
     /// space. Messages that are late already, slow links and the clock's drift stay as they are.
-    /// From now on, all processes have the settle time to finish.
+    /// From now on, the scenario has the settle time to return.
     pub(crate) fn heal(&mut self) {
         if self.choices.is_healed() {
             return;
@@ -203,7 +203,7 @@ impl State {
 }
 
 /// Runs the scenario, then checks what it leaves behind.
-fn main_task(sim: Sim, main: BackgroundVerdict) -> BackgroundTask {
+fn main_task(sim: Sim, main: ScenarioFuture) -> BackgroundTask {
     Box::pin(async move {
         let result = main.await;
         sim.world.lock().has_returned = true;
@@ -345,7 +345,7 @@ mod tests {
                 sleep(Duration::from_secs(1)).await;
                 Ok(())
             };
-            Box::pin(running) as BackgroundVerdict
+            Box::pin(running) as ScenarioFuture
         };
         let settings = Settings {
             faults: Vec::new(),

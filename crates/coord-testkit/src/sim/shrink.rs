@@ -8,11 +8,11 @@
 //! 1. remove all deviations of one fault;
 //! 2. remove spans: halves, quarters, and so on to single deviations;
 //! 3. keep one deviation alone, at another point of its lane or of the same lane of another
-//!    process: often the others only led the run to the point at which this one has its effect, and
-//!    processes with one role are interchangeable;
+//!    process: often the other deviations only led the run to the point at which the kept one has
+//!    its effect, and processes with one role are interchangeable;
 //! 4. remove one deviation and change another one: move it to a point close by in its lane, or
-//!    choose another option. Without the first, its process may reach the point that matters one
-//!    request earlier or later, or need another delay for the same race;
+//!    choose another option. Without the removed deviation, a process may reach the point that
+//!    matters one request earlier or later, or need another delay for the same race;
 //! 5. lower the option of one deviation.
 //!
 //! Passes 1 and 2 are repeated until neither helps, at first in no more than half of the budget: of
@@ -182,8 +182,9 @@ impl Shrinker<'_> {
 }
 
 /// The deviations to keep alone: each kind of decision and option once for each process. The last
-/// one of the run comes first, because a failure often follows its cause soon; late messages come
-/// last, because there are many, and other faults do more. Postponed steps are left out.
+/// deviation of the run comes first, because a failure often follows its cause soon; deviations of
+/// [`Fault::Latency`] come last, because there are many, and other faults do more. Postponed steps
+/// are left out.
 fn single_deviations(list: &[Deviation]) -> Vec<Deviation> {
     let mut single: Vec<Deviation> = Vec::new();
     for deviation in list.iter().rev().filter(|d| fault_of(d) != Some(Fault::Reorder)) {

@@ -16,7 +16,7 @@ use proptest::test_runner::TestRunner;
 use super::Sim;
 use super::choice::{Deviation, Deviations};
 use super::failure::Failure;
-use super::run::Verdict;
+use super::run::ProcessResult;
 use super::sweep::{Sweep, erased};
 
 /// A run as a value of proptest: a seed, or after simplification a list of deviations.
@@ -55,7 +55,7 @@ impl Plan {
     ///
     /// # Errors
     /// The failure of the run.
-    pub fn run<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    pub fn run<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         &self,
         sweep: &Sweep,
         scenario: impl Fn(Sim) -> F + Sync,

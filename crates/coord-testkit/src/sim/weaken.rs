@@ -1,8 +1,8 @@
-//! Weakened stores: deliberately wrong ones, to see whether a test notices.
+//! Weakened stores: stores that violate the contract deliberately, to check that a test fails.
 //!
-//! A sweep that passes is worth something only if it fails when the store breaks a promise. With a
-//! weakness, the store of every run breaks one promise of the contract of
-//! [`KvBackend`]. A sweep that still passes does not test what depends on that promise.
+//! A sweep that passes proves something only if it fails when the store violates the contract. With
+//! a weakness, the store of every run violates one rule of the contract of [`KvBackend`]. A sweep
+//! that still passes does not test what depends on that rule.
 //!
 //! A weakness depends on nothing but the requests of the run. A run stays deterministic.
 
@@ -25,7 +25,8 @@ use futures_util::{Stream, StreamExt as _};
 
 use crate::stale_member::current_revision;
 
-/// A promise that the store of every run breaks. Set with [`Sweep::weaken`](super::Sweep::weaken).
+/// A rule of the contract that the store of every run violates. Set with
+/// [`Sweep::weaken`](super::Sweep::weaken).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Weaken {
@@ -89,7 +90,7 @@ struct WeakStore {
     changes: AtomicU64,
 }
 
-/// Every how many changes or batches a weakness shows.
+/// A weakness affects one of this many changes or batches.
 const PERIOD: u64 = 3;
 
 impl WeakStore {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use coord_core::kv::LeaseId;
 use coord_core::spawn::{BackgroundTask, Spawn};
 use coord_core::{Client, sync};
+use coord_mem::MemBackend;
 use futures_util::task::AtomicWaker;
 use slab::Slab;
 use tokio::sync::Notify;
@@ -170,6 +171,8 @@ pub(crate) struct World {
     pub(crate) started: Instant,
     /// A client without faults, for the simulator and the oracles.
     pub(crate) store: Client,
+    /// The store itself, which the test may have wrapped.
+    pub(crate) mem: MemBackend,
     /// Notified when the main task of a process ends.
     pub(crate) exited: Notify,
 }
@@ -194,7 +197,7 @@ pub(crate) struct State {
     pub(crate) failure: Option<Failure>,
     pub(crate) steps: u64,
     pub(crate) requests: u64,
-    /// How long all processes may take to finish after the faults.
+    /// How long the scenario may take to return after the faults.
     pub(crate) settle_time: Duration,
     /// Whether the scenario has returned.
     pub(crate) has_returned: bool,
@@ -205,7 +208,7 @@ pub(crate) struct State {
     pub(crate) out_of_space_until: Option<Instant>,
     pub(crate) store_lane: LaneId,
     pub(crate) oracles: Vec<Box<dyn Oracle>>,
-    /// The named conditions that the test wants to see at least once in a sweep.
+    /// The named conditions that must hold at least once in a sweep, and whether they have held.
     pub(crate) sometimes: BTreeMap<&'static str, bool>,
     /// Whether each point of the test is activated in this run.
     pub(crate) activated: BTreeMap<&'static str, bool>,
@@ -220,6 +223,7 @@ pub(crate) trait Oracle: Send {
 
 impl World {
     pub(crate) fn new(
+        mem: MemBackend,
         store: Client,
         mut choices: Choices,
         settle_time: Duration,
@@ -259,7 +263,8 @@ impl World {
             activated: BTreeMap::new(),
             started,
         };
-        Arc::new(Self { state: Mutex::new(state), woken, started, store, exited: Notify::new() })
+        let (state, exited) = (Mutex::new(state), Notify::new());
+        Arc::new(Self { state, woken, started, store, mem, exited })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -418,7 +423,7 @@ impl State {
     }
 }
 
-/// The number by which choices know a process; 0 is the harness.
+/// The number that identifies a process in choices; 0 is the harness.
 pub(crate) const fn acting(index: usize) -> usize {
     index + 1
 }

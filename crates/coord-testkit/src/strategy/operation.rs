@@ -59,7 +59,7 @@ pub enum Operation {
     LeaseGrant(LeaseGrant),
     /// Revokes a lease.
     LeaseRevoke(LeaseId),
-    /// Refreshes a lease.
+    /// Keeps a lease alive.
     LeaseKeepAlive(LeaseId),
     /// Reads the remaining time of a lease.
     LeaseTimeToLive(LeaseTimeToLive),

@@ -4,7 +4,7 @@
 //! gzip receives uncompressed responses.
 
 use coord_etcd_tests::create_watch;
-use coord_etcd_tests::raw_client::refusal;
+use coord_etcd_tests::raw_client::rejection;
 use etcd_client::proto::{PbPutResponse, PbRangeResponse, PbWatchRequest, PbWatchResponse};
 use futures_util::{StreamExt, stream};
 use tonic::client::Grpc;
@@ -79,7 +79,7 @@ pub(crate) async fn gzip(run: &mut ScenarioRun) {
     let mut unknown = Request::new(put("a", "1"));
     unknown.metadata_mut().insert("grpc-encoding", MetadataValue::from_static("snappy"));
     let response = call::<_, PbPutResponse>(accepts, puts, unknown).await;
-    run.note("unknown compression", response.map(|_| ()).map_err(|status| refusal(&status)));
+    run.note("unknown compression", response.map(|_| ()).map_err(|status| rejection(&status)));
     watch(run, sends).await;
 }
 

@@ -1,7 +1,7 @@
 //! The Lease service: grant, revoke, keep-alive, time to live, expiry.
 
 use coord_etcd_tests::create_watch;
-use coord_etcd_tests::raw_client::refusal;
+use coord_etcd_tests::raw_client::rejection;
 use etcd_client::proto::{
     PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse,
     PbLeaseLeasesRequest, PbLeaseLeasesResponse, PbLeaseRevokeRequest, PbLeaseRevokeResponse,
@@ -137,7 +137,7 @@ pub(crate) async fn keep_alives(run: &mut ScenarioRun) {
     silent.finish();
     match silent.next().await.unwrap() {
         Ok(response) => run.note("no request before closing", response),
-        Err(status) => run.note("no request before closing", refusal(&status)),
+        Err(status) => run.note("no request before closing", rejection(&status)),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A scenario is a script of calls by a raw gRPC client, so that requests can also be malformed.
 //! Each scenario runs on a new etcd and on a new `coord-server` over an in-memory store, and the
-//! two transcripts must be equal in every field. So etcd proves what coord's server has to do.
+//! two transcripts must be equal in every field, apart from the values of the cluster id, the
+//! member id and the Raft term. So etcd proves what coord's server has to do.
 //! [`DIFFERENCES`] lists the lines that differ, deliberately or in an older etcd, with the reasons.
 //! A listed line must differ, and its label must be unique in its scenario, so that no other line
 //! is excused.
@@ -118,7 +119,7 @@ const DIFFERENCES: &[Difference] = differences![
     "" "member::unknown": "malformed" => "the error messages of the decoders differ";
     "" "txn::depths": "nested too deep" => "prost decodes at most 100 nested messages";
     "3.5" "member::maintenance": "hash of revision 2"
-        => "for a compacted revision, etcd hashes with the previous compact revision";
+        => "at the compact revision, etcd hashes with the previous compact revision";
     "3.4" "member::maintenance": "hash of revision 2", "version" => CHANGED_AFTER_3_4;
     "3.4" "member::auth": "status" => CHANGED_AFTER_3_4;
     "3.4" "member::unknown":
@@ -155,7 +156,7 @@ fn main() -> ExitCode {
             })
         });
         let mut arguments = Arguments::from_args();
-        // More threads than cores, because the tests mostly wait for etcd to start.
+        // Not the number of cores, because the tests mostly wait for etcd to start.
         arguments.test_threads = arguments.test_threads.or(Some(6));
         libtest_mimic::run(&arguments, trials.collect()).exit_code()
     })

@@ -1,6 +1,6 @@
 //! The Maintenance, Cluster, Auth and Health services, and unknown services and methods.
 
-use coord_etcd_tests::raw_client::refusal;
+use coord_etcd_tests::raw_client::rejection;
 use etcd_client::proto::{
     PbAlarmRequest, PbAlarmResponse, PbAuthDisableRequest, PbAuthDisableResponse,
     PbAuthEnableRequest, PbAuthEnableResponse, PbAuthRoleAddRequest, PbAuthRoleAddResponse,
@@ -269,7 +269,7 @@ pub(crate) async fn unknown(run: &mut ScenarioRun) {
     }
     let response: Result<AnyMessage, _> =
         run.unary("/etcdserverpb.KV/Put", WrongType { key: 5 }).await;
-    run.note("malformed", response.map_err(|status| refusal(&status)));
+    run.note("malformed", response.map_err(|status| rejection(&status)));
     #[derive(Clone, PartialEq, prost::Message)]
     struct Newer {
         #[prost(bytes, tag = "1")]
@@ -279,5 +279,5 @@ pub(crate) async fn unknown(run: &mut ScenarioRun) {
     }
     let newer = Newer { key: b"a".to_vec(), later: "more".to_owned() };
     let response: Result<AnyMessage, _> = run.unary("/etcdserverpb.KV/Put", newer).await;
-    run.note("unknown field", response.map_err(|status| refusal(&status)));
+    run.note("unknown field", response.map_err(|status| rejection(&status)));
 }

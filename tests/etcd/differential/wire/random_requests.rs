@@ -64,7 +64,7 @@ impl RequestGenerator {
         self.rng.choice(keys).unwrap().to_vec()
     }
 
-    /// The end of a range. Half of the ranges are a single key.
+    /// The end of a range. More than half of the ranges are a single key.
     fn end(&mut self) -> Vec<u8> {
         if self.rng.bool() { Vec::new() } else { self.key() }
     }
@@ -111,10 +111,9 @@ impl RequestGenerator {
         }
     }
 
-    fn delete(&mut self, may_be_open_ended: bool) -> PbDeleteRequest {
+    fn delete(&mut self, may_be_unbounded: bool) -> PbDeleteRequest {
         let range_end = self.end();
-        let range_end =
-            if may_be_open_ended || range_end != b"\0" { range_end } else { Vec::new() };
+        let range_end = if may_be_unbounded || range_end != b"\0" { range_end } else { Vec::new() };
         PbDeleteRequest { key: self.key(), range_end, prev_kv: self.rng.bool() }
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::ops::Deref;
 
 use coord_etcd_tests::RawClient;
-use coord_etcd_tests::raw_client::refusal;
+use coord_etcd_tests::raw_client::rejection;
 use coord_etcd_tests::test_server::mask_server_ids;
 use tonic::Status;
 
@@ -59,7 +59,7 @@ impl ScenarioRun {
                 Some(response)
             }
             Err(status) => {
-                self.note(what, refusal(&status));
+                self.note(what, rejection(&status));
                 None
             }
         }
@@ -114,7 +114,7 @@ impl ScenarioRun {
                 None
             }
             Err(status) => {
-                self.note(what, refusal(&status));
+                self.note(what, rejection(&status));
                 None
             }
         }

@@ -249,7 +249,7 @@ pub(crate) async fn history(run: &mut ScenarioRun) {
     run.range("all", range("\0", "\0")).await;
 }
 
-/// Nested as deeply as the raw client can decode, and one level deeper.
+/// Transactions nested as deeply as the raw client can decode, and one level deeper.
 pub(crate) async fn depths(run: &mut ScenarioRun) {
     let deep = |depth| (0..depth).fold(then([puts("a")]), |txn, _| then([nested(txn)]));
     for depth in [10, 40, 49] {

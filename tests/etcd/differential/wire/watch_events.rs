@@ -82,7 +82,7 @@ pub(crate) async fn filters(run: &mut ScenarioRun) {
         run.note("watches that received it", messages);
     }
     stream.request_progress();
-    run.next("uncompressed client", &mut stream).await;
+    run.next("progress", &mut stream).await;
 }
 
 pub(crate) async fn prev_kvs(run: &mut ScenarioRun) {

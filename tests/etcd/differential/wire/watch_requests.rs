@@ -203,7 +203,7 @@ pub(crate) async fn progress(run: &mut ScenarioRun) {
     run.next("progress after the event", &mut stream).await;
 }
 
-/// A watch with a future start prevents progress responses.
+/// A watch with a future start prevents progress notifications.
 pub(crate) async fn progress_after_future_watch(run: &mut ScenarioRun) {
     let mut stream = run.watch().await;
     for start_revision in [0, 5] {

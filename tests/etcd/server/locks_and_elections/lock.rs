@@ -67,7 +67,7 @@ pub(crate) async fn lock_ends_when_its_lease_is_not_kept_alive(target: Target) {
     let long = client.grant(60).await;
     within_20_s(client.lock("jobs", long)).await.unwrap();
     let after = granted.elapsed();
-    // The call may refresh the lease once.
+    // The call may send one keep-alive for the lease.
     let usual = Duration::from_millis(1900)..Duration::from_millis(5500);
     assert!(usual.contains(&after), "{after:?}");
     assert_eq!(client.lease_ttl(short).await.1, -1);

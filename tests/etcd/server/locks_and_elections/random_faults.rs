@@ -73,8 +73,8 @@ fn round() -> impl Strategy<Value = Round> {
     })
 }
 
-/// The fault for each request, in order. Most requests are delayed. With `drops`, some requests or
-/// responses are dropped.
+/// The fault for each request, in order. Requests after the last fault pass. On average, at least
+/// half of the faults are delays. With `drops`, some requests or responses are dropped.
 fn faults(drops: bool) -> impl Strategy<Value = Vec<Action>> {
     let delayed = |by: std::ops::Range<u64>| by.prop_map(|by| Action::Delay(ms(by)));
     let drop_weight = u32::from(drops);
@@ -235,7 +235,7 @@ fn queue_of_300_keeps_order_when_waiters_cancel() -> Result<(), Failed> {
         let lease = client.grant(3_600).await;
         let (mut holder, _) = client.lock("m", lease).await.unwrap();
         let mut stay = Vec::new();
-        let mut leave = Vec::new();
+        let mut cancel = Vec::new();
         for n in 0..300 {
             let lease = client.grant(3_600).await;
             let caller = client.clone();
@@ -245,12 +245,12 @@ fn queue_of_300_keeps_order_when_waiters_cancel() -> Result<(), Failed> {
             if n % 3 == 0 {
                 stay.push((lease, call));
             } else {
-                leave.push(call);
+                cancel.push(call);
             }
         }
-        // Cancel alternately the last and the first of the waiters that leave.
+        // Cancel alternately the last and the first of these waiters.
         while let Some(call) =
-            if leave.len() % 2 == 0 { leave.pop() } else { Some(leave.remove(0)) }
+            if cancel.len() % 2 == 0 { cancel.pop() } else { Some(cancel.remove(0)) }
         {
             drop(call);
         }

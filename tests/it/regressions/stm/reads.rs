@@ -276,7 +276,7 @@ async fn retry_reading_other_keys_sees_one_snapshot() {
                 assert_eq!(
                     tx.get("c").await?,
                     tx.get("a").await?,
-                    "a and b are always put together"
+                    "a and c are always put together"
                 );
             }
             tx.put("sum", "");

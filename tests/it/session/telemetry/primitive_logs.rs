@@ -87,9 +87,9 @@ fn lost_key_of_the_work_is_logged() {
     assert!(lost[0].contains(" key=report/"), "{lost:?}");
 }
 
-/// A lock waits for data keys below its name, as in Go, perhaps forever. The log names the key.
+/// A lock waits for foreign keys below its name, as in Go, perhaps forever. The log names the key.
 #[test]
-fn wait_behind_a_data_key_is_logged_once() {
+fn wait_behind_a_foreign_key_is_logged_once() {
     let lines = lines_of(async {
         let store = Client::new(MemBackend::new());
         let session = session(&store).await;

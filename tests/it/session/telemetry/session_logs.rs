@@ -75,7 +75,7 @@ fn failed_revoke_of_a_dropped_session_is_logged() {
 }
 
 /// `SessionBuilder::run` does not return the error, so the log is the only place where it is
-/// reported. Regression: a `close` after the first one failed without a log line.
+/// reported. Regression: a later call of `close` failed without a log line.
 #[test]
 fn failed_close_after_work_is_logged_once() {
     for closes_in_work in [false, true] {
@@ -121,7 +121,8 @@ fn orphan_is_logged_with_its_result() {
             ),
             &format!(
                 "WARN coord::session lease not refreshed: {SESSION_IDS} error=no response within 9s \
-                 next=an adopter may have less than the whole TTL, or none"
+                 next=an adopter may have less than the whole TTL, \
+                 or the lease may have ended"
             )
         )
     );
@@ -165,7 +166,7 @@ fn supervisor_logs_start_and_end_of_each_generation() {
     for line in [
         "WARN coord::supervisor generation lost: generation=1 state=down \
          reason=the lease was revoked next=opening another session",
-        // The backoff is random.
+        // The pause depends on the lease id.
         &format!(
             "WARN coord::supervisor opening another session failed: generation=1 state=down \
              {DROPPED} next=retrying in "

@@ -23,7 +23,8 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::new(&["Mutex::lock"], "the lock is free", |t| lock_free(t, Duration::ZERO)),
         Case::new(&["Mutex::lock"], "the lock is free, locked again later", |t| {
-            // By then the session has stopped waiting for a late request.
+            // More than a TTL later, and before a late request arrives, which must still be cleaned
+            // up.
             lock_free(t, TTL + secs(4))
         }),
         Case::new(&["Mutex::lock"], "waiting, before another waiter", lock_waiting),
@@ -56,7 +57,7 @@ async fn lock_free(t: Trial, pause: Duration) {
     close(&session).await;
 }
 
-/// Another process waits for the lock from half a second on, and returns its token.
+/// Another process waits for the lock from half a second on, and releases it once it is acquired.
 fn other_waits(t: &Trial) -> ProcessTask<()> {
     let other = t.other.clone();
     t.other.spawn(async move {

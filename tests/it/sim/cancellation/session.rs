@@ -75,7 +75,7 @@ async fn lost(t: Trial) {
     });
     t.drop_at_await(session.lost()).await;
     revoked.await;
-    // The next keep-alive finds that the lease is gone.
+    // The next keep-alive finds that the lease does not exist any more.
     sleep(TTL - FOLLOW_UP).await;
     let reason = t.proceeds(session.lost()).await;
     assert_eq!(reason, LossReason::Revoked);

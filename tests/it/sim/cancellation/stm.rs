@@ -95,7 +95,7 @@ async fn conflict_queue(t: Trial) {
     let stm = Stm::new(t.client());
     let add = || t.process.spawn(add_one(stm.clone()));
     let others = [(); 4].map(|()| add());
-    // The others read first, so that the commit under test conflicts, and then waits for its turn.
+    // The others read first, so that the commit under test conflicts, and then waits in the queue.
     yield_now().await;
     let dropped = t.drop_at_await(add_one(stm.clone())).await;
     let mut committed = u32::from(dropped.transpose().unwrap().is_some());

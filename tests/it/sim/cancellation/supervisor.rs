@@ -1,4 +1,4 @@
-//! Supervisors, which continue when a call of theirs is dropped.
+//! Supervisors, which continue when a call of one of their functions is dropped.
 
 use coord_core::error::{LossReason, PrimitiveError};
 use coord_core::mutex::MutexGuard;

@@ -1,4 +1,4 @@
-//! One run of a case: drops the future under test, and lets others proceed.
+//! One run of a case: drops the future under test, and lets other clients proceed.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -157,8 +157,9 @@ impl Trial {
         token
     }
 
-    /// Checks that the lock or other queue `name` is left to others: at once, and again when all
-    /// messages have arrived. Then no key is in the queue, although the session still lives.
+    /// Checks that another client can acquire the lock or other queue `name`: at once, and again
+    /// when all messages have arrived. Then no key is in the queue, although the session still
+    /// lives.
     pub(super) async fn queue_is_free(&self, name: &'static str) {
         let first = self.other_locks(name).await;
         self.messages_arrive().await;

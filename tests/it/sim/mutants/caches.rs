@@ -20,7 +20,7 @@ enum Flaw {
 }
 
 pub(super) fn caches() -> Family {
-    family("cache kept by a watch", write_and_mirror)
+    family("cache kept by a watch", write_and_follow)
         .mutant("the watch is resumed at the last revision", Flaw::ResumedAtLast)
         .mutant("the watch is resumed from now on", Flaw::ResumedFromNow)
         .mutant("a compacted watch is not followed by a read", Flaw::CompactionIgnored)
@@ -94,7 +94,7 @@ async fn keep_cache(process: &Process, flaw: Option<Flaw>) -> Cache {
     cache
 }
 
-async fn write_and_mirror(sim: Sim, flaw: Option<Flaw>) {
+async fn write_and_follow(sim: Sim, flaw: Option<Flaw>) {
     sim.spawn("writer", |process| async move {
         for i in 0..8 {
             sleep(Duration::from_millis(300)).await;

@@ -17,7 +17,7 @@ enum Flaw {
 }
 
 pub(super) fn leaders() -> Family {
-    family("leader that decides", lead_in_turns)
+    family("leader that decides", lead_in_sequence)
         .mutant("the leader writes without the held condition", Flaw::NoHeldCondition)
         .mutant("the leader ignores that its session was lost", Flaw::LossIgnored)
         .done()
@@ -51,7 +51,7 @@ async fn lead(process: &Process, inside: &Exclusive, flaw: Option<Flaw>) -> Outc
 }
 
 /// Candidates that lead one after the other. The tokens of the decisions must not decrease.
-async fn lead_in_turns(sim: Sim, flaw: Option<Flaw>) {
+async fn lead_in_sequence(sim: Sim, flaw: Option<Flaw>) {
     let inside = sim.exclusive("leadership");
     let decisions = sim.client().watch(DECISION).await.unwrap();
     for (name, starts) in [("a", 0), ("b", 30), ("c", 60)] {

@@ -47,11 +47,11 @@ impl Entry {
     /// was evicted before.
     async fn acquired(&self, client: &Client) -> Outcome<Option<Revision>> {
         loop {
-            let claim = Txn::new()
+            let acquire = Txn::new()
                 .when([Compare::absent(OWNER), Compare::exists(&self.key)])
                 .and_then([Put::new(OWNER, &self.key).lease(self.lease.id)])
                 .or_else([Range::new(OWNER), Range::new(&self.key)]);
-            let response = client.txn(claim).await?;
+            let response = client.txn(acquire).await?;
             let now = response.header.revision;
             if response.succeeded {
                 return Ok(Some(now));

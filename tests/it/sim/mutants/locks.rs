@@ -23,7 +23,7 @@ enum Flaw {
     NoLease,
     NoKeepAlive,
     DeadlineFromResponse,
-    UnlockGivesUp,
+    UnlockIgnoresError,
     UnlockKeepsActing,
 }
 
@@ -34,7 +34,7 @@ pub(super) fn key_lock() -> Family {
         .mutant("the key has no lease", Flaw::NoLease)
         .mutant("the lease has no keep-alive", Flaw::NoKeepAlive)
         .mutant("the deadline is counted from the response", Flaw::DeadlineFromResponse)
-        .mutant("unlock ignores an ambiguous error", Flaw::UnlockGivesUp)
+        .mutant("unlock ignores an ambiguous error", Flaw::UnlockIgnoresError)
         .mutant("the holder acts after the unlock was sent", Flaw::UnlockKeepsActing)
         .done()
 }
@@ -98,7 +98,7 @@ impl KeyLock {
         Ok((response.header.revision, response.succeeded))
     }
 
-    /// Whether the holder may act, as far as it knows.
+    /// Whether the holder may act, by the deadline of its lease.
     fn may_act(&self) -> bool {
         self.lease.as_ref().is_none_or(Lease::is_alive)
     }
@@ -109,7 +109,7 @@ impl KeyLock {
         let compares = if unguarded { vec![] } else { vec![is_own] };
         let txn = Txn::new().when(compares).and_then([Delete::new(KEY)]);
         while self.client().txn(txn.clone()).await.is_err() {
-            if self.flaw == Some(Flaw::UnlockGivesUp) {
+            if self.flaw == Some(Flaw::UnlockIgnoresError) {
                 return;
             }
             sleep(Duration::from_millis(500)).await;

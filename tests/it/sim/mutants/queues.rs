@@ -1,7 +1,7 @@
 //! A lock with a wait queue, as etcd's, and its wrong variants.
 //!
-//! Each contender creates a key of its own and waits until the contender with the next smaller
-//! create revision is gone.
+//! Each contender creates a key of its own and waits until the key of its predecessor, which has
+//! the next smaller create revision, is deleted.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub(super) fn queue_lock() -> Family {
 const QUEUE: &str = "queue/";
 
 /// Waits until the key `own`, which was created at `created`, is first in the queue.
-async fn wait_for_turn(
+async fn wait_until_first(
     client: &Client,
     own: &str,
     created: Revision,
@@ -96,7 +96,7 @@ async fn work_alone(
     let own = format!("{QUEUE}{round}-{}", process.name());
     let put = Put::new(&own, "").lease(lease.id);
     let created = client.txn(Txn::new().and_then([put])).await?.header.revision;
-    wait_for_turn(client, &own, created, flaw).await?;
+    wait_until_first(client, &own, created, flaw).await?;
     let checks_lease = flaw != Some(Flaw::LeaseUnchecked);
     if checks_lease && !lease.is_alive() {
         return Err("the lease has ended".into());

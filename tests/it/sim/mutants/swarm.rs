@@ -1,5 +1,6 @@
-//! Swarm testing, measured on the mutants: how many seeds find a mutant when each run has a random
-//! half of the faults, and when each run has all of them (`docs/decisions/0022-swarm-testing.md`).
+//! Swarm testing, measured on the mutants: how many seeds are run until a mutant is caught, when
+//! each run enables each fault with a probability of one half, and when each run enables all
+//! faults (`docs/decisions/0022-swarm-testing.md`).
 //!
 //! `COORD_CASES=30 cargo test -p coord-tests --test it swarm -- --nocapture` measures more.
 

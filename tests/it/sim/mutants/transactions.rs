@@ -116,7 +116,7 @@ pub(super) fn duty() -> Family {
         .done()
 }
 
-/// Ends the duty of one if the other is on duty.
+/// Ends the duty of a process if the other process is on duty.
 async fn end_duty(process: &Process, flaw: Option<ComparesWrittenKeysOnly>) -> Outcome {
     let (own, other) = match process.name() {
         "a" => ("duty/a", "duty/b"),

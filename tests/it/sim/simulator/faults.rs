@@ -205,7 +205,7 @@ fn watch_that_the_server_ended_stays_ended() {
     );
 }
 
-/// A member that is behind has its own history, whatever the others have compacted.
+/// The store has compacted the older revision, so the read at it is served from the current state.
 #[test]
 fn stale_read_of_compacted_history_returns_the_current_state() {
     let name = "stale_read_of_compacted_history_returns_the_current_state";
@@ -248,10 +248,10 @@ fn withheld_progress_notification_is_not_delivered() {
 }
 
 /// The put of `a` is the change after which the processes are partitioned: `a` at once, `b` and `c`
-/// a second later each. `c` is reconnected first.
+/// a second later each. `c` is healed first.
 #[test]
-fn swizzle_reconnects_the_processes_in_reverse_order() {
-    let name = "swizzle_reconnects_the_processes_in_reverse_order";
+fn swizzle_heals_the_processes_in_reverse_order() {
+    let name = "swizzle_heals_the_processes_in_reverse_order";
     Sweep::new(name).replay("store.change#1=4/5", |sim| async move {
         let started = Instant::now();
         for (index, name) in ["a", "b", "c"].into_iter().enumerate() {
@@ -263,8 +263,8 @@ fn swizzle_reconnects_the_processes_in_reverse_order() {
                     process.client().get("k").await.unwrap();
                 }
                 let now = started.elapsed();
-                let reconnected = secs([6, 5, 4][index]);
-                assert!(now >= reconnected && now < reconnected + secs(1), "{name}: {now:?}");
+                let healed = secs([6, 5, 4][index]);
+                assert!(now >= healed && now < healed + secs(1), "{name}: {now:?}");
             });
         }
         sim.join().await;

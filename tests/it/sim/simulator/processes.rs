@@ -1,4 +1,4 @@
-//! What the simulator promises about the code of a process: tasks of tokio, slow stores, exits, and
+//! What the simulator guarantees for the code of a process: tasks of tokio, slow stores, exits, and
 //! what it detects.
 
 use std::sync::Arc;
@@ -52,7 +52,7 @@ fn failure_of_a_tokio_task_ends_the_run_at_once() {
     assert_eq!(report.history.0.last().unwrap().at, secs(3));
 }
 
-/// A request that takes long does not hold up the others.
+/// A request that takes long does not delay other requests.
 #[test]
 fn store_may_take_time_for_a_request() {
     let delay = |call: &Call| match call {

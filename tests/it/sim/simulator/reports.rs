@@ -82,7 +82,7 @@ fn liveness_is_checked_a_settle_time_after_an_early_heal() {
     assert_eq!(report.history.0.last().unwrap().at, secs(65));
 }
 
-/// A lease may have a longer TTL than the processes have time to finish.
+/// The TTL of a lease may be longer than the settle time.
 #[test]
 fn lease_that_ends_after_the_settle_time_is_no_failure() {
     let sweep = Sweep::new("lease_that_ends_after_the_settle_time_is_no_failure").seeds(0);
@@ -198,10 +198,11 @@ fn saved_list_with_a_point_that_is_not_reached_is_refused() {
         *panic.downcast::<String>().expect("a message")
     };
     let start = format!("the list no longer fits the sweep `{name}`: ");
+    let remedy = "; delete the list, or correct it";
     let unreached = "a.request#99=5/11: the run has no such point";
-    assert_eq!(refused("a.request#99=5/11"), format!("{start}{unreached}"));
+    assert_eq!(refused("a.request#99=5/11"), format!("{start}{unreached}{remedy}"));
     let other = "a.request#1=5/12: the point has the options 0 to 10";
-    assert_eq!(refused("a.request#1=5/12"), format!("{start}{other}"));
+    assert_eq!(refused("a.request#1=5/12"), format!("{start}{other}{remedy}"));
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn names_that_would_be_ambiguous_are_refused() {
         fails(|sim| drop(sim.process("store"))),
         fails(|sim| drop((sim.process("a"), sim.process("a")))),
     ] {
-        assert!(text.contains("is in use: give each process its own"), "{text}");
+        assert!(text.contains("is in use or reserved: give each process its own"), "{text}");
     }
     for text in [
         fails(|sim| drop(sim.process("a.b"))),

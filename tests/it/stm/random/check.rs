@@ -99,8 +99,8 @@ fn check_blind_writes(
             continue;
         }
         let put = |state: &StoreState| state.get(key(*n).as_bytes()).map(|(_, put)| *put);
-        // The key was last put before the first read, or it was absent then. No compare can detect
-        // that it was put and deleted again in between.
+        // The key was last put before the first read, or it was absent at a revision up to the
+        // first read. No compare can detect that it was put and deleted again in between.
         let unchanged = match put(state_at(states, before)) {
             Some(put) => put <= first_read,
             None => states.range(..=first_read).any(|(_, state)| put(state).is_none()),

@@ -4,12 +4,12 @@
 //! the writes of another client between two steps. The attempts of one transaction may have
 //! different steps.
 //!
-//! A watch records the state of the store at each revision, so the check needs no search. It
-//! *replays* the program of a committed transaction on the state before the commit, or on the state
-//! at the reported revision if the transaction wrote nothing; the replay must read what the
-//! transaction has read. Each attempt, committed or not, must have observed one of the states since
-//! its transaction started. Each transaction that writes also puts a tag, which identifies its
-//! revision.
+//! A watch records the state of the store at each revision, so the check need not search for an
+//! order of the transactions. It *replays* the program of a committed transaction on the state
+//! before the commit, or on the state at the reported revision if the transaction wrote nothing;
+//! the replay must read what the transaction has read. Each attempt, committed or not, must have
+//! observed one of the states since its transaction started. Each transaction that writes also puts
+//! a tag, which identifies its revision.
 
 mod check;
 mod program;

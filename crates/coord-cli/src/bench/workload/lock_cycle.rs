@@ -144,8 +144,8 @@ impl<E: Exclusive> Worker for LockCycleWorker<E> {
 
 /// Checks mutual exclusion within this process, and measures hand-offs.
 ///
-/// Only the current holder calls the monitor. So the monitor's own mutex, `state`, is contended
-/// only if exclusion is violated.
+/// While a phase runs, only the current holder calls the monitor. So the monitor's own mutex,
+/// `state`, is contended only if exclusion is violated.
 #[derive(Debug, Default)]
 struct ExclusionMonitor {
     state: Mutex<MonitorState>,

@@ -45,7 +45,7 @@ pub(crate) trait Workload: Send + Sync {
     ) -> impl Future<Output = Result<ReportFields>> + Send;
 }
 
-/// One concurrent client, which repeats the operation.
+/// One of the concurrent workers, which repeats the operation.
 pub(crate) trait Worker: Send + 'static {
     /// Runs the operation once, and adds its latencies to the samples.
     fn step(&mut self, samples: &mut Samples) -> impl Future<Output = Result<()>> + Send;

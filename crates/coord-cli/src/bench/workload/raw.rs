@@ -17,7 +17,8 @@ use super::{ReportFields, Worker, Workload};
 use crate::bench::samples::Samples;
 use crate::bench::store::Store;
 
-/// How many keys one transaction of the setup puts: fewer than etcd's limit of 128 operations.
+/// How many keys one transaction of the setup puts: fewer than 128 operations, etcd's default limit
+/// of a transaction.
 const KEYS_PER_SETUP_TXN: usize = 100;
 
 /// The request to measure.

@@ -1,4 +1,4 @@
-# Functions of the other scripts. ETCDCTL_ENDPOINTS is the address of the server.
+# Functions that the other scripts call. ETCDCTL_ENDPOINTS is the address of the server.
 
 # run ARGUMENT...: runs etcdctl. Prints the command line, the output, and the exit status unless it
 # is 0. etcdctl reads standard input.

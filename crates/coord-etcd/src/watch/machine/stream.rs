@@ -59,7 +59,8 @@ pub(super) struct OpenStream {
     /// The ids of the proxy if the server is `etcd grpc-proxy`.
     pub(super) proxied: Option<Proxied>,
     /// Whether a progress notification of the server proves that all earlier events were sent.
-    /// Unknown until the server confirms the first watch.
+    /// Unknown until the server confirms the first watch, or responds to a progress request before
+    /// that. `false` for `etcd grpc-proxy`.
     pub(super) proves_progress: Option<bool>,
     /// The unconfirmed registrations, in the order of the requests. The responses have the same
     /// order.

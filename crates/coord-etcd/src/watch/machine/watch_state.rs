@@ -229,8 +229,8 @@ impl WatchState {
         }
     }
 
-    /// Drops all registrations, because no server has them any more. The current registration is
-    /// then in `state`.
+    /// Drops all registrations, which are lost or which the caller cancels. The current
+    /// registration is then in `state`.
     pub(super) fn reset(&mut self, state: RegistrationState) {
         self.current = Registration { state, ..Registration::new(self.current.role) };
         self.target = None;

@@ -1,8 +1,8 @@
 //! The simulated network between a process and the store.
 //!
 //! A request is a message to the store, which processes it when it is delivered, also if the caller
-//! has given up by then. The response is a message to the process. Each batch of a watch is a
-//! message too; the batches of one watch keep their order.
+//! has timed out or dropped its future by then. The response is a message to the process. Each
+//! batch of a watch is a message too; the batches of one watch keep their order.
 //!
 //! - this file: the process's side of a request, and the faults of messages;
 //! - `store.rs`: the store's side of a request, and the faults of the store;

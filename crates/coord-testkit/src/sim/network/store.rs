@@ -71,7 +71,7 @@ pub(super) async fn process_request<T: Response>(
     }
 }
 
-/// Serves a read from a member that may be behind.
+/// Serves a serializable read from the process's member, which may be stale.
 async fn serve_stale<T>(
     world: &World,
     member: &StaleMember<Client>,
@@ -86,7 +86,7 @@ async fn serve_stale<T>(
     let current = current_revision(&world.store).await?;
     let behind = if value == 1 { 1 } else { 10 };
     let served = Revision((current.0 - behind).max(1));
-    // The history before it may be compacted.
+    // The history at `served` may be compacted.
     let probe = Range::new(KeyRange::all()).limit(1).at(served);
     if served < current && world.store.range(probe).await.is_ok() {
         world.lock().choices.coverage.note_mattered(Fault::StaleRead);
@@ -117,7 +117,7 @@ async fn apply_store_fault(world: &World, value: u16) {
         Fault::Swizzle => world.lock().swizzle(),
         _ => {
             world.lock().out_of_space_until = Some(Instant::now() + OUT_OF_SPACE);
-            // It matters when the store rejects a change.
+            // This fault matters only when the store rejects a change.
             false
         }
     };

@@ -2,7 +2,7 @@
 //! process's side of the watch receives it.
 //!
 //! Each batch has a latency of its own, but the batches of one watch keep their order: a message
-//! delivers the oldest batch that is in flight, whichever it was sent for.
+//! delivers the oldest batch that is in flight, whichever batch the message was sent for.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

@@ -10,9 +10,9 @@
 //!
 //! A running process can crash too. A stall is a pause or a partition.
 //!
-//! A paused process polls no task and receives nothing, while its timers and the store's clock go
-//! on. A partitioned process runs, and its messages wait. A crashed process is never polled again;
-//! requests that it had sent before may still be applied.
+//! A paused process polls no task and receives nothing, while its timers and the store's clock
+//! continue. A partitioned process runs, and its messages wait. A crashed process is never polled
+//! again; requests that it had sent before may still be applied.
 
 mod state;
 
@@ -61,14 +61,15 @@ impl Process {
     /// Adds a process without a task.
     ///
     /// # Panics
-    /// If the name is in use, or has other characters than letters, digits, `_` and `-`.
+    /// If the name is empty, in use, `store` or `test`, or has other characters than letters,
+    /// digits, `_` and `-`.
     pub(crate) fn add(world: &Arc<World>, name: &str, start: Option<Start>) -> Self {
         check_name("process", name);
         let mut state = world.lock();
         assert!(
             state.processes.iter().all(|process| &*process.name != name)
                 && !RESERVED_NAMES.contains(&name),
-            "the process name {name:?} is in use: give each process its own"
+            "the process name {name:?} is in use or reserved: give each process its own"
         );
         let lanes = Lanes::new(&mut state.choices, name);
         let link = state.choices.add_lane(format!("{name}.link"), faults::LINK);
@@ -203,7 +204,7 @@ impl Process {
 }
 
 impl State {
-    /// Starts a service again, a second from now.
+    /// Starts a service again. Its next life begins a second from now.
     pub(super) fn start_again(&mut self, index: usize) {
         self.restarts += 1;
         let start = move |world: &Arc<World>| {

@@ -106,7 +106,7 @@ pub(crate) struct ProcessState {
     pub(super) held: Vec<Actor>,
     pub(super) start: Option<Start>,
     pub(crate) has_slow_link: bool,
-    /// Whether the process has a main task, which ends it.
+    /// Whether the process has a main task, whose end is the end of the process.
     pub(crate) has_main: bool,
     /// Whether the process has changed the store, so that an interruption matters.
     pub(crate) has_effect: bool,
@@ -126,16 +126,16 @@ pub(crate) enum Gate {
 impl ProcessState {
     /// What to do with an actor of the life `life` of this process.
     pub(crate) const fn gate(&self, life: u32, work: &Work) -> Gate {
-        let is_gone = self.is_crashed || life != self.life;
+        let has_ended = self.is_crashed || life != self.life;
         let is_paused = self.stalls.has(Stall::Pause);
         let (dropped, stalled) = match work {
-            Work::Poll(_) => (is_gone, is_paused),
+            Work::Poll(_) => (has_ended, is_paused),
             // A request that was sent before the crash still reaches the store.
             Work::Deliver(Message::Request(_)) => {
-                (false, self.stalls.has(Stall::Requests) && !is_gone)
+                (false, self.stalls.has(Stall::Requests) && !has_ended)
             }
             Work::Deliver(Message::Response(_) | Message::Batch(_)) => {
-                (is_gone, is_paused || self.stalls.has(Stall::Responses))
+                (has_ended, is_paused || self.stalls.has(Stall::Responses))
             }
             Work::Deliver(Message::Change(_)) => (false, false),
         };
@@ -160,7 +160,7 @@ impl ProcessState {
         (std::mem::take(&mut self.held), self.start.take())
     }
 
-    /// A word for reports.
+    /// The status of the process, for reports.
     pub(crate) fn status(&self) -> String {
         match &self.exit {
             Some(exit) => exit.to_string(),
@@ -209,8 +209,8 @@ impl State {
         self.send(Owner::Harness, time, Message::Change(Box::new(end)));
     }
 
-    /// Partitions the processes from the store one after the other, a second apart, and reconnects
-    /// them in the reverse order. Returns whether there is any process.
+    /// Partitions the processes from the store one after the other, and heals them in the reverse
+    /// order. The steps are a second apart. Returns whether there is any process.
     pub(crate) fn swizzle(&mut self) -> bool {
         let count = self.processes.len();
         for index in 0..count {
@@ -228,7 +228,7 @@ impl State {
         count > 0
     }
 
-    /// Ends the stalls of a process whose time is over, and processes what was held meanwhile.
+    /// Ends those stalls of a process whose time is over, and makes the held actors ready again.
     fn end_stalls(&mut self, index: usize) {
         let process = &mut self.processes[index];
         process.stalls.end(Instant::now());

@@ -75,7 +75,7 @@ pub(super) fn run_elsewhere(
         .unwrap_or_else(|error| panic!("{} cannot be created: {error}", folder.display()));
     let listed = seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
     let program = env::current_exe().unwrap_or_else(|error| panic!("no test program: {error}"));
-    // Its status says nothing more: what counts is the histories that it has written.
+    // The exit status is ignored: only the written histories count.
     Command::new(&program)
         .args([&test, "--exact", "--include-ignored", "--nocapture"])
         .env(REQUEST, format!("{}|{points}|{listed}|{name}", folder.display()))

@@ -20,14 +20,14 @@ use crate::sim::report::FailureReport;
 use crate::sim::run::{Keep, RunResult, Scenario, run};
 use crate::sim::shrink::shrink;
 
-/// From this number of seeds on, a sweep checks what it covered.
+/// From this number of seeds on, a sweep checks what it covered, and runs the canary.
 const SEEDS_FOR_COVERAGE: u64 = 100;
 
-/// Every how many seeds one is repeated in another process. It has no factor in common with the
-/// number of schedules, so that each of them is among the repeated seeds.
+/// One of this many seeds is repeated in another process. The number has no factor in common with
+/// the number of schedules, so that the repeated seeds have all schedules.
 const CANARY_STEP: usize = 101;
 
-/// The seeds of a sweep that are repeated in another process: one in a hundred.
+/// The seeds of a sweep that are repeated in another process. They are about one in a hundred.
 fn canary_seeds(seeds: Range<u64>) -> Vec<u64> {
     seeds.step_by(CANARY_STEP).collect()
 }
@@ -137,7 +137,7 @@ impl Sweep {
             Err(_) => request.parse().unwrap_or_else(|error| panic!("COORD_SIM: {error}")),
         };
         let mut result = run(scenario, &self.settings, Source::replay(&list), Keep::History);
-        #[expect(clippy::print_stderr, reason = "the user asked for the history of one run")]
+        #[expect(clippy::print_stderr, reason = "the user requests the history of one run")]
         {
             eprintln!("{}", result.history);
         }
@@ -167,7 +167,10 @@ impl Sweep {
     /// Panics if a list does not fit the scenario any more.
     fn assert_fits(&self, mismatch: Option<String>) {
         if let Some(mismatch) = mismatch {
-            panic!("the list no longer fits the sweep `{}`: {mismatch}", self.name)
+            panic!(
+                "the list no longer fits the sweep `{}`: {mismatch}; delete the list, or correct it",
+                self.name
+            )
         }
     }
 
@@ -293,7 +296,7 @@ impl Sweep {
         Err(self.failure_report(Failure::new("coverage", text)))
     }
 
-    /// Runs one seed in a hundred in another process, and compares the histories.
+    /// Repeats the chosen seeds in another process, and compares the histories.
     fn check_canary(
         &self,
         scenario: Scenario<'_>,

@@ -21,7 +21,7 @@ use super::choice::Deviations;
 use super::exhaust::{Exhausted, Refuted, exhaust};
 use super::faults::Fault;
 use super::report::FailureReport;
-use super::run::{BackgroundVerdict, Settings, Verdict};
+use super::run::{ProcessResult, ScenarioFuture, Settings};
 use super::weaken::Weaken;
 pub use summary::SweepReport;
 
@@ -33,7 +33,8 @@ pub use summary::SweepReport;
 /// Environment variables:
 ///
 /// - `COORD_SIM`: a seed, or a list of deviations. Only this run is made, and its history printed.
-///   Where a test has several sweeps, `NAME:` before it selects one; the others run as usual.
+///   Where a test has several sweeps, `NAME:` before it selects one sweep; the other sweeps run
+///   as usual.
 /// - `COORD_SIM_SEEDS`: how many seeds to run, instead of the number in the code; or which, as in
 ///   `20000..40000`.
 #[derive(Clone)]
@@ -52,8 +53,8 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// A sweep of 200 seeds with all faults. Give it the name of its test function, and a name of
-    /// its own if the test has several sweeps.
+    /// Creates a sweep with all faults. It runs 200 seeds by default. Give it the name of its test
+    /// function, and a name of its own if the test has several sweeps.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -99,7 +100,8 @@ impl Sweep {
         self
     }
 
-    /// Enables every fault in every run. By default each run has a random half of them.
+    /// Enables every fault in every run. By default each run enables each fault with a probability
+    /// of one half.
     pub const fn without_swarm(mut self) -> Self {
         self.is_swarm = false;
         self
@@ -111,7 +113,7 @@ impl Sweep {
         self
     }
 
-    /// Sets how long the processes may take to finish after the faults. 600 s by default.
+    /// Sets how long the scenario may take to return after the faults. 600 s by default.
     pub const fn settle_time(mut self, time: Duration) -> Self {
         self.settings.settle_time = time;
         self
@@ -165,8 +167,8 @@ impl Sweep {
         self
     }
 
-    /// Makes the store of every run break one promise, to see whether this sweep notices. A sweep
-    /// that notices returns an error:
+    /// Makes the store of every run violate one rule of the contract, to check that this sweep
+    /// detects the violation. A sweep that detects it returns an error:
     ///
     /// ```
     /// use coord_testkit::sim::{Sweep, Weaken};
@@ -192,7 +194,7 @@ impl Sweep {
     ///
     /// # Panics
     /// With a report, if [`check`](Self::check) returns an error. Also where `check` panics.
-    pub fn run<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    pub fn run<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         self,
         scenario: impl Fn(Sim) -> F + Sync,
     ) -> SweepReport {
@@ -211,7 +213,7 @@ impl Sweep {
     /// # Panics
     /// Inside an async runtime; if a saved list no longer fits the scenario; if a saved file or an
     /// environment variable cannot be read; or if the canary process does not run the sweep.
-    pub fn check<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    pub fn check<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         self,
         scenario: impl Fn(Sim) -> F + Sync,
     ) -> Result<SweepReport, Box<FailureReport>> {
@@ -224,7 +226,7 @@ impl Sweep {
     /// # Panics
     /// With a report, if the run fails. Also if `list` is not a list of deviations, and if the run
     /// does not reach a point of the list. Also inside an async runtime.
-    pub fn replay<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    pub fn replay<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         self,
         list: &str,
         scenario: impl Fn(Sim) -> F + Sync,
@@ -246,7 +248,7 @@ impl Sweep {
     ///
     /// # Panics
     /// With a report, if a run fails. Also inside an async runtime.
-    pub fn exhaust<R: Verdict, F: Future<Output = R> + Send + 'static>(
+    pub fn exhaust<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         self,
         max_deviations: usize,
         scenario: impl Fn(Sim) -> F + Sync,
@@ -275,9 +277,9 @@ impl fmt::Debug for Sweep {
 }
 
 /// A scenario without its types.
-pub(crate) fn erased<R: Verdict, F: Future<Output = R> + Send + 'static>(
+pub(crate) fn erased<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
     scenario: impl Fn(Sim) -> F + Sync,
-) -> impl Fn(Sim) -> BackgroundVerdict + Sync {
+) -> impl Fn(Sim) -> ScenarioFuture + Sync {
     move |sim| {
         let running = scenario(sim);
         Box::pin(async move { running.await.into_result() })

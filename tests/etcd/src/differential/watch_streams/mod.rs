@@ -2,11 +2,11 @@
 //! a real etcd, on random scenarios (`scenario.rs`).
 //!
 //! Each step of a scenario runs on etcd until all messages have arrived (`server.rs`), then on
-//! coord's server. The transcripts are compared in every field: ids, headers, refusals, how events
-//! are grouped into messages, and where a message is split. Not compared are the order between
-//! watches and the order between responses and events, which are random in etcd (`transcript.rs`),
-//! and cluster and member ids. Periodic progress notifications are not tested, because they take
-//! too long.
+//! coord's server. The transcripts are compared in every field: ids, headers, rejections, how
+//! events are grouped into messages, and where a message is split. Not compared are the order
+//! between watches and the order between responses and events, which are random in etcd
+//! (`transcript.rs`), and the values of cluster ids, member ids and Raft terms. Periodic progress
+//! notifications are not tested, because they take too long.
 //!
 //! Each step waits until the watches have received their history, so that nothing else depends on
 //! timing. Only [`Step::CreateAndChange`] does not wait; there the events are compared, and their

@@ -1,4 +1,4 @@
-//! Random scenarios: requests on two watch streams, and concurrent changes of the store.
+//! Random scenarios: requests on two watch streams, and changes of the store.
 //!
 //! Scenarios use few keys, few ids and recent revisions, so that these coincide. Revisions are
 //! relative to the store's revision when the step runs, because several scenarios share a store.
@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// The key that a barrier puts and watches.
+/// The key that a barrier (`server.rs`) puts and watches.
 pub(super) const SENTINEL_KEY: &str = "~";
 
 /// The id of a barrier's watches.

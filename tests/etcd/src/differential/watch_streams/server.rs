@@ -4,10 +4,10 @@
 //! After the requests of a step, a watch of a sentinel key is created on each stream: when it is
 //! confirmed, the responses to the earlier requests have arrived. After the changes of a step, the
 //! sentinel key is put: when its event arrives, the events of the changes have arrived, because a
-//! stream has one queue for events. The history before the start of a watch comes from etcd's
-//! catch-up loop, which serves all waiting watches together, ten times a second. So another watch,
-//! the canary, is created on a stream of its own: when it has received its history, the other
-//! watches have received theirs:
+//! stream has one queue for events. The history of a watch that starts at an earlier revision comes
+//! from etcd's catch-up loop, which serves all waiting watches together, ten times a second. So
+//! another watch, the canary, is created on a stream of its own: when it has received its history,
+//! the other watches have received theirs:
 //!
 //! ```text
 //! stream   create 0, from 3   create B                              3 4 5           9   cancel B
@@ -30,7 +30,7 @@ use super::scenario::{
 };
 use super::transcript::Transcript;
 use crate::create_watch;
-use crate::raw_client::{RawClient, RawWatchStream, refusal};
+use crate::raw_client::{RawClient, RawWatchStream, rejection};
 use crate::test_server::mask_server_ids;
 
 /// The time limit for a message of coord's server that etcd has already sent.
@@ -99,7 +99,7 @@ impl TestedServer {
         }
         let put = PbPutRequest { key: SENTINEL_KEY.into(), ..PbPutRequest::default() };
         let put: Result<PbPutResponse, _> = self.client.unary("/etcdserverpb.KV/Put", put).await;
-        let put = put.map_err(|status| refusal(&status))?;
+        let put = put.map_err(|status| rejection(&status))?;
         self.now = put.header.map_or(0, |header| header.revision);
         for stream in 0..STREAMS {
             self.receive_until(stream, |message| !message.events.is_empty()).await?;
@@ -119,7 +119,7 @@ impl TestedServer {
     }
 
     /// Waits until each stream has at least the messages of `others`, up to [`CATCH_UP_TIMEOUT`]
-    /// for each.
+    /// for each message.
     pub(super) async fn catch_up(&mut self, others: &[Transcript]) -> Result<(), String> {
         for (stream, other) in others.iter().enumerate() {
             while !self.transcripts[stream].covers(other) {
@@ -205,7 +205,7 @@ impl TestedServer {
 fn describe_response<A: std::fmt::Debug>(response: Result<A, Status>) -> String {
     match response {
         Ok(response) => mask_server_ids(format!("{response:?}")),
-        Err(status) => refusal(&status),
+        Err(status) => rejection(&status),
     }
 }
 
@@ -215,7 +215,7 @@ async fn next(stream: &mut RawWatchStream) -> Result<PbWatchResponse, String> {
 }
 
 fn message_of(message: Result<Option<PbWatchResponse>, Status>) -> Result<PbWatchResponse, String> {
-    let message = message.map_err(|status| format!("a stream broke: {}", refusal(&status)))?;
+    let message = message.map_err(|status| format!("a stream broke: {}", rejection(&status)))?;
     message.ok_or_else(|| "a stream ended".to_owned())
 }
 

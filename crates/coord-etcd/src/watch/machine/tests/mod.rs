@@ -74,11 +74,12 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0usize..4, 1usize..6).prop_map(|(watch, n)| Step::Read(watch, n)),
         3 => (0usize..4).prop_map(Step::Progress),
         4 => (stream(), prop::option::weighted(0.8, 0i64..4))
-            .prop_map(|(l, n)| Step::Connect(l, n)),
+            .prop_map(|(stream, n)| Step::Connect(stream, n)),
         1 => stream().prop_map(Step::Break),
-        8 => (stream(), prop::bool::weighted(0.2)).prop_map(|(l, late)| Step::Handle(l, late)),
-        8 => (stream(), 0usize..4, 1usize..6, 1usize..4).prop_map(|(l, w, n, size)| {
-            Step::Send(l, w, n, size)
+        8 => (stream(), prop::bool::weighted(0.2))
+            .prop_map(|(stream, late)| Step::Handle(stream, late)),
+        8 => (stream(), 0usize..4, 1usize..6, 1usize..4).prop_map(|(stream, w, n, size)| {
+            Step::Send(stream, w, n, size)
         }),
         10 => stream().prop_map(Step::Arrive),
         2 => stream().prop_map(Step::Apply),

@@ -203,9 +203,9 @@ impl Member {
         if watcher.next < self.compacted {
             watcher.compacted = true;
             let compact_revision = Revision(self.compacted);
-            let gone =
+            let compacted =
                 ServerMessage { id, canceled: true, compact_revision, ..ServerMessage::default() };
-            return self.messages.push_back(gone);
+            return self.messages.push_back(compacted);
         }
         let all = pending.len() <= revisions;
         let pending: Vec<_> = pending.into_iter().take(revisions).collect();
