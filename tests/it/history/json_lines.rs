@@ -84,6 +84,8 @@ fn any_event() -> impl Strategy<Value = Event> {
             .prop_map(|(request, error)| EventKind::Received { request, error }),
         1 => (revision(), any::<usize>())
             .prop_map(|(revision, events)| EventKind::Watched { revision, events }),
+        1 => (revision(), revision())
+            .prop_map(|(newest, found)| EventKind::Restored { newest, found }),
     ];
     let process = proptest::option::of(text().prop_map(Arc::from));
     (duration(), process, kind).prop_map(|(at, process, kind)| Event { at, process, kind })

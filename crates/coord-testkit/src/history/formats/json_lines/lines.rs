@@ -34,6 +34,8 @@ pub(super) struct Line<'a> {
     received: Option<ResponseLine<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     watched: Option<WatchedLine>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    restored: Option<RestoredLine>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -112,6 +114,13 @@ struct WatchedLine {
     events: usize,
 }
 
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct RestoredLine {
+    newest: i64,
+    found: i64,
+}
+
 impl<'a> From<&'a Event> for Line<'a> {
     fn from(event: &'a Event) -> Self {
         let mut line = Self {
@@ -137,6 +146,9 @@ impl<'a> From<&'a Event> for Line<'a> {
             EventKind::Watched { revision, events } => {
                 line.watched = Some(WatchedLine { revision: revision.0, events: *events });
             }
+            EventKind::Restored { newest, found } => {
+                line.restored = Some(RestoredLine { newest: newest.0, found: found.0 });
+            }
             EventKind::Fault(text) => line.fault = Some(text.into()),
             EventKind::Note(text) => line.note = Some(text.into()),
             EventKind::Sent { .. } => line.note = Some(event.kind.to_string().into()),
@@ -148,7 +160,7 @@ impl<'a> From<&'a Event> for Line<'a> {
 impl Line<'_> {
     /// The event of the line, or what is wrong with it.
     pub(super) fn into_kind(self) -> Result<EventKind, String> {
-        let Line { attempt, change, note, fault, applied, received, watched, .. } = self;
+        let Line { attempt, change, note, fault, applied, received, watched, restored, .. } = self;
         let kinds = [
             attempt.map(|line| Ok(EventKind::Attempt(Box::new(line.into_attempt()?)))),
             change.map(|line| {
@@ -171,6 +183,9 @@ impl Line<'_> {
             }),
             watched.map(|WatchedLine { revision, events }| {
                 Ok(EventKind::Watched { revision: Revision(revision), events })
+            }),
+            restored.map(|RestoredLine { newest, found }| {
+                Ok(EventKind::Restored { newest: Revision(newest), found: Revision(found) })
             }),
         ];
         let mut kinds = kinds.into_iter().flatten();
