@@ -11,6 +11,7 @@
 //! - [`poll_at_most`]: drops a future after a number of polls, to test cancel safety;
 //! - [`sim`]: deterministic simulation of whole processes, under every fault, with shrinking;
 //!   [`history`]: what happened in a run;
+//! - [`isolation`]: which isolation levels a history of transactions refutes;
 //! - [`strategy`]: operations on a store and, with the feature `proptest`, random sequences of
 //!   them for property tests.
 //!
@@ -26,6 +27,7 @@ pub mod conformance;
 mod forward;
 pub mod history;
 mod intercept;
+pub mod isolation;
 pub mod mirror;
 mod process;
 mod recorder;
