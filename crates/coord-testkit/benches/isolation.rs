@@ -38,7 +38,7 @@ fn rows(count: u64, stale: Option<u64>) -> Vec<Row> {
     let row = |number: u64| {
         let (first, second, written) = (rng.u64(..KEYS), rng.u64(..KEYS), rng.u64(..KEYS));
         let (current, previous): (u64, u64) = versions[first as usize];
-        let is_stale = stale.is_some_and(|every| number % every == 0);
+        let is_stale = stale.is_some_and(|every| number.is_multiple_of(every));
         let read = if is_stale { previous } else { current };
         let row = ([(first, read), (second, versions[second as usize].0)], written);
         versions[written as usize] = (number, versions[written as usize].0);

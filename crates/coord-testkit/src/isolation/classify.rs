@@ -140,7 +140,7 @@ fn name(resolved: &Resolved, cycle: &[CycleEdge], order: Order) -> Option<&'stat
         let readers = rotated.iter().filter(|edge| edge.kind.is_anti_dependency());
         let writes = |edge: &&CycleEdge| resolved.nodes[edge.from as usize].writes();
         return match readers.clone().count() {
-            1 if readers.clone().any(|edge| writes(edge)) => Some("stale read"),
+            1 if readers.clone().any(writes) => Some("stale read"),
             1 => Some("stale read-only transaction"),
             _ => None,
         };

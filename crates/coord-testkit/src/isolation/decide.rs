@@ -195,11 +195,12 @@ impl Decider<'_> {
                 has_assumed_cycle = true;
             }
         }
-        if has_assumed_cycle { self.try_gaps(set) } else { Decision::Acyclic }
+        if has_assumed_cycle { self.try_gaps(set, |_| {}) } else { Decision::Acyclic }
     }
 
-    /// Searches for gaps with which an edge set has no cycle, depth first.
-    fn try_gaps(&self, set: EdgeSet) -> Decision {
+    /// Searches for gaps with which an edge set has no cycle, depth first. Calls `dead_end` with each
+    /// choice that has a cycle whatever the other gaps.
+    pub(super) fn try_gaps(&self, set: EdgeSet, mut dead_end: impl FnMut(Choices)) -> Decision {
         let mut stack = vec![Choices::new()];
         let (mut edges, mut tried) = (0, 0);
         while let Some(choices) = stack.pop() {
@@ -210,6 +211,7 @@ impl Decider<'_> {
                 return Decision::Undecided;
             }
             if components_of(self.resolved, &whole, set, false).has_cycle() {
+                dead_end(choices);
                 continue;
             }
             let assumed = components_of(self.resolved, &whole, set, true);

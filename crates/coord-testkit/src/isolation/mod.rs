@@ -29,7 +29,9 @@
 //!
 //! A history without [`EventKind::Changed`](crate::history::EventKind::Changed) is checked with the
 //! versions that its attempts wrote and read. Reads that depend on writes of other clients are
-//! unresolved then: they constrain nothing, and the [`Coverage`] counts them. A history that has
+//! unresolved then: they constrain nothing, and the [`Coverage`] counts them. That a key is absent is
+//! unresolved if another client is known to have put it; a key that only recorded transactions have put
+//! is assumed to be deleted by them only, not by the end of a lease. A history that has
 //! changes must have all changes of the keys that its attempts use, from its first changed revision
 //! to its last.
 
@@ -54,13 +56,14 @@ mod tests;
 
 use crate::history::{Event, History};
 pub use anomaly::{Anomaly, AnomalyKind, Order, Participant, Step};
+use cycles::CycleEdge;
 use decide::{Decider, Decision, EdgeSet};
 pub use edges::EdgeKind;
 use edges::{Builder, Choices, Dependencies};
 pub use level::{Level, Status};
 use log::Log;
 use resolve::{Resolved, resolve};
-use snapshots::Places;
+use snapshots::{Places, Window};
 pub use verdict::{Coverage, Verdict};
 
 /// Checks a history.
@@ -198,7 +201,7 @@ fn windows(resolved: &Resolved, places: &Places, builder: &mut Builder<'_>) -> V
     let mut versions: Vec<u32> = (0..log::length(&resolved.versions.all)).collect();
     let revision = |&version: &u32| resolved.versions.get(version).revision;
     versions.sort_by_key(revision);
-    let graph = |window: snapshots::Window| {
+    let graph = |window: Window| {
         let within = |first: usize, last: usize| first..last.max(first);
         let nodes = &nodes[within(
             nodes.partition_point(|node| position(node) < window.first),
@@ -218,7 +221,10 @@ fn verdict(resolved: &Resolved, places: &Places, graphs: &[Dependencies]) -> Ver
     let decider = Decider { resolved, places, graphs };
     let decisions = decider.decide_all();
     let decision = |set: EdgeSet| decisions[&set];
-    let cycles = cycles::short_cycles(resolved, graphs, &places.failing, decision);
+    let mut cycles = cycles::short_cycles(resolved, graphs, &places.failing, decision);
+    if cycles.is_empty() && decision(EdgeSet::All) == Decision::Cyclic {
+        cycles = cycles_of_other_gaps(&decider, decision);
+    }
     let anomalies =
         classify::anomalies(resolved, cycles, snapshots::inconsistent_attempts(resolved));
     let mut coverage = resolved.coverage;
@@ -235,9 +241,7 @@ fn verdict(resolved: &Resolved, places: &Places, graphs: &[Dependencies]) -> Ver
     };
     let mut levels: Vec<(Level, Status)> = Vec::new();
     for level in Level::ALL {
-        let is_refuted = anomalies
-            .iter()
-            .any(|anomaly| anomaly.kind.refutes().iter().any(|&weakest| weakest == level));
+        let is_refuted = anomalies.iter().any(|anomaly| anomaly.kind.refutes().contains(&level));
         let weaker = levels.iter().filter(|(weaker, _)| level.implies(*weaker));
         let is_also_refuted = weaker.clone().any(|(_, status)| status.is_refuted());
         let status = match status(is_refuted, decision(edge_set(level))) {
@@ -248,6 +252,24 @@ fn verdict(resolved: &Resolved, places: &Places, graphs: &[Dependencies]) -> Ver
     }
     let declared = status(breaks_declared(resolved), decision(EdgeSet::Declared));
     Verdict { levels, declared, anomalies, coverage }
+}
+
+/// Cycles with an order in time, if those near the places of the transactions have none: each gap of
+/// an absent read gives a cycle, and that of only some gaps has an order in time.
+fn cycles_of_other_gaps(
+    decider: &Decider<'_>,
+    decision: impl Fn(EdgeSet) -> Decision + Copy,
+) -> Vec<Vec<CycleEdge>> {
+    let (resolved, places) = (decider.resolved, decider.places);
+    let mut dead_ends = Vec::new();
+    decider.try_gaps(EdgeSet::All, |choices| dead_ends.push(choices));
+    let mut cycles = dead_ends.into_iter().map(|choices| {
+        let chosen = choices.keys().map(|&(node, _)| (node, Window { first: 0, last: 0 }));
+        let starts: Vec<_> = chosen.chain(places.failing.iter().copied()).collect();
+        let whole = Builder::new(resolved, places, &choices).whole();
+        cycles::short_cycles(resolved, &[whole], &starts, decision)
+    });
+    cycles.find(|cycles| !cycles.is_empty()).unwrap_or_default()
 }
 
 /// The edges that must have no cycle at a level.

@@ -233,7 +233,7 @@ impl Resolved {
             version.origin == Origin::Read && version.writer_is_no_attempt(&self.nodes)
         };
         for version in self.versions.all.iter().filter(is_other) {
-            self.has_unknown_writes[version.key as usize] |= version.revision >= first;
+            self.has_unknown_writes[version.key as usize] = true;
         }
         let mut resolved = 0;
         for read in &self.log.reads {

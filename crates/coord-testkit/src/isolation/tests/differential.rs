@@ -138,7 +138,7 @@ fn correct_history_with_deletes_is_never_refuted() {
         let mut rng = fastrand::Rng::with_seed(seed);
         let count = rng.usize(1..40);
         let programs = programs(&mut rng, count, 0, false);
-        let execution = execute(&programs, seed % 2 == 0);
+        let execution = execute(&programs, seed.is_multiple_of(2));
         let verdict = checked(&execution, Engine::Intervals);
         assert_all_hold(&verdict);
         let coverage = verdict.coverage();

@@ -77,7 +77,7 @@ fn put_only(seed: u64, age_max: i64) -> Execution {
             other => other,
         };
     }
-    execute(&programs, seed % 2 == 0)
+    execute(&programs, seed.is_multiple_of(2))
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn verdicts_equal_those_of_adya() {
     let mut refuted = BTreeMap::new();
     let mut unexplained = Vec::new();
     for seed in 0..400 {
-        let execution = put_only(seed, if seed % 4 == 0 { 0 } else { 5 });
+        let execution = put_only(seed, if seed.is_multiple_of(4) { 0 } else { 5 });
         let mut checker = Checker::new().values(Values::Unique);
         execution.history.0.iter().for_each(|event| checker.push(event));
         let verdict = checker.finish();

@@ -187,9 +187,36 @@ fn absent_read_is_satisfied_by_every_gap() {
     assert_all_hold(&verdict);
 }
 
-/// T3 is placed in the gap before the put at 2, and only the gap after the deletion is without cycle.
+/// The gap that is nearest to the revision of T3 starts at 3, and T2 put w there, which T3 has not
+/// seen. In the gap before revision 2 there is no cycle.
 #[test]
 fn absent_read_in_a_cycle_is_tried_in_every_gap() {
+    let verdict = verdict([
+        transaction(1).put("x", 2).commit(2).into(),
+        transaction(2).delete("x").put("w", 3).commit(3).into(),
+        transaction(4).put("x", 4).commit(4).into(),
+        transaction(3).read("x", 0).read("w", 1).put("z", 5).commit(5).into(),
+    ]);
+    assert_all_hold(&verdict);
+    assert_eq!(verdict.coverage().unplaced, 1);
+}
+
+/// Before the put at 1 there is a cycle of data. After the deletion at 3 there is one with real time:
+/// the deletion began after T2 ended. Only together they refute a level.
+#[test]
+fn absent_read_with_a_cycle_in_each_gap_has_an_example() {
+    let verdict = verdict([
+        transaction(2).span(2, 2).read("a", 0).read("c", 0).put("c", 2).commit(2).into(),
+        transaction(1).span(0, 5).put("a", 1).delete("c").commit(1).into(),
+        transaction(3).span(4, 5).delete("a").put("b", 3).commit(3).into(),
+    ]);
+    assert_eq!(summary(&verdict), "strict serializable, coord repeatable-reads: G1c-realtime");
+    assert_eq!(verdict.status(Level::Serializable), Status::Holds);
+}
+
+/// T5 has read y@4, which was put together with x.
+#[test]
+fn absent_read_without_a_possible_gap_is_read_skew() {
     let verdict = verdict([
         transaction(1).put("x", 2).put("y", 2).commit(2).into(),
         transaction(2).delete("x").commit(3).into(),
@@ -197,14 +224,13 @@ fn absent_read_in_a_cycle_is_tried_in_every_gap() {
         transaction(3).read("x", 0).read("y", 2).commit(2).into(),
         transaction(5).read("x", 0).read("y", 4).commit(4).into(),
     ]);
-    // T5 has read y@4, which was put with x: no gap is left.
     assert_eq!(summary(&verdict), "repeatable read, snapshot isolation: read skew (G-single-item)");
     assert!(!verdict.to_string().contains("T3"), "{verdict}");
 }
 
 #[test]
 fn serializable_order_other_than_the_revisions_holds() {
-    // T1 is placed before T2 although its revision is later: nobody can see the difference.
+    // T1 is placed before T2 although its revision is later: no transaction can see the difference.
     let verdict = verdict([
         transaction(1).read("x", 1).put("y", 3).commit(3).into(),
         transaction(2).put("x", 2).commit(2).into(),
