@@ -22,6 +22,7 @@ use super::anomaly::AnomalyKind;
 use super::log::{NONE, WriteRow, length, rows};
 use super::resolve::{Finding, Node, ReadSet, Resolved};
 use super::unknown::Match;
+use super::versions::Versions;
 use crate::history::AttemptEnd;
 
 /// A claim of a revision by a node.
@@ -42,6 +43,7 @@ pub(super) fn add_transactions(resolved: &mut Resolved, matches: &[Match]) {
     let begins = resolved.first_begins();
     let mut claims = Vec::new();
     let mut matches = matches.iter().peekable();
+    let mut cursors = vec![0; resolved.log.keys.len()];
     for number in 0..length(&resolved.log.attempts) {
         let attempt = &resolved.log.attempts[number as usize];
         let matched = matches.next_if(|matched| matched.attempt == number);
@@ -55,7 +57,11 @@ pub(super) fn add_transactions(resolved: &mut Resolved, matches: &[Match]) {
             None => attempt.began,
         };
         let node = length(&resolved.nodes);
-        let (has_put, has_delete) = effects(resolved, &attempt.writes, revision.0);
+        let writes = attempt.writes.clone();
+        let writes = &mut resolved.log.writes[writes.start as usize..writes.end as usize];
+        let (has_put, has_delete) =
+            link_writes(&resolved.versions, writes, revision.0, &mut cursors);
+        let attempt = &resolved.log.attempts[number as usize];
         if !attempt.writes.is_empty() {
             claims.push(Claim { revision: revision.0, began, node, has_put, has_delete });
         }
@@ -77,29 +83,32 @@ pub(super) fn add_transactions(resolved: &mut Resolved, matches: &[Match]) {
         });
     }
     report_repeated_commits(resolved);
-    claims.sort_by_key(|claim| (claim.revision, claim.began));
+    claims.sort_unstable_by_key(|claim| (claim.revision, claim.began, claim.node));
     for claims in claims.chunk_by(|a, b| a.revision == b.revision) {
         assign(resolved, claims);
     }
 }
 
-/// Whether a revision has puts of these writes, and whether it has deletions.
-fn effects(resolved: &Resolved, writes: &std::ops::Range<u32>, revision: i64) -> (bool, bool) {
-    let mut effects = (false, false);
-    for write in rows(&resolved.log.writes, writes) {
-        if is_applied(resolved, write, revision) {
-            effects.0 |= write.value != 0;
-            effects.1 |= write.value == 0;
+/// Links writes to their versions in a revision. Returns whether it has puts of them, and whether it
+/// has deletions.
+fn link_writes(
+    versions: &Versions,
+    writes: &mut [WriteRow],
+    revision: i64,
+    cursors: &mut [u32],
+) -> (bool, bool) {
+    let mut has = (false, false);
+    for write in writes {
+        let found = versions.find_near(write.key, revision, &mut cursors[write.key as usize]);
+        let Some(version) = found else { continue };
+        let written = versions.get(version);
+        if written.is_put == (write.value != 0) && written.value == write.value {
+            write.version = version;
+            has.0 |= written.is_put;
+            has.1 |= !written.is_put;
         }
     }
-    effects
-}
-
-/// Whether a write is in a revision.
-fn is_applied(resolved: &Resolved, write: &WriteRow, revision: i64) -> bool {
-    let version = resolved.versions.find(write.key, revision).map(|i| resolved.versions.get(i));
-    version
-        .is_some_and(|version| version.is_put == (write.value != 0) && version.value == write.value)
+    has
 }
 
 /// Assigns a revision to one of the transactions that claim it.
@@ -155,12 +164,13 @@ fn join_writes(resolved: &mut Resolved, claim: &Claim, is_owner: bool) {
     let first_no_op = length(&resolved.no_op_deletes);
     for i in writes.start..writes.end {
         let write = resolved.log.writes[i as usize];
-        let at = resolved.versions.at(write.key, claim.revision);
-        if is_owner && is_applied(resolved, &write, claim.revision) {
-            if let Some(version) = at {
-                resolved.versions.all[version as usize].writer = claim.node;
-            }
-        } else if write.value == 0 && at.is_none_or(|at| !resolved.versions.get(at).is_put) {
+        let exists_after = || {
+            let version = resolved.versions.at(write.key, claim.revision);
+            version.is_some_and(|version| resolved.versions.get(version).is_put)
+        };
+        if is_owner && write.version != NONE {
+            resolved.versions.all[write.version as usize].writer = claim.node;
+        } else if write.value == 0 && !exists_after() {
             resolved.no_op_deletes.push(write.key);
         } else {
             resolved.findings.push(Finding {

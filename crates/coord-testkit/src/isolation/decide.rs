@@ -155,8 +155,12 @@ fn components_of(
     set: EdgeSet,
     with_assumed: bool,
 ) -> Components {
+    let needs_nodes = matches!(set, EdgeSet::CoordRepeatableReads | EdgeSet::Declared);
     components(dependencies, set != EdgeSet::NonAdjacent, |from, to, label| {
-        let node = |local| dependencies.node(resolved, local);
+        let node = |local| match needs_nodes {
+            true => dependencies.node(resolved, local),
+            false => None,
+        };
         (with_assumed || !label.is_assumed) && set.contains(label.kind, node(from), node(to))
     })
 }

@@ -120,12 +120,16 @@ impl Components {
                         low[*parent as usize] = low[*parent as usize].min(low[node as usize]);
                     }
                     if low[node as usize] == visit[node as usize] {
-                        let start = open.iter().rposition(|&other| other == node);
-                        let members = open.split_off(start.unwrap_or_default());
-                        for &member in &members {
-                            of[member as usize] = sizes.len() as u32;
+                        let component = sizes.len() as u32;
+                        let mut size = 0;
+                        while let Some(member) = open.pop() {
+                            of[member as usize] = component;
+                            size += 1;
+                            if member == node {
+                                break;
+                            }
                         }
-                        sizes.push(members.len() as u32);
+                        sizes.push(size);
                     }
                 }
             }

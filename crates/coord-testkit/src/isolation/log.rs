@@ -81,6 +81,8 @@ pub(super) struct RangeRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WriteRow {
     pub(super) key: KeyId,
+    /// The version that it wrote, as an index into all versions; `NONE` if there is none.
+    pub(super) version: u32,
     /// The hash of the value; 0 if the key was deleted.
     pub(super) value: u64,
 }
@@ -161,7 +163,7 @@ impl Log {
         for write in writes {
             let key = self.key(&write.key);
             let value = write.value.as_ref().map_or(0, |value| self.hash(value));
-            self.writes.push(WriteRow { key, value });
+            self.writes.push(WriteRow { key, version: NONE, value });
         }
         first..length(&self.writes)
     }

@@ -111,7 +111,6 @@ pub(super) fn resolve(mut log: Log, values: Values) -> Resolved {
         sorted_keys: Vec::new(),
     };
     let matches = resolved.complete_versions(values);
-    resolved.link_reads();
     claims::add_transactions(&mut resolved, &matches);
     unclaimed::attribute(&mut resolved, values);
     unclaimed::add_changes(&mut resolved);
@@ -149,24 +148,25 @@ impl Resolved {
     /// Adds versions that only reads show, and those of commits with unknown outcome; removes
     /// deletions that had no effect. Returns the matched commits, with their revisions.
     fn complete_versions(&mut self, values: Values) -> Vec<Match> {
-        let mut added = self.observed_versions();
-        let keys = self.log.keys.len();
-        if !added.is_empty() {
-            added.extend_from_slice(&self.versions.all);
-            self.versions = Versions::new(added, keys);
-        }
-        let (matches, mut added) = unknown::match_commits(self, values);
-        if !added.is_empty() {
-            added.extend_from_slice(&self.versions.all);
-            self.versions = Versions::new(added, keys);
-        }
+        self.link_reads();
+        let observed = self.observed_versions();
+        let mut is_changed = self.add_versions(observed);
+        let (matches, added) = unknown::match_commits(self, values);
+        is_changed |= self.add_versions(added);
         // A deletion that a change shows had an effect. Of another one this is known only if the
         // key existed.
-        self.versions.retain(|previous, version| {
+        let has_effect = |previous: Option<&Version>, version: &Version| {
             version.is_put
                 || version.origin == Origin::Change
                 || previous.is_some_and(|previous| previous.is_put)
-        });
+        };
+        if !self.versions.all.iter().all(|version| has_effect(None, version)) {
+            self.versions.retain(has_effect);
+            is_changed = true;
+        }
+        if is_changed {
+            self.link_reads();
+        }
         self.versions.before_changes = self.changes.as_ref().map_or(0, |known| known.start() - 1);
         self.sorted_keys =
             (0..length(&self.log.keys)).filter(|&key| self.versions.first(key).is_some()).collect();
@@ -174,18 +174,23 @@ impl Resolved {
         matches
     }
 
+    /// Adds versions, and returns whether there were any.
+    fn add_versions(&mut self, mut added: Vec<Version>) -> bool {
+        if added.is_empty() {
+            return false;
+        }
+        added.extend_from_slice(&self.versions.all);
+        self.versions = Versions::new(added, self.log.keys.len());
+        true
+    }
+
     /// The versions that were read and that no attempt or change has written. In revisions whose
     /// changes are known there can be none: such a read is garbage.
     fn observed_versions(&mut self) -> Vec<Version> {
         let mut observed = Vec::new();
         for (number, attempt) in self.log.attempts.iter().enumerate() {
-            for read in
-                rows(&self.log.reads, &attempt.reads).iter().filter(|read| !read.is_absent())
-            {
-                let known = self.versions.find(read.key, read.revision);
-                if known.is_some_and(|version| self.versions.get(version).is_put) {
-                    continue;
-                }
+            let reads = rows(&self.log.reads, &attempt.reads).iter();
+            for read in reads.filter(|read| !read.is_absent() && read.version == NONE) {
                 if self.changes.as_ref().is_some_and(|known| known.contains(&read.revision)) {
                     self.findings.push(Finding {
                         kind: AnomalyKind::GarbageRead,
@@ -211,8 +216,10 @@ impl Resolved {
 
     /// Links each read to its version.
     fn link_reads(&mut self) {
+        let mut cursors = vec![0; self.log.keys.len()];
         for read in self.log.reads.iter_mut().filter(|read| !read.is_absent()) {
-            let version = self.versions.find(read.key, read.revision);
+            let cursor = &mut cursors[read.key as usize];
+            let version = self.versions.find_near(read.key, read.revision, cursor);
             read.version =
                 version.filter(|&version| self.versions.get(version).is_put).unwrap_or(NONE);
         }

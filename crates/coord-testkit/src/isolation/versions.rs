@@ -130,6 +130,31 @@ impl Versions {
         (count > 0).then(|| (start + count - 1) as u32)
     }
 
+    /// The index of the version of `key` with exactly this revision, searched for from `cursor` on,
+    /// which is moved there: histories use versions roughly in their order.
+    pub(super) fn find_near(&self, key: KeyId, revision: i64, cursor: &mut u32) -> Option<u32> {
+        let range = self.range(key);
+        let versions = &self.all[range.clone()];
+        let is_before = |i: usize| versions[i].revision < revision;
+        let mut low = (*cursor as usize).min(versions.len());
+        let mut step = 1;
+        while low > 0 && !is_before(low - 1) {
+            low = low.saturating_sub(step);
+            step *= 2;
+        }
+        let (mut high, mut step) = (low, 1);
+        while high < versions.len() && is_before(high) {
+            (low, high) = (high + 1, (high + step).min(versions.len()));
+            step *= 2;
+        }
+        let within = low.min(high)..high;
+        let found =
+            within.start + versions[within].partition_point(|version| version.revision < revision);
+        *cursor = found as u32;
+        let is_found = versions.get(found).is_some_and(|version| version.revision == revision);
+        is_found.then_some((range.start + found) as u32)
+    }
+
     /// The index of the version of `key` with exactly this revision.
     pub(super) fn find(&self, key: KeyId, revision: i64) -> Option<u32> {
         self.at(key, revision).filter(|&i| self.all[i as usize].revision == revision)
@@ -283,5 +308,15 @@ mod tests {
         assert_eq!(versions.valid_until(first), 2);
         assert_eq!(versions.find(0, 2), None);
         assert_eq!(versions.at(0, 2), Some(first));
+    }
+
+    #[test]
+    fn search_from_any_cursor_finds_the_same_version() {
+        let versions = versions("++ -+ +++  -+");
+        for (start, revision) in (0..12).flat_map(|start| (0..15).map(move |at| (start, at))) {
+            let mut cursor = start;
+            let found = versions.find_near(0, revision, &mut cursor);
+            assert_eq!(found, versions.find(0, revision), "{revision} from {start}");
+        }
     }
 }

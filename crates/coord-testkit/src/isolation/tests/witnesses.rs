@@ -125,8 +125,7 @@ fn stale_read_in_one_process_has_the_process_suffix() {
         transaction(2).process("a").span(2, 3).put("x", 2).commit(2).into(),
         transaction(3).process("a").span(4, 5).read("x", 1).into(),
     ]);
-    let names = "strict serializable: stale read-only transaction (G-single-item-process); \
-                 stale read-only transaction (G-single-item-realtime)";
+    let names = "strict serializable: stale read-only transaction (G-single-item-process)";
     assert_eq!(summary(&verdict), names);
 }
 
