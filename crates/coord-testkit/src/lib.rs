@@ -12,6 +12,7 @@
 //! - [`sim`]: deterministic simulation of whole processes, under every fault, with shrinking;
 //! - [`history`]: what happened in a run, or in transactions that were recorded on any backend;
 //!   files of histories;
+//! - [`isolation`]: which isolation levels a history of transactions refutes;
 //! - [`strategy`]: operations on a store and, with the feature `proptest`, random sequences of
 //!   them for property tests.
 //!
@@ -27,6 +28,7 @@ pub mod conformance;
 mod forward;
 pub mod history;
 mod intercept;
+pub mod isolation;
 pub mod mirror;
 mod process;
 mod recorder;
