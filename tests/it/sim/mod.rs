@@ -2,6 +2,7 @@
 
 mod cancellation;
 mod election;
+mod isolation;
 mod lock;
 mod mutants;
 mod plans;
