@@ -186,6 +186,9 @@ impl<'a> Search<'a> {
 
     /// A short cycle of the rule.
     fn run(&mut self, rule: Rule, with_assumed: bool) -> Option<Vec<CycleEdge>> {
+        if with_assumed && !self.dependencies.has_assumed {
+            return None;
+        }
         let keep = |label: Label| rule.contains(label.kind) && (with_assumed || !label.is_assumed);
         let adjacent = rule.anti == AntiDependencies::Any;
         let dependencies = self.dependencies;

@@ -192,8 +192,11 @@ impl Decider<'_> {
     fn decide(&self, set: EdgeSet) -> Decision {
         let mut has_assumed_cycle = false;
         for dependencies in self.graphs {
-            if components_of(self.resolved, dependencies, set, true).has_cycle() {
-                if components_of(self.resolved, dependencies, set, false).has_cycle() {
+            let has_cycle = |with_assumed| {
+                components_of(self.resolved, dependencies, set, with_assumed).has_cycle()
+            };
+            if has_cycle(true) {
+                if !dependencies.has_assumed || has_cycle(false) {
                     return Decision::Cyclic;
                 }
                 has_assumed_cycle = true;

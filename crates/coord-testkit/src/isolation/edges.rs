@@ -106,6 +106,8 @@ pub(super) type Choices = BTreeMap<(u32, KeyId), Gap>;
 pub(super) struct Dependencies {
     pub(super) members: Vec<u32>,
     pub(super) graph: Graph<Label>,
+    /// Whether an edge is assumed.
+    pub(super) has_assumed: bool,
 }
 
 /// Builds dependency graphs.
@@ -159,8 +161,9 @@ impl<'a> Builder<'a> {
             self.local[member as usize] = NONE;
         }
         let graph = Graph::new(nodes as usize, &self.edges);
+        let has_assumed = self.edges.iter().any(|(.., label)| label.is_assumed);
         self.edges.clear();
-        Dependencies { members, graph }
+        Dependencies { members, graph, has_assumed }
     }
 
     /// Adds an edge between two nodes, unless one is not in the graph.
