@@ -10,11 +10,15 @@
 //!              T2 deletes x: it is absent, so no revision; the store is at 6
 //! ```
 //!
-//! T1 and T2 both report revision 6, and so does T2 if x was deleted at 6 by another client. A
-//! transaction owns such a revision only if it has read what the revision deleted, x@5, and if the
-//! revision has nothing that the transaction did not delete. Otherwise it is placed like a read-only transaction that found x absent, and the revision has no recorded owner.
-//! Every order that is possible for the true owner is possible for this pair, so no level is refuted
-//! by the choice.
+//! T1 and T2 both report revision 6, and so does T2 if x was deleted at 6 by another client. With
+//! [`Owners::Certain`], a transaction owns such a revision only if it has read what the revision
+//! deleted, x@5, and if the revision has nothing that the transaction did not delete. Otherwise it is
+//! placed like a read-only transaction that found x absent, and the revision has no recorded owner.
+//! Every order that is possible for the true owner is possible for this pair, so the choice refutes
+//! no level that forbids cycles. It may refute snapshot isolation, which forbids only cycles without
+//! two adjacent `rw`: the pair separates two that are adjacent at the owner. So then the history is
+//! checked with [`Owners::Likely`] as well: the first transaction that deletes all that the revision
+//! deletes, and has read none of it as absent, owns it.
 
 use coord_core::kv::Revision;
 
@@ -24,6 +28,15 @@ use super::resolve::{Finding, Node, ReadSet, Resolved};
 use super::unknown::Match;
 use super::versions::Versions;
 use crate::history::AttemptEnd;
+
+/// Which transactions own revisions that only delete keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owners {
+    /// Transactions that have read what they have deleted.
+    Certain,
+    /// Also transactions that may have deleted what they have not read.
+    Likely,
+}
 
 /// A claim of a revision by a node.
 #[derive(Clone, Copy, Debug)]
@@ -113,9 +126,15 @@ fn link_writes(
 
 /// Assigns a revision to one of the transactions that claim it.
 fn assign(resolved: &mut Resolved, claims: &[Claim]) {
-    let deletes = |claim: &&Claim| claim.has_delete && has_read_what_is_deleted(resolved, claim);
+    let may_own = |claim: &&Claim| claim.has_delete && has_deleted_all(resolved, claim);
+    let is_certain = |claim: &&Claim| claim.has_delete && has_read_what_is_deleted(resolved, claim);
     let owner = claims.iter().find(|claim| claim.has_put);
-    let owner = owner.or_else(|| claims.iter().find(deletes)).copied();
+    let mut owner = owner.or_else(|| claims.iter().find(is_certain)).copied();
+    if owner.is_none() {
+        let likely = claims.iter().find(may_own).copied();
+        resolved.disputed_owners += usize::from(likely.is_some());
+        owner = likely.filter(|_| resolved.owners == Owners::Likely);
+    }
     for claim in claims {
         let is_owner = owner.is_some_and(|owner| owner.node == claim.node);
         if is_owner || claim.has_put {
@@ -139,6 +158,19 @@ fn assign(resolved: &mut Resolved, claims: &[Claim]) {
 fn first_write(resolved: &Resolved, claim: &Claim) -> usize {
     let attempt = resolved.nodes[claim.node as usize].attempt;
     resolved.log.attempts[attempt as usize].writes.start as usize
+}
+
+/// Whether a transaction deletes everything that the revision has changed, and has read none of these
+/// keys as absent.
+fn has_deleted_all(resolved: &Resolved, claim: &Claim) -> bool {
+    let node = &resolved.nodes[claim.node as usize];
+    let writes = resolved.attempt(node).map(|attempt| attempt.writes.clone()).unwrap_or_default();
+    let writes = rows(&resolved.log.writes, &writes);
+    let reads = rows(&resolved.log.reads, &node.read_set.reads);
+    resolved.change(claim.revision).iter().all(|change| {
+        writes.iter().any(|write| write.key == change.key && write.value == 0)
+            && !reads.iter().any(|read| read.key == change.key && read.revision == 0)
+    })
 }
 
 /// Whether a transaction has read a key in the version that `revision` deleted.

@@ -56,6 +56,7 @@ mod tests;
 
 use crate::history::{Event, History};
 pub use anomaly::{Anomaly, AnomalyKind, Order, Participant, Step};
+use claims::Owners;
 use cycles::CycleEdge;
 use decide::{Decider, Decision, EdgeSet};
 pub use edges::EdgeKind;
@@ -178,16 +179,30 @@ impl Checker {
     /// The verdict about all events.
     #[must_use]
     pub fn finish(self) -> Verdict {
-        let resolved = resolve(self.log, self.values);
-        let places = snapshots::place(&resolved);
-        let choices = Choices::new();
-        let mut builder = Builder::new(&resolved, &places, &choices);
-        let graphs = match self.engine {
-            Engine::Intervals => windows(&resolved, &places, &mut builder),
-            Engine::WholeGraph => vec![builder.whole()],
-        };
-        verdict(&resolved, &places, &graphs)
+        let Self { log, values, engine } = self;
+        // The second copy is needed only if such a deletion is part of an anomaly.
+        let copy = log.has_blind_deletion().then(|| log.clone());
+        let (verdict, disputed) = judge(log, values, engine, Owners::Certain);
+        match copy {
+            Some(log) if disputed > 0 && verdict.refutes_snapshot_isolation_itself() => {
+                verdict.reconcile(judge(log, values, engine, Owners::Likely).0, disputed)
+            }
+            _ => verdict,
+        }
     }
+}
+
+/// The verdict about a history, and how many revisions have only a likely owner.
+fn judge(log: Log, values: Values, engine: Engine, owners: Owners) -> (Verdict, usize) {
+    let resolved = resolve(log, values, owners);
+    let places = snapshots::place(&resolved);
+    let choices = Choices::new();
+    let mut builder = Builder::new(&resolved, &places, &choices);
+    let graphs = match engine {
+        Engine::Intervals => windows(&resolved, &places, &mut builder),
+        Engine::WholeGraph => vec![builder.whole()],
+    };
+    (verdict(&resolved, &places, &graphs), resolved.disputed_owners)
 }
 
 /// The dependency graphs of the windows.

@@ -20,6 +20,7 @@ use coord_core::stm::Isolation;
 use hashbrown::HashMap;
 
 use super::anomaly::AnomalyKind;
+use super::claims::Owners;
 use super::log::{AttemptRow, KeyId, Log, NONE, RangeRow, Slice, WriteRow, length, rows};
 use super::unknown::Match;
 use super::versions::{Origin, Version, Versions};
@@ -81,6 +82,9 @@ pub(super) struct Resolved {
     pub(super) no_op_deletes: Vec<KeyId>,
     pub(super) findings: Vec<Finding>,
     pub(super) coverage: Coverage,
+    pub(super) owners: Owners,
+    /// How many revisions that only delete keys have no certain owner, but a likely one.
+    pub(super) disputed_owners: usize,
     /// The revisions whose changes are all known.
     pub(super) changes: Option<RangeInclusive<i64>>,
     /// Keys that were written by transactions of which the history does not have everything: that
@@ -91,7 +95,7 @@ pub(super) struct Resolved {
 }
 
 /// Joins a history to its version order.
-pub(super) fn resolve(mut log: Log, values: Values) -> Resolved {
+pub(super) fn resolve(mut log: Log, values: Values, owners: Owners) -> Resolved {
     log.changes.sort_by_key(|change| change.revision);
     let changes = match &log.changes[..] {
         [] => None,
@@ -106,6 +110,8 @@ pub(super) fn resolve(mut log: Log, values: Values) -> Resolved {
         no_op_deletes: Vec::new(),
         findings: Vec::new(),
         coverage: Coverage::default(),
+        owners,
+        disputed_owners: 0,
         changes,
         has_unknown_writes: vec![false; keys],
         sorted_keys: Vec::new(),
