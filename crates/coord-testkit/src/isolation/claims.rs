@@ -1,8 +1,8 @@
 //! Which transaction wrote which revision.
 //!
-//! A committed attempt names the revision of its writes, and owns it if a put of the attempt is in it.
-//! Only transactions that do nothing but delete can share a revision: a deletion of an absent key
-//! changes nothing, and reports the revision of the change before it.
+//! A committed attempt names the revision of its writes, and owns it if a put of the attempt is in
+//! it. Only transactions that do nothing but delete can share a revision: a deletion of an absent
+//! key changes nothing, and reports the revision of the change before it.
 //!
 //! ```text
 //! revision 5   x is put
@@ -12,9 +12,10 @@
 //!
 //! T1 and T2 both report revision 6, and so does T2 if x was deleted at 6 by another client. A
 //! transaction owns such a revision only if it has read what the revision deleted, x@5, and if the
-//! revision has nothing that the transaction did not delete. Otherwise it is placed like a read-only transaction that found x absent, and the revision has no recorded owner.
-//! Every order that is possible for the true owner is possible for this pair, so no level is refuted
-//! by the choice.
+//! revision has nothing that the transaction did not delete. Otherwise it is placed like a
+//! read-only transaction that found x absent, and the revision has no recorded owner. Every order
+//! that is possible for the true owner is possible for this pair, so no level is refuted by the
+//! choice.
 
 use coord_core::kv::Revision;
 
@@ -89,8 +90,8 @@ pub(super) fn add_transactions(resolved: &mut Resolved, matches: &[Match]) {
     }
 }
 
-/// Links writes to their versions in a revision. Returns whether it has puts of them, and whether it
-/// has deletions.
+/// Links writes to their versions in a revision. Returns whether it has puts of them, and whether
+/// it has deletions.
 fn link_writes(
     versions: &Versions,
     writes: &mut [WriteRow],

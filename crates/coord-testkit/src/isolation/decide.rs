@@ -5,13 +5,13 @@
 //!
 //! ```text
 //! a cycle without assumed edges                   refuted: it survives every choice of gaps
-//! no cycle with the assumed edges                 holds: the assumed gaps are a choice without cycle
-//! a cycle, but only with assumed edges            try the gaps of the reads in the cycle, one by one
+//! no cycle with the assumed edges                 holds: the assumed gaps have no cycle
+//! a cycle, but only with assumed edges            try the gaps of the reads in the cycle
 //! ```
 //!
 //! For example, `r3(x) = absent`, and x is put at 2, deleted at 3 and put at 4. If T3 is in a cycle
-//! because it comes before the put at 2, it is tried between 3 and 4. The search is complete, and is
-//! given up when it has cost too much: then the level is undecided.
+//! because it comes before the put at 2, it is tried between 3 and 4. The search is complete, and
+//! is given up when it has cost too much: then the level is undecided.
 
 use std::collections::BTreeMap;
 
@@ -113,13 +113,13 @@ pub(super) enum Decision {
     Acyclic,
     /// It has one, whatever the gaps.
     Cyclic,
-    /// It has none with some gaps, or not all gaps could be tried.
+    /// Not all gaps could be tried.
     Undecided,
 }
 
 /// The strongly connected components of the edges that `keep` accepts, called with the two nodes of
-/// the graph and the label. If two adjacent `rw` edges are not `adjacent`, each node is there twice:
-/// entered by a `rw` edge (odd) or by another one (even).
+/// the graph and the label. If two adjacent `rw` edges are not `adjacent`, each node is there
+/// twice: entered by a `rw` edge (odd) or by another one (even).
 pub(super) fn components(
     dependencies: &Dependencies,
     adjacent: bool,
@@ -205,8 +205,8 @@ impl Decider<'_> {
         if has_assumed_cycle { self.try_gaps(set, |_| {}) } else { Decision::Acyclic }
     }
 
-    /// Searches for gaps with which an edge set has no cycle, depth first. Calls `dead_end` with each
-    /// choice that has a cycle whatever the other gaps.
+    /// Searches for gaps with which an edge set has no cycle, depth first. Calls `dead_end` with
+    /// each choice that has a cycle whatever the other gaps.
     pub(super) fn try_gaps(&self, set: EdgeSet, mut dead_end: impl FnMut(Choices)) -> Decision {
         let mut stack = vec![Choices::new()];
         let (mut edges, mut tried) = (0, 0);

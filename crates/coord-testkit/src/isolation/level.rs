@@ -1,8 +1,8 @@
 //! Isolation levels that a history is checked against, and which of them implies which.
 //!
 //! ```text
-//! strict serializable ── serializable ─┬─ repeatable read ────┬─ read committed ── read uncommitted
-//!                                      └─ snapshot isolation ─┘
+//! strict serializable ─ serializable ─┬─ repeatable read ────┬─ read committed ─ read uncommitted
+//!                                     └─ snapshot isolation ─┘
 //! ```
 //!
 //! A level on the left implies the levels on its right. coord's four levels are the names of
@@ -50,9 +50,9 @@ pub enum Level {
     CoordRepeatableReads,
     /// coord's `Serializable`: `StrictSerializable`, and every attempt sees one snapshot.
     CoordSerializable,
-    /// coord's `SerializableSnapshot`. What it promises beyond `Serializable`, that the first of two
-    /// concurrent blind writes wins, depends on when an attempt took its snapshot, which a history
-    /// does not have: the checker gives both levels the same verdict.
+    /// coord's `SerializableSnapshot`. What it promises beyond `Serializable`, that the first of
+    /// two concurrent blind writes wins, depends on when an attempt took its snapshot, which a
+    /// history does not have: the checker gives both levels the same verdict.
     CoordSerializableSnapshot,
 }
 

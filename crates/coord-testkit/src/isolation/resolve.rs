@@ -1,9 +1,10 @@
 //! Joins the attempts of a history to the version order: which transaction wrote which version, and
 //! which version each read returned.
 //!
-//! The result is a list of *nodes*: the committed transactions, and the changes of the store that no
-//! recorded transaction made. What cannot be joined is a finding, such as a read of a version that
-//! the store never had, or is counted as unresolved, if the history does not have what is needed.
+//! The result is a list of *nodes*: the committed transactions, and the changes of the store that
+//! no recorded transaction made. What cannot be joined is a finding, such as a read of a version
+//! that the store never had, or is counted as unresolved, if the history does not have what is
+//! needed.
 //!
 //! ```text
 //! attempt 1 of T7  reads x@3, puts x = a; committed at revision 5     the store puts x = a at 5

@@ -74,8 +74,8 @@ impl Verdict {
         self.declared
     }
 
-    /// One example of each kind of anomaly that was found, the worst first. Of each kind of cycle it is
-    /// a short one.
+    /// One example of each kind of anomaly that was found, the worst first. Of each kind of cycle
+    /// it is a short one.
     #[must_use]
     pub fn anomalies(&self) -> &[Anomaly] {
         &self.anomalies
@@ -89,7 +89,8 @@ impl Verdict {
 }
 
 impl fmt::Display for Verdict {
-    /// Writes the levels by status, the anomalies, and the coverage, in lines of at most 80 columns.
+    /// Writes the levels by status, the anomalies, and the coverage, in lines of at most 80
+    /// columns.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let groups = [
             ("not", Status::Not),
