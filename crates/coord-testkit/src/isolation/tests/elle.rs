@@ -7,8 +7,8 @@
 //! - `adya` knows no deletions, no ranges and no levels of coord;
 //! - it links all transactions of a process, ours only those that do not overlap: here each
 //!   transaction has a process of its own;
-//! - it takes real time from the order of events: at equal times the invocations come first, so that
-//!   the transactions are concurrent, as they are for us.
+//! - it takes real time from the order of events: at equal times the invocations come first, so
+//!   that the transactions are concurrent, as they are for us.
 
 #![expect(clippy::disallowed_types, reason = "the order of transactions in adya is a hash map")]
 
