@@ -87,7 +87,7 @@ impl EdgeSet {
 /// Whether the transaction that an edge concerns was promised that the edge counts: the reader of a
 /// read, and the second transaction of an order in time.
 ///
-/// Source: Adya, *Weak Consistency* (1999), section 5.4: the mixed serialization graph.
+/// Source: Adya, *Weak Consistency* (1999): the mixed serialization graph.
 fn is_declared(kind: EdgeKind, from: Option<&Node>, to: Option<&Node>) -> bool {
     let level = |node: Option<&Node>| node.and_then(|node| node.isolation);
     let is_strong = |node| {

@@ -26,8 +26,9 @@ use std::fmt;
 ///
 /// The other four are coord's. The letters are explained at [`EdgeKind`](super::EdgeKind).
 ///
-/// Source: Adya, *Weak Consistency* (1999), chapters 3 and 4; Cerone and Gotsman, *Analysing
-/// Snapshot Isolation* (2016), theorem 9, for snapshot isolation.
+/// Source: Adya, *Weak Consistency* (1999), for the levels; Cerone and Gotsman, *Analysing Snapshot
+/// Isolation* (2016), for snapshot isolation as a condition on cycles. Their condition also counts
+/// the order of each session, which this one leaves out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Level {
