@@ -1,5 +1,5 @@
-//! Speed of the isolation checker: histories of transactions that read two keys and write one, valid
-//! and with anomalies, beside the crate `adya` on the same history.
+//! Speed of the isolation checker: histories of transactions that read two keys and write one,
+//! valid and with anomalies, beside the crate `adya` on the same history.
 //!
 //! `adya` is given the order of transactions, so both have the same information. Its history is
 //! parsed outside of the measurement, and ours is in memory too.
@@ -30,8 +30,8 @@ const CLIENTS: u64 = 10;
 /// A transaction: two keys with the revisions read, and the key written.
 type Row = ([(u64, u64); 2], u64);
 
-/// Transactions that commit at revisions 1, 2, 3 and so on. Of every `stale` one, a read returns the
-/// version before the current one.
+/// Transactions that commit at revisions 1, 2, 3 and so on. Of every `stale` one, a read returns
+/// the version before the current one.
 fn rows(count: u64, stale: Option<u64>) -> Vec<Row> {
     let mut rng = fastrand::Rng::with_seed(1);
     let mut versions = vec![(0, 0); KEYS as usize];

@@ -1,8 +1,8 @@
 //! Which transaction wrote which revision.
 //!
-//! A committed attempt names the revision of its writes, and owns it if a put of the attempt is in it.
-//! Only transactions that do nothing but delete can share a revision: a deletion of an absent key
-//! changes nothing, and reports the revision of the change before it.
+//! A committed attempt names the revision of its writes, and owns it if a put of the attempt is in
+//! it. Only transactions that do nothing but delete can share a revision: a deletion of an absent
+//! key changes nothing, and reports the revision of the change before it.
 //!
 //! ```text
 //! revision 5   x is put
@@ -12,13 +12,16 @@
 //!
 //! T1 and T2 both report revision 6, and so does T2 if x was deleted at 6 by another client. With
 //! [`Owners::Certain`], a transaction owns such a revision only if it has read what the revision
-//! deleted, x@5, and if the revision has nothing that the transaction did not delete. Otherwise it is
-//! placed like a read-only transaction that found x absent, and the revision has no recorded owner.
-//! Every order that is possible for the true owner is possible for this pair, so the choice refutes
-//! no level that forbids cycles. It may refute snapshot isolation, which forbids only cycles without
-//! two adjacent `rw`: the pair separates two that are adjacent at the owner. So then the history is
-//! checked with [`Owners::Likely`] as well: the first transaction that deletes all that the revision
-//! deletes, and has read none of it as absent, owns it.
+//! deleted, x@5, and if the revision has nothing that the transaction did not delete. Otherwise it
+//! is placed like a read-only transaction that found x absent, and the revision has no recorded
+//! owner. Every order that is possible for the true owner is possible for this pair, so the choice
+//! refutes no level that forbids all cycles of some edges.
+//!
+//! Snapshot isolation forbids only cycles without two adjacent `rw`, and the pair separates two that
+//! are adjacent at the owner. A cycle that does not go from the revision to its possible owner has
+//! the same edges whether or not the two are one. If only other cycles refute the level, the history
+//! is checked with [`Owners::Likely`] as well: the first transaction that deletes all that the
+//! revision deletes, and has read none of it as absent, owns it.
 
 use coord_core::kv::Revision;
 
@@ -87,6 +90,7 @@ pub(super) fn add_transactions(resolved: &mut Resolved, matches: &[Match]) {
         resolved.nodes.push(Node {
             attempt: number,
             commit: 0,
+            may_own: 0,
             began,
             ended,
             process: attempt.process,
@@ -102,8 +106,8 @@ pub(super) fn add_transactions(resolved: &mut Resolved, matches: &[Match]) {
     }
 }
 
-/// Links writes to their versions in a revision. Returns whether it has puts of them, and whether it
-/// has deletions.
+/// Links writes to their versions in a revision. Returns whether it has puts of them, and whether
+/// it has deletions.
 fn link_writes(
     versions: &Versions,
     writes: &mut [WriteRow],
@@ -131,9 +135,12 @@ fn assign(resolved: &mut Resolved, claims: &[Claim]) {
     let owner = claims.iter().find(|claim| claim.has_put);
     let mut owner = owner.or_else(|| claims.iter().find(is_certain)).copied();
     if owner.is_none() {
-        let likely = claims.iter().find(may_own).copied();
-        resolved.disputed_owners += usize::from(likely.is_some());
-        owner = likely.filter(|_| resolved.owners == Owners::Likely);
+        let disputed: Vec<_> = claims.iter().filter(may_own).copied().collect();
+        resolved.disputed_owners += usize::from(!disputed.is_empty());
+        owner = disputed.first().copied().filter(|_| resolved.owners == Owners::Likely);
+        for claim in disputed {
+            resolved.nodes[claim.node as usize].may_own = claim.revision;
+        }
     }
     for claim in claims {
         let is_owner = owner.is_some_and(|owner| owner.node == claim.node);

@@ -1,8 +1,8 @@
 //! Short cycles as examples of anomalies.
 //!
 //! Every cycle runs through a transaction without a place (see the snapshots), so a breadth-first
-//! search from some of these finds short cycles. It counts transactions, not time nodes. Each *rule*
-//! is a kind of cycle, which the search keeps to with a few bits beside the node:
+//! search from some of these finds short cycles. It counts transactions, not time nodes. Each
+//! *rule* is a kind of cycle, which the search keeps to with a few bits beside the node:
 //!
 //! ```text
 //! rule          bit                       a step is refused          accepted at the start

@@ -5,13 +5,13 @@
 //!
 //! ```text
 //! a cycle without assumed edges                   refuted: it survives every choice of gaps
-//! no cycle with the assumed edges                 holds: the assumed gaps are a choice without cycle
-//! a cycle, but only with assumed edges            try the gaps of the reads in the cycle, one by one
+//! no cycle with the assumed edges                 holds: the assumed gaps have no cycle
+//! a cycle, but only with assumed edges            try the gaps of the reads in the cycle
 //! ```
 //!
 //! For example, `r3(x) = absent`, and x is put at 2, deleted at 3 and put at 4. If T3 is in a cycle
-//! because it comes before the put at 2, it is tried between 3 and 4. The search is complete, and is
-//! given up when it has cost too much: then the level is undecided.
+//! because it comes before the put at 2, it is tried between 3 and 4. The search is complete, and
+//! is given up when it has cost too much: then the level is undecided.
 
 use std::collections::BTreeMap;
 
@@ -40,6 +40,8 @@ pub(super) enum EdgeSet {
     Items,
     /// All edges of data; cycles with two adjacent `rw` are permitted.
     NonAdjacent,
+    /// The same, without the edges from a revision to a transaction that may have written it.
+    CertainNonAdjacent,
     /// All edges of data.
     Data,
     /// All edges of data, and the order of each process.
@@ -53,19 +55,25 @@ pub(super) enum EdgeSet {
 }
 
 /// All edge sets, each with the smallest superset before it.
-const SETS: [(EdgeSet, Option<EdgeSet>); 9] = [
+const SETS: [(EdgeSet, Option<EdgeSet>); 10] = [
     (EdgeSet::All, None),
     (EdgeSet::Session, Some(EdgeSet::All)),
     (EdgeSet::Declared, Some(EdgeSet::All)),
     (EdgeSet::CoordRepeatableReads, Some(EdgeSet::All)),
     (EdgeSet::Data, Some(EdgeSet::Session)),
     (EdgeSet::NonAdjacent, Some(EdgeSet::Data)),
+    (EdgeSet::CertainNonAdjacent, Some(EdgeSet::NonAdjacent)),
     (EdgeSet::Items, Some(EdgeSet::CoordRepeatableReads)),
     (EdgeSet::Reads, Some(EdgeSet::Items)),
     (EdgeSet::Writes, Some(EdgeSet::Reads)),
 ];
 
 impl EdgeSet {
+    /// Whether two adjacent `rw` edges may be in a cycle.
+    const fn permits_adjacent(self) -> bool {
+        !matches!(self, Self::NonAdjacent | Self::CertainNonAdjacent)
+    }
+
     /// Whether an edge is in the set. `from` and `to` are `None` for time nodes.
     pub(super) fn contains(self, kind: EdgeKind, from: Option<&Node>, to: Option<&Node>) -> bool {
         let is_item = !kind.is_predicate() && !kind.is_order();
@@ -74,6 +82,11 @@ impl EdgeSet {
             Self::Reads => matches!(kind, EdgeKind::WriteWrite | EdgeKind::WriteRead),
             Self::Items => is_item,
             Self::NonAdjacent | Self::Data => !kind.is_order(),
+            Self::CertainNonAdjacent => {
+                let is_own = |from: &Node, to: &Node| from.commit > 0 && from.commit == to.may_own;
+                let may_be_one = from.zip(to).is_some_and(|(from, to)| is_own(from, to));
+                !kind.is_order() && !may_be_one
+            }
             Self::Session => kind != EdgeKind::RealTime,
             Self::All => true,
             Self::CoordRepeatableReads => {
@@ -87,7 +100,7 @@ impl EdgeSet {
 /// Whether the transaction that an edge concerns was promised that the edge counts: the reader of a
 /// read, and the second transaction of an order in time.
 ///
-/// Source: Adya, *Weak Consistency* (1999), section 5.4: the mixed serialization graph.
+/// Source: Adya, *Weak Consistency* (1999): the mixed serialization graph.
 fn is_declared(kind: EdgeKind, from: Option<&Node>, to: Option<&Node>) -> bool {
     let level = |node: Option<&Node>| node.and_then(|node| node.isolation);
     let is_strong = |node| {
@@ -113,13 +126,13 @@ pub(super) enum Decision {
     Acyclic,
     /// It has one, whatever the gaps.
     Cyclic,
-    /// It has none with some gaps, or not all gaps could be tried.
+    /// Not all gaps could be tried.
     Undecided,
 }
 
 /// The strongly connected components of the edges that `keep` accepts, called with the two nodes of
-/// the graph and the label. If two adjacent `rw` edges are not `adjacent`, each node is there twice:
-/// entered by a `rw` edge (odd) or by another one (even).
+/// the graph and the label. If two adjacent `rw` edges are not `adjacent`, each node is there
+/// twice: entered by a `rw` edge (odd) or by another one (even).
 pub(super) fn components(
     dependencies: &Dependencies,
     adjacent: bool,
@@ -155,8 +168,11 @@ fn components_of(
     set: EdgeSet,
     with_assumed: bool,
 ) -> Components {
-    let needs_nodes = matches!(set, EdgeSet::CoordRepeatableReads | EdgeSet::Declared);
-    components(dependencies, set != EdgeSet::NonAdjacent, |from, to, label| {
+    let needs_nodes = matches!(
+        set,
+        EdgeSet::CoordRepeatableReads | EdgeSet::Declared | EdgeSet::CertainNonAdjacent
+    );
+    components(dependencies, set.permits_adjacent(), |from, to, label| {
         let node = |local| match needs_nodes {
             true => dependencies.node(resolved, local),
             false => None,
@@ -205,8 +221,8 @@ impl Decider<'_> {
         if has_assumed_cycle { self.try_gaps(set, |_| {}) } else { Decision::Acyclic }
     }
 
-    /// Searches for gaps with which an edge set has no cycle, depth first. Calls `dead_end` with each
-    /// choice that has a cycle whatever the other gaps.
+    /// Searches for gaps with which an edge set has no cycle, depth first. Calls `dead_end` with
+    /// each choice that has a cycle whatever the other gaps.
     pub(super) fn try_gaps(&self, set: EdgeSet, mut dead_end: impl FnMut(Choices)) -> Decision {
         let mut stack = vec![Choices::new()];
         let (mut edges, mut tried) = (0, 0);
@@ -242,11 +258,8 @@ impl Decider<'_> {
         components: &Components,
     ) -> Option<(u32, KeyId)> {
         let component = |local: u32| {
-            let states = if set == EdgeSet::NonAdjacent {
-                2 * local..2 * local + 2
-            } else {
-                local..local + 1
-            };
+            let states =
+                if !set.permits_adjacent() { 2 * local..2 * local + 2 } else { local..local + 1 };
             states
                 .filter(|&state| components.is_cyclic(state))
                 .map(|state| components.of[state as usize])

@@ -6,15 +6,16 @@
 //! T3 puts x@5        T2 → T3  rw   T3 overwrote what T2 read
 //! ```
 //!
-//! An absent key is a read in one of several gaps (see the versions of a key), and it is not known in
-//! which. What every gap implies is an edge: the transaction comes after the deletion that starts the
-//! first gap, and before the put that ends the last one. The edges of one gap, that near the place of
-//! the transaction, are *assumed*: a cycle through them shows nothing unless it survives every gap.
+//! An absent key is a read in one of several gaps (see the versions of a key), and it is not known
+//! in which. What every gap implies is an edge: the transaction comes after the deletion that
+//! starts the first gap, and before the put that ends the last one. The edges of one gap, that near
+//! the place of the transaction, are *assumed*: a cycle through them shows nothing unless it
+//! survives every gap.
 //!
 //! # Real time
 //!
-//! Transactions that ended before another one began are not linked to it one by one. A chain of *time
-//! nodes*, one for each time at which a transaction began, makes the number of edges linear:
+//! Transactions that ended before another one began are not linked to it one by one. A chain of
+//! *time nodes*, one for each time at which a transaction began, makes the number of edges linear:
 //!
 //! ```text
 //! T1 ──ended──┐      ┌── T2 ended ──┐

@@ -1,8 +1,8 @@
 //! Isolation levels that a history is checked against, and which of them implies which.
 //!
 //! ```text
-//! strict serializable ── serializable ─┬─ repeatable read ────┬─ read committed ── read uncommitted
-//!                                      └─ snapshot isolation ─┘
+//! strict serializable ─ serializable ─┬─ repeatable read ────┬─ read committed ─ read uncommitted
+//!                                     └─ snapshot isolation ─┘
 //! ```
 //!
 //! A level on the left implies the levels on its right. coord's four levels are the names of
@@ -26,8 +26,9 @@ use std::fmt;
 ///
 /// The other four are coord's. The letters are explained at [`EdgeKind`](super::EdgeKind).
 ///
-/// Source: Adya, *Weak Consistency* (1999), chapters 3 and 4; Cerone and Gotsman, *Analysing
-/// Snapshot Isolation* (2016), theorem 9, for snapshot isolation.
+/// Source: Adya, *Weak Consistency* (1999), for the levels; Cerone and Gotsman, *Analysing Snapshot
+/// Isolation* (2016), for snapshot isolation as a condition on cycles. Their condition also counts
+/// the order of each session, which this one leaves out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Level {
@@ -50,9 +51,9 @@ pub enum Level {
     CoordRepeatableReads,
     /// coord's `Serializable`: `StrictSerializable`, and every attempt sees one snapshot.
     CoordSerializable,
-    /// coord's `SerializableSnapshot`. What it promises beyond `Serializable`, that the first of two
-    /// concurrent blind writes wins, depends on when an attempt took its snapshot, which a history
-    /// does not have: the checker gives both levels the same verdict.
+    /// coord's `SerializableSnapshot`. What it promises beyond `Serializable`, that the first of
+    /// two concurrent blind writes wins, depends on when an attempt took its snapshot, which a
+    /// history does not have: the checker gives both levels the same verdict.
     CoordSerializableSnapshot,
 }
 

@@ -5,8 +5,8 @@
 //!
 //! 1. The attempts are joined to the version order. This finds reads of values that were never
 //!    committed, and writes that were lost or applied twice.
-//! 2. Each transaction is placed in the order of revisions, by the intervals in which everything that
-//!    it has read was valid. If all have a place, no level is refuted.
+//! 2. Each transaction is placed in the order of revisions, by the intervals in which everything
+//!    that it has read was valid. If all have a place, no level is refuted.
 //! 3. Otherwise the dependencies between transactions are searched for cycles, only around the
 //!    transactions without a place. The kind of a cycle is the anomaly.
 //!
@@ -21,17 +21,17 @@
 //!
 //! # Times
 //!
-//! A transaction comes after another one in real time if it began *later* than the other one ended, on
-//! the clock of the history. At equal times they count as concurrent. A transaction begins with its
-//! first attempt.
+//! A transaction comes after another one in real time if it began *later* than the other one ended,
+//! on the clock of the history. At equal times they count as concurrent. A transaction begins with
+//! its first attempt.
 //!
 //! # Without the changes of the store
 //!
 //! A history without [`EventKind::Changed`](crate::history::EventKind::Changed) is checked with the
 //! versions that its attempts wrote and read. Reads that depend on writes of other clients are
-//! unresolved then: they constrain nothing, and the [`Coverage`] counts them. That a key is absent is
-//! unresolved if another client is known to have put it; a key that only recorded transactions have put
-//! is assumed to be deleted by them only, not by the end of a lease. A history that has
+//! unresolved then: they constrain nothing, and the [`Coverage`] counts them. That a key is absent
+//! is unresolved if another client is known to have put it; a key that only recorded transactions
+//! have put is assumed to be deleted by them only, not by the end of a lease. A history that has
 //! changes must have all changes of the keys that its attempts use, from its first changed revision
 //! to its last.
 
@@ -170,8 +170,8 @@ impl Checker {
         self
     }
 
-    /// Adds an event. Only attempts and changes of the store matter. Attempts are added in the order
-    /// of their ends, changes in any order.
+    /// Adds an event. Only attempts and changes of the store matter. Attempts are added in the
+    /// order of their ends, changes in any order.
     pub fn push(&mut self, event: &Event) {
         self.log.push(event);
     }
@@ -184,7 +184,7 @@ impl Checker {
         let copy = log.has_blind_deletion().then(|| log.clone());
         let (verdict, disputed) = judge(log, values, engine, Owners::Certain);
         match copy {
-            Some(log) if disputed > 0 && verdict.refutes_snapshot_isolation_itself() => {
+            Some(log) if disputed > 0 && verdict.refutes_snapshots_by_disputed_owners() => {
                 verdict.reconcile(judge(log, values, engine, Owners::Likely).0, disputed)
             }
             _ => verdict,
@@ -266,11 +266,12 @@ fn verdict(resolved: &Resolved, places: &Places, graphs: &[Dependencies]) -> Ver
         levels.push((level, status));
     }
     let declared = status(breaks_declared(resolved), decision(EdgeSet::Declared));
-    Verdict { levels, declared, anomalies, coverage }
+    let refutes_snapshots_certainly = decision(EdgeSet::CertainNonAdjacent) == Decision::Cyclic;
+    Verdict { levels, declared, anomalies, coverage, refutes_snapshots_certainly }
 }
 
-/// Cycles with an order in time, if those near the places of the transactions have none: each gap of
-/// an absent read gives a cycle, and that of only some gaps has an order in time.
+/// Cycles with an order in time, if those near the places of the transactions have none: each gap
+/// of an absent read gives a cycle, and that of only some gaps has an order in time.
 fn cycles_of_other_gaps(
     decider: &Decider<'_>,
     decision: impl Fn(EdgeSet) -> Decision + Copy,

@@ -1,9 +1,10 @@
 //! Joins the attempts of a history to the version order: which transaction wrote which version, and
 //! which version each read returned.
 //!
-//! The result is a list of *nodes*: the committed transactions, and the changes of the store that no
-//! recorded transaction made. What cannot be joined is a finding, such as a read of a version that
-//! the store never had, or is counted as unresolved, if the history does not have what is needed.
+//! The result is a list of *nodes*: the committed transactions, and the changes of the store that
+//! no recorded transaction made. What cannot be joined is a finding, such as a read of a version
+//! that the store never had, or is counted as unresolved, if the history does not have what is
+//! needed.
 //!
 //! ```text
 //! attempt 1 of T7  reads x@3, puts x = a; committed at revision 5     the store puts x = a at 5
@@ -43,6 +44,8 @@ pub(super) struct Node {
     pub(super) attempt: u32,
     /// The revision of its writes; 0 if it has changed nothing.
     pub(super) commit: i64,
+    /// A revision that it may have written, although it counts as another client's; 0 if none.
+    pub(super) may_own: i64,
     /// When its first attempt began: in real time it comes after all that ended before.
     pub(super) began: u64,
     /// When it ended; `u64::MAX` if that is not known.

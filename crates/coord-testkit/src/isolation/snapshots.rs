@@ -15,9 +15,9 @@
 //!
 //! T3 has no place. If every transaction has one, the places are an order of the transactions that
 //! agrees with all reads and with real time: the history is strictly serializable, and no graph is
-//! needed. Otherwise every cycle of dependencies runs through a transaction without a place, and stays
-//! inside a *window*: the revisions between what that transaction missed and what it saw, merged with
-//! the windows that overlap.
+//! needed. Otherwise every cycle of dependencies runs through a transaction without a place, and
+//! stays inside a *window*: the revisions between what that transaction missed and what it saw,
+//! merged with the windows that overlap.
 
 use super::log::{NONE, rows};
 use super::resolve::{Node, ReadSet, Resolved};

@@ -22,8 +22,8 @@ use super::log::{AttemptRow, KeyId, NONE, length, rows};
 use super::resolve::{Finding, Node, ReadSet, Resolved};
 use crate::history::AttemptEnd;
 
-/// Reports versions whose value shows a writer that should not have written them, and reads of them.
-/// Does nothing if values are not unique.
+/// Reports versions whose value shows a writer that should not have written them, and reads of
+/// them. Does nothing if values are not unique.
 pub(super) fn attribute(resolved: &mut Resolved, values: Values) {
     if values == Values::Any {
         return;
@@ -122,6 +122,7 @@ pub(super) fn add_changes(resolved: &mut Resolved) {
     resolved.nodes.extend(revisions.into_iter().map(|(revision, _)| Node {
         attempt: NONE,
         commit: revision,
+        may_own: 0,
         began: 0,
         ended: u64::MAX,
         process: NONE,

@@ -1,14 +1,14 @@
 //! Commits with unknown outcome: matches them with revisions.
 //!
-//! A commit was applied if a revision that no other attempt claims has its writes. The match must be
-//! the only one on both sides: two commits that put the same value, of which one was applied, cannot
-//! be distinguished, and stay unmatched.
+//! A commit was applied if a revision that no other attempt claims has its writes. The match must
+//! be the only one on both sides: two commits that put the same value, of which one was applied,
+//! cannot be distinguished, and stay unmatched.
 //!
 //! ```text
 //! T1 puts x = 1, unknown     revision 4 puts x = 1      T1 was applied at revision 4
 //! T2 puts y = 1, unknown     revision 5 puts y = 1      either may have been applied: unmatched
 //! T3 puts y = 1, unknown
-//! T4 deletes z, unknown      revision 6 deletes z       T4 was applied, or another client was faster
+//! T4 deletes z, unknown      revision 6 deletes z       T4 was applied, or another client's
 //! ```
 //!
 //! A match shows which revision was written, never when: the transaction has no end in real time.
@@ -33,8 +33,8 @@ pub(super) struct Match {
     pub(super) is_certain: bool,
 }
 
-/// Matches the commits with unknown outcome, in the order of the attempts. Also returns versions that
-/// the matches add.
+/// Matches the commits with unknown outcome, in the order of the attempts. Also returns versions
+/// that the matches add.
 pub(super) fn match_commits(resolved: &mut Resolved, values: Values) -> (Vec<Match>, Vec<Version>) {
     let log = &resolved.log;
     let unknown: Vec<u32> = (0..log.attempts.len() as u32)

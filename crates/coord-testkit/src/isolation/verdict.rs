@@ -52,6 +52,8 @@ pub struct Verdict {
     pub(super) declared: Status,
     pub(super) anomalies: Vec<Anomaly>,
     pub(super) coverage: Coverage,
+    /// Whether a cycle refutes snapshot isolation, whoever wrote the revisions that delete keys.
+    pub(super) refutes_snapshots_certainly: bool,
 }
 
 impl Verdict {
@@ -62,9 +64,9 @@ impl Verdict {
         found.map_or(Status::Unknown, |(_, status)| *status)
     }
 
-    /// Whether snapshot isolation is refuted, and not because a weaker level is.
-    pub(super) fn refutes_snapshot_isolation_itself(&self) -> bool {
-        self.status(Level::SnapshotIsolation) == Status::Not
+    /// Whether snapshot isolation is refuted, and by no weaker level and no certain cycle.
+    pub(super) fn refutes_snapshots_by_disputed_owners(&self) -> bool {
+        self.status(Level::SnapshotIsolation) == Status::Not && !self.refutes_snapshots_certainly
     }
 
     /// The verdict if `disputed` revisions that only delete keys have likely owners. `self` is the
@@ -115,8 +117,8 @@ impl Verdict {
         self.declared
     }
 
-    /// One example of each kind of anomaly that was found, the worst first. Of each kind of cycle it is
-    /// a short one.
+    /// One example of each kind of anomaly that was found, the worst first. Of each kind of cycle
+    /// it is a short one.
     #[must_use]
     pub fn anomalies(&self) -> &[Anomaly] {
         &self.anomalies
@@ -130,7 +132,8 @@ impl Verdict {
 }
 
 impl fmt::Display for Verdict {
-    /// Writes the levels by status, the anomalies, and the coverage, in lines of at most 80 columns.
+    /// Writes the levels by status, the anomalies, and the coverage, in lines of at most 80
+    /// columns.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let groups = [
             ("not", Status::Not),

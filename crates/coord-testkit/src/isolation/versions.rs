@@ -10,8 +10,8 @@
 //! versions            [2, 2]  [3, 3]          [5, ∞)
 //! ```
 //!
-//! A read that found a key names its version. A read that found none does not name its gap, so it is
-//! satisfied by every gap: in the example by revision 1 and by revision 4.
+//! A read that found a key names its version. A read that found none does not name its gap, so it
+//! is satisfied by every gap: in the example by revision 1 and by revision 4.
 
 use std::ops::Range;
 
@@ -226,8 +226,8 @@ impl Versions {
         }))
     }
 
-    /// The gaps of `key` in which transaction `reader` can have read that the key is absent: all but
-    /// those that its own deletion starts.
+    /// The gaps of `key` in which transaction `reader` can have read that the key is absent: all
+    /// but those that its own deletion starts.
     pub(super) fn gaps_for(&self, reader: u32, key: KeyId) -> impl Iterator<Item = Gap> + '_ {
         let is_own = move |version: u32| self.get(version).writer == reader;
         self.gaps(key).filter(move |gap| !gap.start.is_some_and(is_own))
@@ -242,8 +242,8 @@ impl Versions {
         Some(next)
     }
 
-    /// The gap in which `reader` read that `key` is absent, if it reads at `position`: the gap at that
-    /// revision if there is one, else the last one before, else the first one.
+    /// The gap in which `reader` read that `key` is absent, if it reads at `position`: the gap at
+    /// that revision if there is one, else the last one before, else the first one.
     pub(super) fn gap_near(&self, reader: u32, key: KeyId, position: i64) -> Option<Gap> {
         let mut version = self.at(key, position);
         while let Some(i) = version {

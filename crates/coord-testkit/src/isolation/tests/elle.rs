@@ -1,14 +1,14 @@
 //! The same verdicts as the crate `adya`, a port of Elle, on histories without deletions.
 //!
-//! Each transaction becomes a transaction on registers with unique values, and the revisions become the
-//! order of transactions. Differences that are expected:
+//! Each transaction becomes a transaction on registers with unique values, and the revisions become
+//! the order of transactions. No verdict differs in these histories, because what could differ is
+//! kept out of them:
 //!
-//! - `adya` knows no ranges and no levels of coord;
-//! - its order of a process links all transactions of the process, ours only those that do not
-//!   overlap: here each transaction has its own process;
-//! - it reports a lost update only for two transactions that read the same version and both write the
-//!   key. Ours is a cycle. The verdict about levels is the same, because `adya` finds the cycle too;
-//! - it takes real time from the order of events, so all times here are distinct.
+//! - `adya` knows no deletions, no ranges and no levels of coord;
+//! - it links all transactions of a process, ours only those that do not overlap: here each
+//!   transaction has a process of its own;
+//! - it takes real time from the order of events: at equal times the invocations come first, so
+//!   that the transactions are concurrent, as they are for us.
 
 #![expect(clippy::disallowed_types, reason = "the order of transactions in adya is a hash map")]
 
@@ -32,7 +32,7 @@ const LEVELS: [(Level, &str); 6] = [
 
 /// The history as `adya` reads it, and the order of its transactions.
 fn exported(execution: &Execution) -> (adya::History, TransactionOrder<u64, i64>) {
-    // Times are doubled: at equal times the invocations come first, so that the two are concurrent.
+    // At equal times the invocations come first.
     let mut lines: BTreeMap<(u64, bool, usize), String> = BTreeMap::new();
     for (number, transaction) in execution.transactions.iter().enumerate() {
         let Some((began, ended)) = transaction.span else { continue };

@@ -8,8 +8,8 @@
 //! get b, get a (age 2)             0            reads b absent, a absent
 //! ```
 //!
-//! With age 0 everywhere the history is strictly serializable. The model also yields what the oracle
-//! needs, apart from the history.
+//! With age 0 everywhere the history is strictly serializable. The model also yields what the
+//! oracle needs, apart from the history.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,7 +69,8 @@ pub(super) type ModelVersion = (i64, bool);
 pub(super) struct Executed {
     pub(super) span: Option<(u64, u64)>,
     pub(super) isolation: Option<Isolation>,
-    /// The keys read, with the revision; `None` if absent. The flag is set if only a range shows it.
+    /// The keys read, with the revision; `None` if absent. The flag is set if only a range shows
+    /// it.
     pub(super) reads: Vec<(usize, Option<i64>, bool)>,
     /// The revision that it wrote, and the keys, with whether they exist afterwards.
     pub(super) revision: i64,

@@ -7,12 +7,12 @@
 //! serializable          the same without times
 //! repeatable read       the same without keys that a range does not contain
 //! read committed        each version that is read was written before
-//! snapshot isolation    each transaction reads the versions at some earlier point of the order, and
+//! snapshot isolation    each transaction reads the versions at an earlier point of the order, and
 //!                       none of its keys was written since
 //! ```
 //!
-//! Versions are written in the order of their revisions. The state of the store depends only on the set
-//! of transactions that had their turn, so each set is visited once.
+//! Versions are written in the order of their revisions. The state of the store depends only on the
+//! set of transactions that had their turn, so each set is visited once.
 
 use std::collections::BTreeSet;
 

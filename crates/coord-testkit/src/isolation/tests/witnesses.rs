@@ -215,8 +215,8 @@ fn absent_read_in_a_cycle_is_tried_in_every_gap() {
     assert_eq!(verdict.coverage().unplaced, 1);
 }
 
-/// Before the put at 1 there is a cycle of data. After the deletion at 3 there is one with real time:
-/// the deletion began after T2 ended. Only together they refute a level.
+/// Before the put at 1 there is a cycle of data. After the deletion at 3 there is one with real
+/// time: the deletion began after T2 ended. Only together they refute a level.
 #[test]
 fn absent_read_with_a_cycle_in_each_gap_has_an_example() {
     let verdict = verdict([
