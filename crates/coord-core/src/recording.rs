@@ -67,6 +67,7 @@ pub struct Attempt {
     /// The ranges that it has read from the store, in the order of the reads.
     pub ranges: Vec<RangeRead>,
     /// The keys that it has written, or would have written, each once, in key order.
+    /// A deletion is not among them if a confirmed commit has applied it to an absent key.
     ///
     /// After a commit that was sent with an idempotency key, that key is among them. Its value is
     /// unique to the commit, so that the changes of the store show whether it was applied.

@@ -404,3 +404,17 @@ async fn changes_of_a_namespace_are_caught_up_with() {
     let change = StoreChange { revision: Revision(3), writes: vec![put("x", "1")] };
     assert_eq!(changes(&recorder), [change]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn deletion_of_an_absent_key_is_no_write_of_a_commit() {
+    let store = store_with(&[("x", 1)]).await;
+    let (recorder, client) = recorded(&store);
+    let stm = Stm::new(&client);
+    let run = stm.run(async |tx| {
+        tx.delete("nothing");
+        tx.delete("x");
+        Ok::<_, Error>(())
+    });
+    run.await.unwrap();
+    assert_eq!(words(&recorder), ["#1; deletes x; committed at revision 3"]);
+}

@@ -14,10 +14,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::Isolation;
 use super::idempotency_key::IdempotencyKey;
 use super::transaction::{Transaction, Write};
-use crate::kv::{KeyRange, KeyValue};
+use crate::kv::{KeyRange, KeyValue, OpResponse};
 use crate::recording::{Attempt, AttemptEnd, AttemptRecorder, KeyRead, KeyWrite, RangeRead};
 
 /// A transaction whose attempts are recorded.
@@ -34,6 +36,8 @@ pub(super) struct RecordedTransaction {
 pub(super) struct Recording {
     recorder: Arc<dyn AttemptRecorder>,
     attempt: Attempt,
+    /// The keys whose deletion has changed nothing.
+    no_ops: Vec<Bytes>,
 }
 
 impl RecordedTransaction {
@@ -55,7 +59,8 @@ impl RecordedTransaction {
             writes: Vec::new(),
             end: AttemptEnd::Failed,
         };
-        Box::new(Recording { recorder: Arc::clone(&self.recorder), attempt })
+        let recorder = Arc::clone(&self.recorder);
+        Box::new(Recording { recorder, attempt, no_ops: Vec::new() })
     }
 }
 
@@ -88,6 +93,14 @@ impl Transaction {
         recording.attempt.writes.extend(key.map(IdempotencyKey::last_write));
     }
 
+    /// Notes which writes of the commit have changed nothing. Its first responses are theirs.
+    pub(super) fn note_applied(&mut self, responses: &[OpResponse]) {
+        let Some(recording) = self.recording.as_deref_mut() else { return };
+        let is_no_op = |op: &OpResponse| matches!(op, OpResponse::Delete(r) if r.deleted == 0);
+        let no_ops = self.write_set.keys().zip(responses).filter(|(_, op)| is_no_op(op));
+        recording.no_ops = no_ops.map(|(key, _)| key.clone()).collect();
+    }
+
     /// Notes how the commit ended.
     pub(super) fn note_end(&mut self, end: AttemptEnd) {
         let Some(Recording { attempt, .. }) = self.recording.as_deref_mut() else { return };
@@ -99,8 +112,9 @@ impl Transaction {
     }
 
     fn record_writes(&mut self) {
-        let Some(recording) = &mut self.recording else { return };
-        recording.attempt.writes.extend(self.write_set.iter().map(|(key, write)| {
+        let Some(Recording { attempt, no_ops, .. }) = self.recording.as_deref_mut() else { return };
+        let writes = self.write_set.iter().filter(|(key, _)| !no_ops.contains(key));
+        attempt.writes.extend(writes.map(|(key, write)| {
             let read = || self.read_set.get(key)?.as_ref().map(|read| read.value.clone());
             let value = match write {
                 Write::Put(put) if put.ignore_value => Some(read().unwrap_or_default()),
@@ -114,12 +128,9 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if self.recording.is_none() {
-            return;
-        }
         self.record_writes();
         let Some(recording) = self.recording.take() else { return };
-        let Recording { recorder, mut attempt } = *recording;
+        let Recording { recorder, mut attempt, .. } = *recording;
         attempt.reads.extend(std::mem::take(&mut self.read_set).into_iter().map(|(key, read)| {
             KeyRead { key, found: read.map(|read| (read.mod_revision, read.value)) }
         }));

@@ -320,6 +320,7 @@ impl<'a> Run<'a> {
                 if let Some(key) = key {
                     key.note_applied(revision);
                 }
+                tx.note_applied(&response.responses);
                 if !self.held.is_empty() {
                     self.held.publish_post_image(tx.post_image(response, wanted));
                 }

@@ -47,15 +47,6 @@ pub enum AnomalyKind {
 }
 
 impl AnomalyKind {
-    /// Whether it is a cycle with `rw` edges of which no two are adjacent: snapshot isolation
-    /// forbids it.
-    pub(super) const fn has_no_adjacent_rw(self) -> bool {
-        matches!(
-            self,
-            Self::GSingleItem | Self::GSingle | Self::GNonadjacentItem | Self::GNonadjacent
-        )
-    }
-
     /// The weakest levels that forbid the anomaly, if it is no cycle.
     pub(super) const fn refutes(self) -> &'static [Level] {
         match self {

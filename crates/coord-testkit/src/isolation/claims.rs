@@ -1,8 +1,10 @@
 //! Which transaction wrote which revision.
 //!
-//! A committed attempt names the revision of its writes, and owns it if a put of the attempt is in
-//! it. Only transactions that do nothing but delete can share a revision: a deletion of an absent
-//! key changes nothing, and reports the revision of the change before it.
+//! A committed attempt names the revision of its writes, and owns it if a write of the attempt is
+//! in it. Two transactions claim one revision if one of them was applied twice, or if a deletion
+//! without effect was recorded: a deletion of an absent key changes nothing, and reports the
+//! revision of the change before it. coord's own records do not have such deletions; files of other
+//! programs may.
 //!
 //! ```text
 //! revision 5   x is put
@@ -10,18 +12,9 @@
 //!              T2 deletes x: it is absent, so no revision; the store is at 6
 //! ```
 //!
-//! T1 and T2 both report revision 6, and so does T2 if x was deleted at 6 by another client. With
-//! [`Owners::Certain`], a transaction owns such a revision only if it has read what the revision
-//! deleted, x@5, and if the revision has nothing that the transaction did not delete. Otherwise it
-//! is placed like a read-only transaction that found x absent, and the revision has no recorded
-//! owner. Every order that is possible for the true owner is possible for this pair, so the choice
-//! refutes no level that forbids all cycles of some edges.
-//!
-//! Snapshot isolation forbids only cycles without two adjacent `rw`, and the pair separates two that
-//! are adjacent at the owner. A cycle that does not go from the revision to its possible owner has
-//! the same edges whether or not the two are one. If only other cycles refute the level, the history
-//! is checked with [`Owners::Likely`] as well: the first transaction that deletes all that the
-//! revision deletes, and has read none of it as absent, owns it.
+//! The transaction that has read what the revision deleted, x@5, owns it, otherwise the transaction
+//! that began first. The other transaction is placed like a read-only transaction that found x
+//! absent.
 
 use coord_core::kv::Revision;
 
@@ -31,15 +24,6 @@ use super::resolve::{Finding, Node, ReadSet, Resolved};
 use super::unknown::Match;
 use super::versions::Versions;
 use crate::history::AttemptEnd;
-
-/// Which transactions own revisions that only delete keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owners {
-    /// Transactions that have read what they have deleted.
-    Certain,
-    /// Also transactions that may have deleted what they have not read.
-    Likely,
-}
 
 /// A claim of a revision by a node.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +74,6 @@ pub(super) fn add_transactions(resolved: &mut Resolved, matches: &[Match]) {
         resolved.nodes.push(Node {
             attempt: number,
             commit: 0,
-            may_own: 0,
             began,
             ended,
             process: attempt.process,
@@ -130,18 +113,10 @@ fn link_writes(
 
 /// Assigns a revision to one of the transactions that claim it.
 fn assign(resolved: &mut Resolved, claims: &[Claim]) {
-    let may_own = |claim: &&Claim| claim.has_delete && has_deleted_all(resolved, claim);
-    let is_certain = |claim: &&Claim| claim.has_delete && has_read_what_is_deleted(resolved, claim);
+    let has_read = |claim: &&Claim| claim.has_delete && has_read_what_is_deleted(resolved, claim);
     let owner = claims.iter().find(|claim| claim.has_put);
-    let mut owner = owner.or_else(|| claims.iter().find(is_certain)).copied();
-    if owner.is_none() {
-        let disputed: Vec<_> = claims.iter().filter(may_own).copied().collect();
-        resolved.disputed_owners += usize::from(!disputed.is_empty());
-        owner = disputed.first().copied().filter(|_| resolved.owners == Owners::Likely);
-        for claim in disputed {
-            resolved.nodes[claim.node as usize].may_own = claim.revision;
-        }
-    }
+    let owner = owner.or_else(|| claims.iter().find(has_read));
+    let owner = owner.or_else(|| claims.iter().find(|claim| claim.has_delete)).copied();
     for claim in claims {
         let is_owner = owner.is_some_and(|owner| owner.node == claim.node);
         if is_owner || claim.has_put {
@@ -165,19 +140,6 @@ fn assign(resolved: &mut Resolved, claims: &[Claim]) {
 fn first_write(resolved: &Resolved, claim: &Claim) -> usize {
     let attempt = resolved.nodes[claim.node as usize].attempt;
     resolved.log.attempts[attempt as usize].writes.start as usize
-}
-
-/// Whether a transaction deletes everything that the revision has changed, and has read none of these
-/// keys as absent.
-fn has_deleted_all(resolved: &Resolved, claim: &Claim) -> bool {
-    let node = &resolved.nodes[claim.node as usize];
-    let writes = resolved.attempt(node).map(|attempt| attempt.writes.clone()).unwrap_or_default();
-    let writes = rows(&resolved.log.writes, &writes);
-    let reads = rows(&resolved.log.reads, &node.read_set.reads);
-    resolved.change(claim.revision).iter().all(|change| {
-        writes.iter().any(|write| write.key == change.key && write.value == 0)
-            && !reads.iter().any(|read| read.key == change.key && read.revision == 0)
-    })
 }
 
 /// Whether a transaction has read a key in the version that `revision` deleted.

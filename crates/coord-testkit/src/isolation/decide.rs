@@ -40,8 +40,6 @@ pub(super) enum EdgeSet {
     Items,
     /// All edges of data; cycles with two adjacent `rw` are permitted.
     NonAdjacent,
-    /// The same, without the edges from a revision to a transaction that may have written it.
-    CertainNonAdjacent,
     /// All edges of data.
     Data,
     /// All edges of data, and the order of each process.
@@ -55,25 +53,19 @@ pub(super) enum EdgeSet {
 }
 
 /// All edge sets, each with the smallest superset before it.
-const SETS: [(EdgeSet, Option<EdgeSet>); 10] = [
+const SETS: [(EdgeSet, Option<EdgeSet>); 9] = [
     (EdgeSet::All, None),
     (EdgeSet::Session, Some(EdgeSet::All)),
     (EdgeSet::Declared, Some(EdgeSet::All)),
     (EdgeSet::CoordRepeatableReads, Some(EdgeSet::All)),
     (EdgeSet::Data, Some(EdgeSet::Session)),
     (EdgeSet::NonAdjacent, Some(EdgeSet::Data)),
-    (EdgeSet::CertainNonAdjacent, Some(EdgeSet::NonAdjacent)),
     (EdgeSet::Items, Some(EdgeSet::CoordRepeatableReads)),
     (EdgeSet::Reads, Some(EdgeSet::Items)),
     (EdgeSet::Writes, Some(EdgeSet::Reads)),
 ];
 
 impl EdgeSet {
-    /// Whether two adjacent `rw` edges may be in a cycle.
-    const fn permits_adjacent(self) -> bool {
-        !matches!(self, Self::NonAdjacent | Self::CertainNonAdjacent)
-    }
-
     /// Whether an edge is in the set. `from` and `to` are `None` for time nodes.
     pub(super) fn contains(self, kind: EdgeKind, from: Option<&Node>, to: Option<&Node>) -> bool {
         let is_item = !kind.is_predicate() && !kind.is_order();
@@ -82,11 +74,6 @@ impl EdgeSet {
             Self::Reads => matches!(kind, EdgeKind::WriteWrite | EdgeKind::WriteRead),
             Self::Items => is_item,
             Self::NonAdjacent | Self::Data => !kind.is_order(),
-            Self::CertainNonAdjacent => {
-                let is_own = |from: &Node, to: &Node| from.commit > 0 && from.commit == to.may_own;
-                let may_be_one = from.zip(to).is_some_and(|(from, to)| is_own(from, to));
-                !kind.is_order() && !may_be_one
-            }
             Self::Session => kind != EdgeKind::RealTime,
             Self::All => true,
             Self::CoordRepeatableReads => {
@@ -168,11 +155,8 @@ fn components_of(
     set: EdgeSet,
     with_assumed: bool,
 ) -> Components {
-    let needs_nodes = matches!(
-        set,
-        EdgeSet::CoordRepeatableReads | EdgeSet::Declared | EdgeSet::CertainNonAdjacent
-    );
-    components(dependencies, set.permits_adjacent(), |from, to, label| {
+    let needs_nodes = matches!(set, EdgeSet::CoordRepeatableReads | EdgeSet::Declared);
+    components(dependencies, set != EdgeSet::NonAdjacent, |from, to, label| {
         let node = |local| match needs_nodes {
             true => dependencies.node(resolved, local),
             false => None,
@@ -258,8 +242,11 @@ impl Decider<'_> {
         components: &Components,
     ) -> Option<(u32, KeyId)> {
         let component = |local: u32| {
-            let states =
-                if !set.permits_adjacent() { 2 * local..2 * local + 2 } else { local..local + 1 };
+            let states = if set == EdgeSet::NonAdjacent {
+                2 * local..2 * local + 2
+            } else {
+                local..local + 1
+            };
             states
                 .filter(|&state| components.is_cyclic(state))
                 .map(|state| components.of[state as usize])

@@ -95,7 +95,7 @@ pub(super) struct ChangeRow {
 }
 
 /// The tables.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Log {
     pub(super) keys: Vec<Bytes>,
     key_ids: HashMap<Bytes, KeyId>,
@@ -109,18 +109,6 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Whether a committed attempt has only deleted keys, and some of them without reading them.
-    pub(super) fn has_blind_deletion(&self) -> bool {
-        self.attempts.iter().any(|attempt| {
-            let writes = rows(&self.writes, &attempt.writes);
-            let reads = rows(&self.reads, &attempt.reads);
-            let is_blind = |write: &WriteRow| !reads.iter().any(|read| read.key == write.key);
-            matches!(attempt.end, AttemptEnd::Committed { .. })
-                && writes.iter().all(|write| write.value == 0)
-                && writes.iter().any(is_blind)
-        })
-    }
-
     /// Adds an event. Events other than attempts and changes of the store are ignored.
     pub(super) fn push(&mut self, event: &Event) {
         match &event.kind {

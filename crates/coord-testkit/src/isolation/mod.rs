@@ -56,7 +56,6 @@ mod tests;
 
 use crate::history::{Event, History};
 pub use anomaly::{Anomaly, AnomalyKind, Order, Participant, Step};
-use claims::Owners;
 use cycles::CycleEdge;
 use decide::{Decider, Decision, EdgeSet};
 pub use edges::EdgeKind;
@@ -179,30 +178,16 @@ impl Checker {
     /// The verdict about all events.
     #[must_use]
     pub fn finish(self) -> Verdict {
-        let Self { log, values, engine } = self;
-        // The second copy is needed only if such a deletion is part of an anomaly.
-        let copy = log.has_blind_deletion().then(|| log.clone());
-        let (verdict, disputed) = judge(log, values, engine, Owners::Certain);
-        match copy {
-            Some(log) if disputed > 0 && verdict.refutes_snapshots_by_disputed_owners() => {
-                verdict.reconcile(judge(log, values, engine, Owners::Likely).0, disputed)
-            }
-            _ => verdict,
-        }
+        let resolved = resolve(self.log, self.values);
+        let places = snapshots::place(&resolved);
+        let choices = Choices::new();
+        let mut builder = Builder::new(&resolved, &places, &choices);
+        let graphs = match self.engine {
+            Engine::Intervals => windows(&resolved, &places, &mut builder),
+            Engine::WholeGraph => vec![builder.whole()],
+        };
+        verdict(&resolved, &places, &graphs)
     }
-}
-
-/// The verdict about a history, and how many revisions have only a likely owner.
-fn judge(log: Log, values: Values, engine: Engine, owners: Owners) -> (Verdict, usize) {
-    let resolved = resolve(log, values, owners);
-    let places = snapshots::place(&resolved);
-    let choices = Choices::new();
-    let mut builder = Builder::new(&resolved, &places, &choices);
-    let graphs = match engine {
-        Engine::Intervals => windows(&resolved, &places, &mut builder),
-        Engine::WholeGraph => vec![builder.whole()],
-    };
-    (verdict(&resolved, &places, &graphs), resolved.disputed_owners)
 }
 
 /// The dependency graphs of the windows.
@@ -266,8 +251,7 @@ fn verdict(resolved: &Resolved, places: &Places, graphs: &[Dependencies]) -> Ver
         levels.push((level, status));
     }
     let declared = status(breaks_declared(resolved), decision(EdgeSet::Declared));
-    let refutes_snapshots_certainly = decision(EdgeSet::CertainNonAdjacent) == Decision::Cyclic;
-    Verdict { levels, declared, anomalies, coverage, refutes_snapshots_certainly }
+    Verdict { levels, declared, anomalies, coverage }
 }
 
 /// Cycles with an order in time, if those near the places of the transactions have none: each gap

@@ -21,7 +21,6 @@ use coord_core::stm::Isolation;
 use hashbrown::HashMap;
 
 use super::anomaly::AnomalyKind;
-use super::claims::Owners;
 use super::log::{AttemptRow, KeyId, Log, NONE, RangeRow, Slice, WriteRow, length, rows};
 use super::unknown::Match;
 use super::versions::{Origin, Version, Versions};
@@ -44,8 +43,6 @@ pub(super) struct Node {
     pub(super) attempt: u32,
     /// The revision of its writes; 0 if it has changed nothing.
     pub(super) commit: i64,
-    /// A revision that it may have written, although it counts as another client's; 0 if none.
-    pub(super) may_own: i64,
     /// When its first attempt began: in real time it comes after all that ended before.
     pub(super) began: u64,
     /// When it ended; `u64::MAX` if that is not known.
@@ -85,9 +82,6 @@ pub(super) struct Resolved {
     pub(super) no_op_deletes: Vec<KeyId>,
     pub(super) findings: Vec<Finding>,
     pub(super) coverage: Coverage,
-    pub(super) owners: Owners,
-    /// How many revisions that only delete keys have no certain owner, but a likely one.
-    pub(super) disputed_owners: usize,
     /// The revisions whose changes are all known.
     pub(super) changes: Option<RangeInclusive<i64>>,
     /// Keys that were written by transactions of which the history does not have everything: that
@@ -98,7 +92,7 @@ pub(super) struct Resolved {
 }
 
 /// Joins a history to its version order.
-pub(super) fn resolve(mut log: Log, values: Values, owners: Owners) -> Resolved {
+pub(super) fn resolve(mut log: Log, values: Values) -> Resolved {
     log.changes.sort_by_key(|change| change.revision);
     let changes = match &log.changes[..] {
         [] => None,
@@ -113,8 +107,6 @@ pub(super) fn resolve(mut log: Log, values: Values, owners: Owners) -> Resolved 
         no_op_deletes: Vec::new(),
         findings: Vec::new(),
         coverage: Coverage::default(),
-        owners,
-        disputed_owners: 0,
         changes,
         has_unknown_writes: vec![false; keys],
         sorted_keys: Vec::new(),

@@ -122,7 +122,6 @@ pub(super) fn add_changes(resolved: &mut Resolved) {
     resolved.nodes.extend(revisions.into_iter().map(|(revision, _)| Node {
         attempt: NONE,
         commit: revision,
-        may_own: 0,
         began: 0,
         ended: u64::MAX,
         process: NONE,

@@ -52,8 +52,6 @@ pub struct Verdict {
     pub(super) declared: Status,
     pub(super) anomalies: Vec<Anomaly>,
     pub(super) coverage: Coverage,
-    /// Whether a cycle refutes snapshot isolation, whoever wrote the revisions that delete keys.
-    pub(super) refutes_snapshots_certainly: bool,
 }
 
 impl Verdict {
@@ -62,47 +60,6 @@ impl Verdict {
     pub fn status(&self, level: Level) -> Status {
         let found = self.levels.iter().find(|(other, _)| *other == level);
         found.map_or(Status::Unknown, |(_, status)| *status)
-    }
-
-    /// Whether snapshot isolation is refuted, and by no weaker level and no certain cycle.
-    pub(super) fn refutes_snapshots_by_disputed_owners(&self) -> bool {
-        self.status(Level::SnapshotIsolation) == Status::Not && !self.refutes_snapshots_certainly
-    }
-
-    /// The verdict if `disputed` revisions that only delete keys have likely owners. `self` is the
-    /// verdict without these owners, which refutes snapshot isolation, and `likely` the verdict with
-    /// them. Snapshot isolation holds if it holds in one of the two. If in neither, it is refuted by
-    /// one such revision, and unknown with several: some may have their likely owners, others not.
-    pub(super) fn reconcile(mut self, likely: Self, disputed: usize) -> Self {
-        let refuted = |verdict: &Self, level| verdict.status(level).is_refuted();
-        let snapshot = match likely.status(Level::SnapshotIsolation) {
-            Status::Not | Status::AlsoNot if disputed == 1 => return self,
-            Status::Not | Status::AlsoNot => Status::Unknown,
-            status => status,
-        };
-        let is_subset = Level::ALL.into_iter().all(|level| {
-            !refuted(&likely, level) || (refuted(&self, level) && level != Level::SnapshotIsolation)
-        });
-        for i in 0..self.levels.len() {
-            let level = self.levels[i].0;
-            let is_also = self.levels[..i]
-                .iter()
-                .any(|(weaker, status)| level.implies(*weaker) && status.is_refuted());
-            let status = &mut self.levels[i].1;
-            *status = match *status {
-                _ if level == Level::SnapshotIsolation => snapshot,
-                Status::Not | Status::AlsoNot if is_also => Status::AlsoNot,
-                Status::Not | Status::AlsoNot => Status::Not,
-                status => status,
-            };
-        }
-        if is_subset && !likely.anomalies.is_empty() {
-            (self.anomalies, self.coverage) = (likely.anomalies, likely.coverage);
-        } else if snapshot == Status::Holds {
-            // They would refute it.
-            self.anomalies.retain(|anomaly| !anomaly.kind.has_no_adjacent_rw());
-        }
-        self
     }
 
     /// All levels with their status.

@@ -7,7 +7,6 @@ use coord_core::stm::Isolation;
 use super::generator::{Execution, Op, Program, execute, programs};
 use super::oracle::permits;
 use super::{assert_all_hold, assert_same_levels, verdict};
-use crate::history::{Attempt, EventKind, History};
 use crate::isolation::{Checker, Engine, Level, Status, Values, Verdict};
 
 /// How many random cases to try: `cases`, or the environment variable `COORD_CASES`.
@@ -26,9 +25,6 @@ fn checked(execution: &Execution, engine: Engine) -> Verdict {
 
 /// Compares both engines with the oracle at every level. Returns how many levels are refuted.
 fn compare(execution: &Execution) -> usize {
-    if execution.is_ambiguous {
-        return 0;
-    }
     let verdict = checked(execution, Engine::Intervals);
     assert_same_levels(&verdict, &checked(execution, Engine::WholeGraph), &execution.history);
     let shows_nothing = verdict.coverage().transactions == 0;
@@ -44,10 +40,6 @@ fn compare(execution: &Execution) -> usize {
             continue;
         }
         let is_same = match (expected(Some(level)), verdict.status(level)) {
-            // The oracle gives each of these deletions to another client (`claims.rs`).
-            (Status::Not, status) if level == Level::SnapshotIsolation => {
-                status.is_refuted() || has_blind_deletion(history)
-            }
             (Status::Not, status) => status.is_refuted(),
             (expected, status) => expected == status,
         };
@@ -60,20 +52,6 @@ fn compare(execution: &Execution) -> usize {
     assert_eq!(expected(None), verdict.declared(), "declared\n{history}{verdict}");
     assert_examples_fit(&verdict, execution);
     verdict.levels().filter(|(_, status)| status.is_refuted()).count()
-}
-
-/// Whether an attempt has only deleted keys, some of them without reading them.
-fn has_blind_deletion(history: &History) -> bool {
-    let mut attempts = history.0.iter().filter_map(|event| match &event.kind {
-        EventKind::Attempt(attempt) => Some(attempt),
-        _ => None,
-    });
-    let is_blind = |attempt: &&Box<Attempt>| {
-        let is_read = |key| attempt.reads.iter().any(|read| read.key == key);
-        attempt.writes.iter().all(|write| write.value.is_none())
-            && attempt.writes.iter().any(|write| !is_read(&write.key))
-    };
-    attempts.any(|attempt| is_blind(&attempt))
 }
 
 /// Each level that is refuted has an example, and nothing is reported if none is.

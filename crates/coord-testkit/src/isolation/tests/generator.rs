@@ -83,9 +83,6 @@ pub(super) struct Execution {
     pub(super) transactions: Vec<Executed>,
     pub(super) versions: Vec<Vec<ModelVersion>>,
     pub(super) history: History,
-    /// Whether a transaction seems to have made a revision of another one: it has read what that
-    /// deleted, and has deleted the same keys later, without effect.
-    pub(super) is_ambiguous: bool,
 }
 
 /// Executes programs in order. With `changes` the history has the changes of the store.
@@ -114,24 +111,18 @@ pub(super) fn execute(programs: &[Program], changes: bool) -> Execution {
         for &(key, put) in &effects {
             versions[key].push((revision, put));
         }
-        executed.push((before, writes, effects));
+        executed.push((before, effects));
     }
     let mut execution = Execution { versions, ..Execution::default() };
     let mut events = Vec::new();
-    for (number, (program, (before, writes, effects))) in programs.iter().zip(executed).enumerate()
-    {
+    for (number, (program, (before, effects))) in programs.iter().zip(executed).enumerate() {
         let time = 100 + number as u64 * 2;
         let span = (time - program.before, time + program.after);
         let after = before + i64::from(!effects.is_empty());
+        // The record of a commit has no deletion without effect.
+        let writes = effects.iter().copied().collect();
         let attempt = attempt(&execution.versions, program, number, (before, revision), &writes);
-        execution.is_ambiguous |= after == before
-            && writes.values().all(|put| !put)
-            && writes.keys().any(|&key| {
-                let last = at(&execution.versions[key], after - 1);
-                last.is_some() && has_read(&attempt, key, last)
-            });
-        let transaction =
-            executed_of(&execution.versions, program, &attempt, effects, after, &writes);
+        let transaction = executed_of(&execution.versions, program, &attempt, effects, after);
         if changes && !transaction.writes.is_empty() {
             events.push(change(&transaction, number, after));
         }
@@ -145,32 +136,16 @@ pub(super) fn execute(programs: &[Program], changes: bool) -> Execution {
                 kind: EventKind::Attempt(Box::new(attempt)),
             });
         }
-        let mut transaction = Executed {
+        let transaction = Executed {
             span: (!program.is_other).then_some(span),
             isolation: (!program.is_other).then_some(program.isolation),
             ..transaction
         };
-        if let Some(change) = anonymous_change(&execution.versions, &mut transaction) {
-            execution.transactions.push(change);
-        }
         execution.transactions.push(transaction);
     }
     events.sort_by_key(|event| event.at);
     execution.history = History(events);
     execution
-}
-
-/// Whether an attempt has read a version of a key.
-fn has_read(attempt: &Attempt, key: usize, version: Option<i64>) -> bool {
-    let is_read = |name: &[u8], revision: Revision| {
-        name == KEYS[key].as_bytes() && Some(revision.0) == version
-    };
-    let in_range = |range: &RangeRead| range.found.iter().any(|(name, at)| is_read(name, *at));
-    let alone = attempt
-        .reads
-        .iter()
-        .any(|read| read.found.as_ref().is_some_and(|(revision, _)| is_read(&read.key, *revision)));
-    alone || attempt.ranges.iter().any(in_range)
 }
 
 /// The version of a key at a revision, `None` if it is absent.
@@ -238,14 +213,13 @@ fn attempt(
     }
 }
 
-/// The transaction for the oracle: a deletion without effect is a read of an absent key.
+/// The transaction for the oracle.
 fn executed_of(
     versions: &[Vec<ModelVersion>],
     program: &Program,
     attempt: &Attempt,
     effects: Vec<(usize, bool)>,
     revision: i64,
-    writes: &BTreeMap<usize, bool>,
 ) -> Executed {
     let index = |name: &[u8]| KEYS.iter().position(|key| key.as_bytes() == name).expect("a key");
     let mut reads: Vec<(usize, Option<i64>, bool)> = Vec::new();
@@ -260,8 +234,6 @@ fn executed_of(
             reads.push((key, revision, revision.is_none()));
         }
     }
-    let no_ops = writes.keys().filter(|key| !effects.iter().any(|(effect, _)| effect == *key));
-    reads.extend(no_ops.map(|key| (*key, None, false)));
     if program.is_other {
         reads.clear();
     }
@@ -269,29 +241,6 @@ fn executed_of(
     reads.retain(|(key, ..)| !versions[*key].is_empty());
     let revision = if effects.is_empty() { 0 } else { revision };
     Executed { reads, revision, writes: effects, ..Executed::default() }
-}
-
-/// The change of a transaction that only deletes, and that has not read what it deleted. A history
-/// cannot distinguish it from one that found the keys absent, after another client deleted them.
-fn anonymous_change(
-    versions: &[Vec<ModelVersion>],
-    transaction: &mut Executed,
-) -> Option<Executed> {
-    let was_read = |key: usize| {
-        let found = at(&versions[key], transaction.revision - 1);
-        transaction.reads.iter().any(|(read, revision, _)| *read == key && *revision == found)
-    };
-    let writes = &transaction.writes;
-    let is_anonymous = transaction.span.is_some()
-        && !writes.is_empty()
-        && writes.iter().all(|(key, put)| !put && !was_read(*key));
-    if !is_anonymous {
-        return None;
-    }
-    let writes = std::mem::take(&mut transaction.writes);
-    transaction.reads.extend(writes.iter().map(|(key, _)| (*key, None, false)));
-    let revision = std::mem::take(&mut transaction.revision);
-    Some(Executed { revision, writes, ..Executed::default() })
 }
 
 fn change(transaction: &Executed, number: usize, revision: i64) -> Event {

@@ -44,21 +44,6 @@ fn write_skew_leaves_snapshot_isolation() {
     assert_eq!(verdict.declared(), Status::Not);
 }
 
-/// Each deletes a key that it has not read, so it may also have found the key absent.
-#[test]
-fn write_skew_by_blind_deletions_leaves_snapshot_isolation() {
-    let verdict = verdict([
-        changed(1, &["x", "y"]),
-        transaction(1).read("y", 1).delete("x").commit(2).into(),
-        transaction(2).read("x", 1).delete("y").commit(3).into(),
-        changed(2, &["-x"]),
-        changed(3, &["-y"]),
-    ]);
-    assert_eq!(summary(&verdict), "repeatable read: write skew (G2-item)");
-    assert_eq!(verdict.status(Level::SnapshotIsolation), Status::Holds);
-    assert_eq!(verdict.status(Level::Serializable), Status::AlsoNot);
-}
-
 #[test]
 fn read_skew_is_found_in_a_read_only_transaction() {
     let verdict = verdict([
