@@ -112,7 +112,7 @@ pub(crate) fn run(
     keep: Keep,
 ) -> RunResult {
     assert!(
-        Handle::try_current().is_err(),
+        Handle::try_current().is_err() || can_block(),
         "a simulated run needs a runtime of its own: use a plain #[test] instead of #[tokio::test]"
     );
     let _capture = panics::Capture::start();
@@ -125,6 +125,18 @@ pub(crate) fn run(
     drop(runtime);
     fastrand::seed(seed_before);
     result
+}
+
+/// Whether a runtime may run on this thread, which belongs to a runtime: yes on a thread for
+/// blocking code.
+fn can_block() -> bool {
+    let _capture = panics::Capture::start();
+    let runtime =
+        Builder::new_current_thread().build().expect("a runtime without I/O can be built");
+    let entered = panics::catch(|| runtime.block_on(async {}));
+    // Unlike dropping it, this does not block.
+    runtime.shutdown_background();
+    entered.is_ok()
 }
 
 async fn run_world(

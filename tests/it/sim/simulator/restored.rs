@@ -1,7 +1,7 @@
 //! A store that is restored from a backup under every fault, while processes contend for a lock and
 //! for a leadership, observe, and transact.
 //!
-//! Each turn has a session of its own. A session that lives on has its released locks back, and
+//! Each round has a session of its own. A session that lives on has its released locks back, and
 //! every contender waits until it ends: see `tests/it/mutex/restored_store.rs`.
 
 use std::collections::BTreeMap;
@@ -17,14 +17,14 @@ use tokio::time::sleep;
 use super::super::print;
 use crate::support::{keys, secs};
 
-/// How many turns each process takes after the restoration.
-const TURNS: u64 = 3;
+/// How many rounds each process takes after the restoration.
+const ROUNDS: u64 = 3;
 
 /// What the processes share beside the store.
 struct Plan {
     is_restored: AtomicBool,
     /// Turns that began after the restoration, of each process.
-    turns: StdMutex<BTreeMap<String, u64>>,
+    rounds: StdMutex<BTreeMap<String, u64>>,
     /// The resource of locks of sessions that were opened after the restoration.
     printer: Exclusive,
     /// The role of leaders of sessions that were opened after the restoration.
@@ -38,15 +38,15 @@ impl Plan {
         self.is_restored.load(Ordering::Relaxed)
     }
 
-    /// Notes a turn. Its session was opened after the restoration if `is_new`.
+    /// Notes a round. Its session was opened after the restoration if `is_new`.
     fn note_turn(&self, process: &Process, is_new: bool) {
         if is_new {
-            *self.turns.lock().unwrap().entry(process.name().to_owned()).or_default() += 1;
+            *self.rounds.lock().unwrap().entry(process.name().to_owned()).or_default() += 1;
         }
     }
 
     fn is_done(&self, process: &Process) -> bool {
-        self.turns.lock().unwrap().get(process.name()).is_some_and(|turns| *turns >= TURNS)
+        self.rounds.lock().unwrap().get(process.name()).is_some_and(|rounds| *rounds >= ROUNDS)
     }
 }
 
@@ -54,7 +54,7 @@ async fn open(process: &Process) -> Result<Session, PrimitiveError> {
     Ok(Session::builder(process.client()).ttl(secs(10)).open().await?)
 }
 
-/// Prints under the lock, until it has taken its turns after the restoration.
+/// Prints under the lock, until it has taken its rounds after the restoration.
 async fn print_in_turns(process: Process, plan: Arc<Plan>) -> Result<(), PrimitiveError> {
     while !plan.is_done(&process) {
         let is_new = plan.is_restored();
@@ -71,7 +71,7 @@ async fn print_in_turns(process: Process, plan: Arc<Plan>) -> Result<(), Primiti
     Ok(())
 }
 
-/// Leads, until it has taken its turns after the restoration.
+/// Leads, until it has taken its rounds after the restoration.
 async fn lead_in_turns(process: Process, plan: Arc<Plan>) -> Result<(), PrimitiveError> {
     while !plan.is_done(&process) {
         let is_new = plan.is_restored();
@@ -119,7 +119,7 @@ async fn count(client: &Client) -> u64 {
     count.map_or(0, |kv| std::str::from_utf8(&kv.value).unwrap().parse().unwrap())
 }
 
-/// Increments a counter, exactly once in each turn.
+/// Increments a counter, exactly once in each round.
 async fn count_in_turns(
     process: Process,
     plan: Arc<Plan>,
@@ -146,7 +146,7 @@ async fn count_in_turns(
 async fn restored(sim: Sim) {
     let plan = Arc::new(Plan {
         is_restored: AtomicBool::new(false),
-        turns: StdMutex::default(),
+        rounds: StdMutex::default(),
         printer: sim.exclusive("printer after the restoration"),
         role: sim.exclusive("leader after the restoration"),
         confirmed: AtomicU64::new(0),
@@ -181,8 +181,8 @@ async fn restored(sim: Sim) {
     }
     let (counted, confirmed) = (count(sim.client()).await, plan.confirmed.load(Ordering::Relaxed));
     assert!(counted >= confirmed, "{confirmed} increments since the restoration, count {counted}");
-    sim.sometimes("every process prints after it", plan.printer.entered() >= 3 * TURNS);
-    sim.sometimes("every candidate leads after it", plan.role.entered() >= 2 * TURNS);
+    sim.sometimes("every process prints after it", plan.printer.entered() >= 3 * ROUNDS);
+    sim.sometimes("every candidate leads after it", plan.role.entered() >= 2 * ROUNDS);
 }
 
 #[test]

@@ -73,6 +73,12 @@ async fn sweep_inside_a_runtime_is_refused() {
     assert!(message.contains("use a plain #[test] instead of #[tokio::test]"), "{message}");
 }
 
+#[tokio::test]
+async fn sweep_on_a_thread_for_blocking_code_runs() {
+    let sweep = || Sweep::new("blocking").seeds(3).run(put).seeds;
+    assert_eq!(tokio::task::spawn_blocking(sweep).await.unwrap(), 3);
+}
+
 #[test]
 fn names_that_would_be_ambiguous_are_refused() {
     let fails = |scenario: fn(Sim)| {
