@@ -1,7 +1,8 @@
 //! Exponential backoff: pauses that double up to a limit, with optional jitter.
 //!
-//! Most retry loops of this crate pause by a [`Backoff`]. Opening a session, revoking its lease,
-//! and replacing the ended watch of a waiter or of a `Leaders` stream pause for a fixed time.
+//! Most retry loops of this crate pause by a [`Backoff`]. Four pause for a fixed time: the retries
+//! of [`SessionBuilder::open`](crate::session::SessionBuilder::open), of keep-alives, of the
+//! revocation of a lease, and of an ended watch of a waiter or of a `Leaders` stream.
 //! Jitter spreads the retries of the clients that wait for one store, so that they do not all
 //! arrive at the same moment:
 //!

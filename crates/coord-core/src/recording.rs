@@ -1,8 +1,9 @@
 //! Records of the attempts of transactions, for checkers of isolation.
 //!
-//! A *recorder* receives one record of each attempt when the attempt ends, however it ends: also if
-//! its future is dropped, or its closure panics. A transaction whose client has no recorder makes
-//! no record. `coord-testkit` has a recorder and a checker; `stm/record.rs` makes the records.
+//! An *attempt recorder*, in this crate *recorder* for short, receives one record of each attempt
+//! when the attempt ends, however it ends: also if its future is dropped, or its closure panics. A
+//! transaction whose client has no recorder makes no record. `coord-testkit` has a recorder and a
+//! checker; `stm/record.rs` makes the records.
 //!
 //! ```text
 //! closure                      record, made at the end
@@ -29,8 +30,8 @@ use crate::stm::Isolation;
 /// [`Client::record_transactions`](crate::Client::record_transactions), or of one
 /// [`Stm`](crate::Stm).
 ///
-/// The methods are called by the task that runs the transaction, [`record`](Self::record) also
-/// while a future is dropped. They must not block or panic.
+/// The task that runs the transaction calls the methods, [`record`](Self::record) also while a
+/// future is dropped. They must not block or panic.
 pub trait AttemptRecorder: fmt::Debug + Send + Sync + 'static {
     /// Returns a number for a transaction that begins. No other transaction may have it.
     fn transaction_number(&self) -> u64;
@@ -121,8 +122,9 @@ pub enum AttemptEnd {
     Conflict,
     /// The closure returned an error. Nothing was written.
     Aborted,
-    /// It ended without a commit, and nothing was written: the backend failed, the attempt yielded
-    /// to a conflict queue, its future was dropped before the commit, or its closure panicked.
+    /// It ended without a commit, and nothing was written: the backend failed, the session of the
+    /// idempotency keys was lost, the attempt yielded to a conflict queue, its future was dropped
+    /// before the commit, or its closure panicked.
     Failed,
     /// The writes may have been applied: the commit has no response, or the future was dropped
     /// during the commit.

@@ -309,7 +309,7 @@ impl StreamState {
     }
 
     /// Requests a progress notification from the watch. A watch that delivers nothing has fallen
-    /// silent: it is replaced by a watch from the same revision on.
+    /// silent: the stream replaces it by a watch from the same revision on.
     async fn probe(&mut self, mut watch: Watcher) -> Result<()> {
         watch.request_progress();
         match timeout(PROGRESS_TIMEOUT, watch.next()).await {

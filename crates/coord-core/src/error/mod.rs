@@ -198,7 +198,8 @@ pub enum Error {
     HistoryReplaced {
         /// The newest revision that was received before.
         newest: Revision,
-        /// The lower revision in a later response.
+        /// The revision in a later response, or of the backup that was restored. It is usually
+        /// lower.
         found: Revision,
     },
     /// The lease does not exist, or not any more.

@@ -200,7 +200,7 @@ impl Watcher {
     /// The watch ends with the error.
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing: the batch is delivered by the next call.
+    /// Dropping the future loses nothing: the next call returns the batch.
     pub async fn next(&mut self) -> Option<Result<WatchBatch>> {
         StreamExt::next(&mut self.stream).await
     }

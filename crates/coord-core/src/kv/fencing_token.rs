@@ -12,7 +12,8 @@ use super::Revision;
 /// It is the create revision of the holder's key: unique in the store, and larger for every later
 /// holder. A resource that stores the largest token it has received, and rejects smaller ones, is
 /// protected from a holder that was suspended and lost its lease without noticing. Compare tokens
-/// by order, not for equality.
+/// by order, not for equality. If the history of the store is replaced, for example because an
+/// older backup was restored, the tokens of later holders may be smaller.
 ///
 /// It prints and parses as a decimal number, and with the feature `serde` serializes as a number.
 ///

@@ -4,7 +4,8 @@ use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
-/// A point in the history of the whole store. Each change increments it; it never decreases.
+/// A point in the history of the whole store. Each change increments it. It decreases only if the
+/// history of the store is replaced: [`Error::HistoryReplaced`](crate::Error::HistoryReplaced).
 ///
 /// A new store is at revision 1, and its first write creates revision 2. A request without a
 /// revision has `None`. In a compare, the revisions of a key that does not exist are

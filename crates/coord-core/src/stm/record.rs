@@ -93,7 +93,8 @@ impl Transaction {
         recording.attempt.writes.extend(key.map(IdempotencyKey::last_write));
     }
 
-    /// Notes which writes of the commit have changed nothing. Its first responses are theirs.
+    /// Notes which writes of the commit have changed nothing. The first responses are the responses
+    /// to the writes, in key order.
     pub(super) fn note_applied(&mut self, responses: &[OpResponse]) {
         let Some(recording) = self.recording.as_deref_mut() else { return };
         let is_no_op = |op: &OpResponse| matches!(op, OpResponse::Delete(r) if r.deleted == 0);

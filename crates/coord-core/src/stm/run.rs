@@ -63,8 +63,8 @@ pub(super) enum Phase {
     /// An attempt has conflicted, and the transaction now holds the queues of those keys. No
     /// attempt was made since.
     Admitted,
-    /// The transaction has yielded in the queues of its keys before its commit. It does so only
-    /// once between two attempts.
+    /// An attempt has yielded, and the transaction now holds the queues of those keys. An attempt
+    /// yields again only before its first request.
     AdmittedAfterYield,
     /// An attempt has conflicted although the transaction held the queues: another client writes to
     /// the same keys.
@@ -341,7 +341,7 @@ impl<'a> Run<'a> {
     fn conflict(&mut self, tx: &Transaction, found: Snapshot) -> AttemptOutcome {
         let conflicts = tx.conflicts(&found);
         if conflicts.is_empty() {
-            // The commit can only have failed because another client has deleted the idempotency
+            // The commit can only have failed because another client has changed the idempotency
             // key. The next attempt takes another one, and nothing reuses this one.
             self.idempotency_key = None;
         } else if let Some(key) = &mut self.idempotency_key {

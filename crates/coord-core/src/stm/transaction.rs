@@ -61,7 +61,8 @@ pub(super) enum SnapshotRevision {
 /// Whether an attempt yields to the conflict queues of the keys that it reads.
 #[derive(Clone, Debug)]
 pub(super) enum Yielding {
-    /// The attempt does not yield: it has sent a request, or has yielded often enough.
+    /// The attempt does not yield: it has sent a request, its transaction has yielded often enough,
+    /// or its isolation level is `ReadCommitted`.
     No,
     /// The attempt has sent no request, so it can start again without cost. It holds these queues.
     BeforeFirstRequest { held: Vec<Bytes> },
