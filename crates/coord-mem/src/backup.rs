@@ -56,9 +56,9 @@ impl MemBackend {
     /// restored from a snapshot under the same endpoints. Returns the revision of the store before
     /// the restoration.
     ///
-    /// - Keys, their history, the revision and the compact revision are those of the backup. What
-    ///   was written since is lost, and the next change has a revision that another change may have
-    ///   had before.
+    /// - The store has the keys of the backup with their history, its revision and its compact
+    ///   revision. What was written since is lost, and the next change has a revision that another
+    ///   change may have had before.
     /// - Every open watch ends: its stream yields the batches that the watch has queued, then the
     ///   error [`HistoryReplaced`](coord_core::Error::HistoryReplaced) with the revisions before
     ///   and after the restoration.

@@ -60,7 +60,7 @@ impl Leases {
         Ok((id, granted_ttl))
     }
 
-    /// Replaces all leases by those of a backup, each with its whole TTL from `now` on.
+    /// Replaces all leases by the leases of a backup, each with its whole TTL from `now` on.
     ///
     /// The ids that the store chooses continue to count up: a client that outlives the restoration
     /// cannot mistake a new lease for its own.

@@ -138,8 +138,9 @@ impl Store {
         self.compact_revision = revision;
     }
 
-    /// Replaces the keys with their history, the revisions and the leases by those of a backup. The
-    /// ids of the cluster and of the member stay the same, and lease ids continue to count up.
+    /// Replaces the keys with their history, the revisions and the leases by the contents of a
+    /// backup. The ids of the cluster and of the member stay the same, and lease ids continue to
+    /// count up.
     pub(crate) fn restore(&mut self, backup: &Self, now: Duration) {
         self.revision = backup.revision;
         self.compact_revision = backup.compact_revision;
