@@ -136,8 +136,8 @@ impl Services {
         Ok((read.header, hash.0))
     }
 
-    /// The compact revision; -1 if nothing was compacted, or only at revision 1. The error of a
-    /// range at revision 1 contains it.
+    /// The compact revision; -1 if no compaction was above revision 1. The error of a range at
+    /// revision 1 contains it.
     async fn compact_revision(&self) -> Result<i64, Status> {
         let first = Range::new(KeyRange::all()).at(Revision(1)).limit(1);
         match self.backend().range(first).await {

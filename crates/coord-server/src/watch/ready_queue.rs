@@ -38,7 +38,8 @@ impl ReadyQueue {
         ReadyHandle { waker: Waker::from(Arc::clone(&inner)), inner }
     }
 
-    /// Registers the stream's waker, which is woken when an id is added. Returns the queue length.
+    /// Registers the stream's waker, which the waker of a watch wakes when it adds an id. Returns
+    /// the queue length.
     pub(super) fn register(&self, stream: &Waker) -> usize {
         self.queue.stream_waker.register(stream);
         self.queue.with_ids(|ids| ids.len())

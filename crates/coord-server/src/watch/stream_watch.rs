@@ -17,7 +17,8 @@ pub(super) struct StreamWatch {
     pub(super) source: Option<Watcher>,
     /// Events from before the creation of the watch; `None` after they were sent.
     pub(super) backlog: Option<Backlog>,
-    /// The future revision that the watch starts at; `None` after it exists.
+    /// The future revision that the watch starts at; `None` if the watch starts earlier, or after a
+    /// progress request has found that the store has reached the revision.
     pub(super) future_start: Option<Revision>,
     /// Wakes the stream when the watch has something to deliver.
     pub(super) ready_handle: ReadyHandle,
