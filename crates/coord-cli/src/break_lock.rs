@@ -97,7 +97,7 @@ impl Break {
         self.delete(&client, holder, waiters.first()).await
     }
 
-    /// Reads the contenders, in queue order.
+    /// Reads the contenders and the foreign keys directly below the name, in queue order.
     async fn queue(&self, client: &Client) -> Result<Vec<KeyValue>> {
         let queue = QueueKeys::new(&self.name);
         let read = client.range(queue.in_order()).await;

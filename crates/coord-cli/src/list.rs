@@ -1,9 +1,10 @@
 //! `coord list`: prints the locks and elections under a prefix that are held.
 //!
 //! A key belongs to a wait queue if its last part is the id of its own lease, with or without a key
-//! suffix (see `queue`). All other keys under the prefix are foreign keys: keys that no contender
-//! has created. A foreign key is left out unless contenders wait behind it. Keys are read without
-//! values, in pages of one revision, so that large values of foreign keys cost nothing.
+//! suffix (see `queue`). Every other key in the range of a queue is a foreign key: a key that no
+//! contender has created. A foreign key is left out unless it is older than all contenders of its
+//! queue. Keys are read without values, in pages of one revision, so that large values of foreign
+//! keys cost nothing.
 
 use std::collections::BTreeMap;
 

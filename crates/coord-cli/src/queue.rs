@@ -9,7 +9,7 @@
 use bytes::Bytes;
 use coord_core::kv::{KeyValue, Range, SortOrder, SortTarget};
 
-/// The keys of one wait queue: those directly below `NAME/`.
+/// The keys directly below `NAME/`: the keys of one wait queue, and foreign keys.
 #[derive(Clone, Debug)]
 pub(crate) struct QueueKeys {
     prefix: String,
@@ -31,7 +31,7 @@ impl QueueKeys {
         all.sorted(SortTarget::CreateRevision, SortOrder::Ascending)
     }
 
-    /// Whether a key belongs to this queue, and not to that of a child name.
+    /// Whether a key, which may be foreign, is directly below the name and not below a child name.
     pub(crate) fn contains(&self, key: &[u8]) -> bool {
         let below = key.strip_prefix(self.prefix.as_bytes());
         below.is_some_and(|below| !below.contains(&b'/'))

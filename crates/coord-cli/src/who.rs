@@ -79,7 +79,7 @@ fn after_help() -> String {
     [EXAMPLES, ENVIRONMENT_HELP, EXIT_STATUS].join("\n\n")
 }
 
-/// A contender as it is printed.
+/// A contender as it is printed, or a foreign key, which is printed like a contender.
 #[derive(Debug)]
 struct ContenderRow {
     kv: KeyValue,
@@ -120,7 +120,8 @@ impl Who {
     }
 }
 
-/// Selects the contenders of the queue from `read`, in queue order, and reads their leases.
+/// Selects the contenders of the queue and the foreign keys directly below the name from `read`, in
+/// queue order, and reads their leases.
 async fn contenders(
     client: &Client,
     queue: &QueueKeys,

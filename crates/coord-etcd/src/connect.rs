@@ -131,12 +131,15 @@ impl EtcdBuilder {
     /// [`connect_within`](Self::connect_within).
     ///
     /// # Errors
-    /// - `Unavailable` when no endpoint responds. The message names every endpoint.
+    /// - `Unavailable` when no endpoint can be reached. The message names every endpoint.
+    /// - `Timeout` when no endpoint responds in time, although one accepts the connection and the
+    ///   login.
     /// - `Unauthenticated` when the login is wrong or missing.
     /// - `Backend` with a [`ConfigError`](crate::ConfigError) as its source, before anything is
     ///   dialled, when a setting cannot be used.
     ///
-    /// The outcome is `NotApplied`.
+    /// The outcome is `NotApplied`, except that of `Timeout`, which is always `Unknown`. `connect`
+    /// changes nothing in the store.
     ///
     /// # Cancel safety
     /// Dropping the future drops the connection.

@@ -5,7 +5,7 @@
 //! together, the client sends all next requests together, and each side idles while the other
 //! works. A few concurrent requests gain nothing from more connections. So the pool dials a further
 //! connection only when every open connection carries [`BUSY_REQUESTS`], up to the configured
-//! number of connections. The default is one connection, without this layer. With two:
+//! number of connections. The default is one connection, without this pool. With two:
 //!
 //! ```text
 //! in flight: 1st  2nd     the next request uses

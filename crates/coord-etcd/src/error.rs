@@ -80,8 +80,8 @@ impl Failure {
         }
     }
 
-    /// The failure of a request without a response in time, or of a request that timed out within
-    /// the cluster.
+    /// The failure of a request without a response in time, or of a request that timed out at the
+    /// member.
     pub(crate) const fn timed_out(context: &RequestContext) -> Self {
         let decision =
             if context.is_change { RetryDecision::Final } else { RetryDecision::Failover };

@@ -62,7 +62,7 @@ pub(crate) struct ServerCost {
     stream_msgs_out_per_op: f64,
     pub(crate) stream_msgs_out: ByMethod,
     streams_started: ByMethod,
-    /// The total at the end of the run.
+    /// The memory of the server in the later snapshot, not a difference.
     rss_bytes: f64,
     pub(crate) cpu_us_per_op: f64,
     #[serde(flatten)]

@@ -113,8 +113,9 @@ impl Child {
         self.terminal.is_given() && interrupts.contains(&status)
     }
 
-    /// Sends TERM to the group, and KILL at `kill_at`. Returns when every process has ended. Also
-    /// waits for a process that refuses signals, until a second signal is received.
+    /// Sends TERM to the group, and KILL at `kill_at`. Returns when every process has ended, or
+    /// [`MAX_GROUP_END_WAIT`] after the killed command has ended. Also waits for a process that
+    /// refuses signals, until a second signal is received.
     pub(super) async fn terminate(mut self, kill_at: Instant, signals: &mut Signals) {
         if let Some(process) = self.group.deliver(Signal::TERM) {
             self.report_refusal(process, Some("TERM"));

@@ -15,8 +15,9 @@ use crate::queue::QueueKeys;
 /// The delay before the line is shown, and the interval at which it is updated.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows the number of contenders ahead on standard error, and erases it when it is dropped. If
-/// standard error is no terminal, it prints nothing and sends no request.
+/// Shows the number of contenders ahead on standard error, and erases it when it is dropped. A
+/// foreign key ahead counts as a contender. If standard error is no terminal, it prints nothing and
+/// sends no request.
 pub(super) async fn show_contenders_ahead(
     session: &Session,
     queue: &QueueKeys,

@@ -56,8 +56,9 @@ pub(crate) async fn compare_outputs(script: &str, pool: &Pool, release: &Release
     assert!(etcd.matches("$ etcdctl").count() > 3, "{etcd}");
 }
 
-/// `etcdctl check perf` always takes a minute. It passes if a put takes at most half a second, and
-/// the standard deviation is at most a tenth of a second.
+/// `etcdctl check perf` always takes a minute. It passes if the puts reach nine tenths of the
+/// intended rate, each takes at most half a second, and the standard deviation is at most a tenth
+/// of a second.
 pub(crate) async fn check_perf_passes(release: &Release) {
     let (_serve, address) = start_serve(&[]).await;
     let mut check = Command::from(release.etcdctl());

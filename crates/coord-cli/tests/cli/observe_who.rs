@@ -240,14 +240,14 @@ async fn who_shows_a_key_without_lease(server: Server) {
     assert_eq!(json["contenders"][0]["lease"], Value::Null);
 }
 
-/// The keys of the queue `jobs`, without those of child names.
+/// The keys of the queue `jobs`, without the keys of child names.
 async fn queue_keys(server: &Server) -> Vec<String> {
     let mut keys = server.keys("jobs/").await;
     keys.retain(|key| !key.contains("night"));
     keys
 }
 
-/// Waits until the queue `jobs` has this many contenders, without those of child names.
+/// Waits until the queue `jobs` has this many contenders, without contenders of child names.
 async fn wait_own_length(server: &Server, length: usize) {
     crate::program::wait_until("the queue has this length", async || {
         queue_keys(server).await.len() == length

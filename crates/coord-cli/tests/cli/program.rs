@@ -62,7 +62,7 @@ impl Server {
         kvs.iter().map(|kv| kv.key.escape_ascii().to_string()).collect()
     }
 
-    /// Waits until the queue has this many contenders.
+    /// Waits until the queue has this many keys. Foreign keys and keys of child names count too.
     pub(crate) async fn wait_for_queue_length(&self, name: &str, length: usize) {
         let prefix = format!("{name}/");
         wait_until("the queue has this length", async || self.keys(&prefix).await.len() == length)
@@ -162,7 +162,7 @@ impl Program {
     /// Asserts that no line of standard output follows within a short time.
     pub(crate) async fn assert_silent(&mut self) {
         let line = timeout(Duration::from_millis(300), self.lines.next_line()).await;
-        assert!(line.is_err(), "it prints a line while another client holds: {line:?}");
+        assert!(line.is_err(), "it prints a line, or ends, where no output is expected: {line:?}");
     }
 
     /// Writes a line to standard input.

@@ -25,7 +25,8 @@ pub(crate) struct RequestContext {
     pub(crate) revision: Option<Revision>,
     /// The requested time to live.
     pub(crate) ttl: Duration,
-    /// The largest number of operations on one level of nesting.
+    /// Of a transaction: the number of compares, or of operations in one branch, whichever is the
+    /// largest. Nested transactions are not counted.
     pub(crate) ops: usize,
     /// The limits of the store, as far as the backend knows them.
     pub(crate) limits: Limits,

@@ -2,8 +2,8 @@
 //!
 //! A gRPC code alone does not identify an error. `InvalidArgument` is a missing key or a missing
 //! login; `OutOfRange` is compacted history or a TTL that is too large. So the rows of [`TABLE`]
-//! match codes and messages, and the first row that matches decides. The last rows match the code
-//! alone, or the code and the prefix of etcd's messages.
+//! match codes and messages, and the first row that matches decides. The rows at the end match the
+//! code alone, or the code and the prefix of etcd's messages. The last row matches every status.
 //!
 //! The table also states the outcome that an error implies for a request that may change the
 //! store. A read is never applied.

@@ -1,4 +1,4 @@
-# Reads: every flag, every output format, and refused reads.
+# Reads: every flag, every output format except protobuf, and refused reads.
 for key in c a b/1 b/2 b; do run put $key "of $key"; done
 run put a again
 run get a

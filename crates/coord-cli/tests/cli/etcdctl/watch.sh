@@ -27,7 +27,7 @@ wait_lines live 21 && stop $!
 
 # From here on revisions differ between servers, because the number of puts above differs.
 mkfifo "$TMPDIR/keys"
-# Its output is redirected before it receives a command.
+# The output of etcdctl is redirected before etcdctl receives a command.
 etcdctl watch -i >"$TMPDIR/typed" 2>&1 <"$TMPDIR/keys" &
 watcher=$!
 exec 3>"$TMPDIR/keys"

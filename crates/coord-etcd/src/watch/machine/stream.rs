@@ -36,7 +36,7 @@ const REOPEN_PAUSE_UNIT: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct StreamState {
     pub(super) phase: StreamPhase,
-    /// How many times in a row the stream was lost before it was stable.
+    /// How many times the stream was lost, or could not be opened, since it was last stable.
     failures: u32,
 }
 
@@ -62,8 +62,8 @@ pub(super) struct OpenStream {
     /// Unknown until the server confirms the first watch, or responds to a progress request before
     /// that. `false` for `etcd grpc-proxy`.
     pub(super) proves_progress: Option<bool>,
-    /// The unconfirmed registrations, in the order of the requests. The responses have the same
-    /// order.
+    /// The unconfirmed registrations and probes, in the order of the requests. The responses have
+    /// the same order.
     pub(super) creating: VecDeque<PendingCreate>,
     /// The live watches, by the id of the registration.
     pub(super) live: BTreeMap<i64, WatchNumber>,
