@@ -30,8 +30,8 @@ const CLIENTS: u64 = 10;
 /// A transaction: two keys with the revisions read, and the key written.
 type Row = ([(u64, u64); 2], u64);
 
-/// Transactions that commit at revisions 1, 2, 3 and so on. Of every `stale` one, a read returns
-/// the version before the current one.
+/// Transactions that commit at revisions 1, 2, 3 and so on. If the number of a transaction is a
+/// multiple of `stale`, its first read returns the version before the current one.
 fn rows(count: u64, stale: Option<u64>) -> Vec<Row> {
     let mut rng = fastrand::Rng::with_seed(1);
     let mut versions = vec![(0, 0); KEYS as usize];

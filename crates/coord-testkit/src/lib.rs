@@ -19,7 +19,7 @@
 //! # Features
 //!
 //! `proptest`, off by default: everything in [`strategy`] that generates random values, that is
-//! `operations`, `Options` and the strategies of single requests.
+//! `operations`, `Options` and the strategies of single requests; and `plans` in [`sim`].
 
 mod call;
 mod cancel;

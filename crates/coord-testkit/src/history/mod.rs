@@ -78,7 +78,8 @@ pub enum EventKind {
 pub struct Event {
     /// The time since the start of the run or of the recording.
     pub at: Duration,
-    /// The process; `None` for deviations, for faults of the store, and for notes of the test.
+    /// The process; `None` for changes of the store, its faults and its restoration, for
+    /// deviations, and for notes of the test.
     pub process: Option<Arc<str>>,
     /// What happened.
     pub kind: EventKind,

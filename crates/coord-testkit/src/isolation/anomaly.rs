@@ -8,7 +8,8 @@ use coord_core::kv::Revision;
 use super::edges::EdgeKind;
 use super::level::Level;
 
-/// The kind of an anomaly. The names are those of Elle and of Adya's thesis, the worst first.
+/// The kind of an anomaly, the worst first. A name that starts with `G` is from Elle or from Adya's
+/// thesis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum AnomalyKind {
@@ -168,7 +169,7 @@ pub struct Anomaly {
     pub key: Option<Bytes>,
     /// The revision, if the anomaly is no cycle.
     pub revision: Option<Revision>,
-    /// How many of this kind were found; 1 for cycles, of which the shortest one is reported.
+    /// How many of this kind were found; 1 for cycles, of which a short one is reported.
     pub count: usize,
 }
 

@@ -1,10 +1,10 @@
 //! Which transaction wrote which revision.
 //!
 //! A committed attempt names the revision of its writes, and owns it if a write of the attempt is
-//! in it. Two transactions claim one revision if one of them was applied twice, or if a deletion
-//! without effect was recorded: a deletion of an absent key changes nothing, and reports the
-//! revision of the change before it. coord's own records do not have such deletions; files of other
-//! programs may.
+//! in it. Two transactions claim one revision if one of them received a wrong revision, or if a
+//! deletion without effect was recorded: a deletion of an absent key changes nothing, and its
+//! response has the revision of the change before it. coord's own records do not have such
+//! deletions; files of other programs may.
 //!
 //! ```text
 //! revision 5   x is put
@@ -142,7 +142,7 @@ fn first_write(resolved: &Resolved, claim: &Claim) -> usize {
     resolved.log.attempts[attempt as usize].writes.start as usize
 }
 
-/// Whether a transaction has read a key in the version that `revision` deleted.
+/// Whether the transaction of a claim has read a key in the version that the revision deleted.
 fn has_read_what_is_deleted(resolved: &Resolved, claim: &Claim) -> bool {
     let node = &resolved.nodes[claim.node as usize];
     let writes = resolved.attempt(node).map(|attempt| attempt.writes.clone()).unwrap_or_default();

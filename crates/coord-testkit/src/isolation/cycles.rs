@@ -1,6 +1,6 @@
 //! Short cycles as examples of anomalies.
 //!
-//! Every cycle runs through a transaction without a place (see the snapshots), so a breadth-first
+//! Every cycle runs through a transaction without a place (see `snapshots.rs`), so a breadth-first
 //! search from some of these finds short cycles. It counts transactions, not time nodes. Each
 //! *rule* is a kind of cycle, which the search keeps to with a few bits beside the node:
 //!

@@ -118,8 +118,8 @@ pub(super) enum Decision {
 }
 
 /// The strongly connected components of the edges that `keep` accepts, called with the two nodes of
-/// the graph and the label. If two adjacent `rw` edges are not `adjacent`, each node is there
-/// twice: entered by a `rw` edge (odd) or by another one (even).
+/// the graph and the label. Unless `adjacent`, a cycle with two adjacent `rw` edges does not count:
+/// each node is there twice, entered by a `rw` edge (odd) or by another one (even).
 pub(super) fn components(
     dependencies: &Dependencies,
     adjacent: bool,

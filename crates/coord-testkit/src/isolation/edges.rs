@@ -6,8 +6,8 @@
 //! T3 puts x@5        T2 → T3  rw   T3 overwrote what T2 read
 //! ```
 //!
-//! An absent key is a read in one of several gaps (see the versions of a key), and it is not known
-//! in which. What every gap implies is an edge: the transaction comes after the deletion that
+//! An absent key is a read in one of several gaps (see `versions.rs`), and it is not known in
+//! which. What every gap implies is an edge: the transaction comes after the deletion that
 //! starts the first gap, and before the put that ends the last one. The edges of one gap, that near
 //! the place of the transaction, are *assumed*: a cycle through them shows nothing unless it
 //! survives every gap.
@@ -68,7 +68,7 @@ impl EdgeKind {
         matches!(self, Self::Session | Self::RealTime)
     }
 
-    /// Whether the edge is from a key that a range does not contain.
+    /// Whether the edge is from a key of a range that the read of the range did not find.
     #[must_use]
     pub const fn is_predicate(self) -> bool {
         matches!(self, Self::PredicateWriteRead | Self::PredicateReadWrite)

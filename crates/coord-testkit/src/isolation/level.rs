@@ -5,7 +5,7 @@
 //!                                     └─ snapshot isolation ─┘
 //! ```
 //!
-//! A level on the left implies the levels on its right. coord's four levels are the names of
+//! A level on the left implies the levels on its right. coord's four levels are those of
 //! [`Isolation`](coord_core::stm::Isolation), with what its table promises.
 
 use std::fmt;

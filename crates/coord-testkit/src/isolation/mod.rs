@@ -6,7 +6,7 @@
 //! 1. The attempts are joined to the version order. This finds reads of values that were never
 //!    committed, and writes that were lost or applied twice.
 //! 2. Each transaction is placed in the order of revisions, by the intervals in which everything
-//!    that it has read was valid. If all have a place, no level is refuted.
+//!    that it has read was valid. If all have a place, there is no cycle.
 //! 3. Otherwise the dependencies between transactions are searched for cycles, only around the
 //!    transactions without a place. The kind of a cycle is the anomaly.
 //!
@@ -29,9 +29,10 @@
 //!
 //! A history without [`EventKind::Changed`](crate::history::EventKind::Changed) is checked with the
 //! versions that its attempts wrote and read. Reads that depend on writes of other clients are
-//! unresolved then: they constrain nothing, and the [`Coverage`] counts them. That a key is absent
-//! is unresolved if another client is known to have put it; a key that only recorded transactions
-//! have put is assumed to be deleted by them only, not by the end of a lease. A history that has
+//! unresolved then: they constrain less, because the other writes of those clients are not known,
+//! and the [`Coverage`] counts them. That a key is absent is unresolved, and constrains nothing, if
+//! another client is known to have put it; a key that only recorded transactions have put is
+//! assumed to be deleted by them only, not by the end of a lease. A history that has
 //! changes must have all changes of the keys that its attempts use, from its first changed revision
 //! to its last.
 
@@ -254,8 +255,9 @@ fn verdict(resolved: &Resolved, places: &Places, graphs: &[Dependencies]) -> Ver
     Verdict { levels, declared, anomalies, coverage }
 }
 
-/// Cycles with an order in time, if those near the places of the transactions have none: each gap
-/// of an absent read gives a cycle, and that of only some gaps has an order in time.
+/// Cycles with an order in time, in other gaps than those near the places of the transactions. They
+/// are needed if each gap of an absent read gives a cycle, and the cycle of the gap near the place
+/// has no order in time.
 fn cycles_of_other_gaps(
     decider: &Decider<'_>,
     decision: impl Fn(EdgeSet) -> Decision + Copy,

@@ -327,7 +327,7 @@ impl Resolved {
         holds
     }
 
-    /// The first attempts of transactions whose first attempt did not commit, and when it began.
+    /// The transactions with an attempt that did not commit, and when the first such attempt began.
     pub(super) fn first_begins(&self) -> HashMap<u64, u64> {
         let mut begins = HashMap::new();
         for attempt in self.log.attempts.iter().filter(|attempt| !attempt.is_committed()) {

@@ -33,7 +33,7 @@ pub(super) fn attribute(resolved: &mut Resolved, values: Values) {
     for (number, node) in resolved.nodes.iter().enumerate() {
         nodes[node.attempt as usize] = number as u32;
     }
-    // How a read of a version is called, and the attempt that wrote the version.
+    // The anomaly of a read of a version, and the attempt that wrote the version.
     let mut bad_reads: HashMap<u32, (AnomalyKind, u32)> = HashMap::new();
     for i in 0..resolved.versions.all.len() {
         let version = resolved.versions.all[i];

@@ -8,7 +8,7 @@
 //! T1 puts x = 1, unknown     revision 4 puts x = 1      T1 was applied at revision 4
 //! T2 puts y = 1, unknown     revision 5 puts y = 1      either may have been applied: unmatched
 //! T3 puts y = 1, unknown
-//! T4 deletes z, unknown      revision 6 deletes z       T4 was applied, or another client's
+//! T4 deletes z, unknown      revision 6 deletes z       T4 deleted z, or another client did
 //! ```
 //!
 //! A match shows which revision was written, never when: the transaction has no end in real time.

@@ -23,7 +23,7 @@ const ROUNDS: u64 = 3;
 /// What the processes share beside the store.
 struct Plan {
     is_restored: AtomicBool,
-    /// Turns that began after the restoration, of each process.
+    /// Rounds that began after the restoration, of each process.
     rounds: StdMutex<BTreeMap<String, u64>>,
     /// The resource of locks of sessions that were opened after the restoration.
     printer: Exclusive,

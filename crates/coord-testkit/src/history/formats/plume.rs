@@ -7,17 +7,17 @@
 //! w(1,3,0,-1)     an aborted transaction
 //! ```
 //!
-//! Keys and values are numbers. If all keys of the history are numbers they are written as they
-//! are, otherwise they are numbered from 1 in the order in which they appear; so too for the
-//! values, where 0 is the initial value. The format has no times: of the order of transactions it
-//! keeps only that of each session.
+//! Keys and values are numbers. If all keys of the history are positive numbers they are written as
+//! they are, otherwise they are numbered from 1 in the order in which they appear. The same applies
+//! to the values, where 0 is the initial value. The format has no times: of the order of
+//! transactions it keeps only that of each session.
 //!
 //! A transaction with an unknown outcome is written if another transaction has read its value.
 //! Otherwise it is left out: no checker of this format can conclude anything from it.
 //!
 //! Source: Liu, Gu, Wei, Basin: Plume: Efficient and Complete Black-Box Checking of Weak Isolation
-//! Levels, OOPSLA 2024; the format as AWDIT
-//! reads it, `src/formats.rs` of github.com/lassemoldrup/AWDIT.
+//! Levels, OOPSLA 2024; the format as AWDIT reads it, `src/formats.rs` of
+//! github.com/lassemoldrup/AWDIT.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -88,7 +88,7 @@ pub fn write(history: &History, mut out: impl Write) -> Result<(), FormatError> 
 struct Numbers<'a>(BTreeMap<&'a Bytes, u64>);
 
 impl<'a> Numbers<'a> {
-    /// The numbers that all of them are, otherwise their positions from 1.
+    /// The numbers themselves if all are positive numbers, otherwise their positions from 1.
     fn new(all: Vec<&'a Bytes>) -> Self {
         let number = |bytes: &&'a Bytes| {
             let text = std::str::from_utf8(bytes).ok()?;

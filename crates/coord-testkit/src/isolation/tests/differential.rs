@@ -45,7 +45,7 @@ fn compare(execution: &Execution) -> usize {
         };
         assert!(
             is_same,
-            "{level}: the oracle says {:?}\n{history}{verdict}",
+            "{level}: the oracle expects {:?}\n{history}{verdict}",
             expected(Some(level))
         );
     }
@@ -54,7 +54,7 @@ fn compare(execution: &Execution) -> usize {
     verdict.levels().filter(|(_, status)| status.is_refuted()).count()
 }
 
-/// Each level that is refuted has an example, and nothing is reported if none is.
+/// A verdict has an anomaly exactly if it refutes a level, and each anomaly is a simple cycle.
 fn assert_examples_fit(verdict: &Verdict, execution: &Execution) {
     let is_refuted = verdict.levels().any(|(_, status)| status.is_refuted());
     let (history, anomalies) = (&execution.history, verdict.anomalies());

@@ -52,7 +52,7 @@ pub(super) enum Op {
 #[derive(Clone, Debug)]
 pub(super) struct Program {
     pub(super) ops: Vec<Op>,
-    /// How long before its execution it began, and how long after it ended. One time unit passes
+    /// How long before its execution it began, and how long after it ended. Two time units pass
     /// between two executions.
     pub(super) before: u64,
     pub(super) after: u64,
@@ -77,7 +77,7 @@ pub(super) struct Executed {
     pub(super) writes: Vec<(usize, bool)>,
 }
 
-/// What an execution has left.
+/// The result of an execution.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Execution {
     pub(super) transactions: Vec<Executed>,

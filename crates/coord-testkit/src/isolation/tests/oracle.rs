@@ -2,17 +2,17 @@
 //! with this level could have executed them in?
 //!
 //! ```text
-//! strict serializable   each transaction, when its turn comes, reads the current versions, and
-//!                       everything that ended before it began had its turn
+//! strict serializable   each transaction reads the versions that are current at its position in
+//!                       the order, and everything that ended before it began is before it
 //! serializable          the same without times
-//! repeatable read       the same without keys that a range does not contain
+//! repeatable read       the same without the keys of a range that were not found
 //! read committed        each version that is read was written before
 //! snapshot isolation    each transaction reads the versions at an earlier point of the order, and
 //!                       none of its keys was written since
 //! ```
 //!
 //! Versions are written in the order of their revisions. The state of the store depends only on the
-//! set of transactions that had their turn, so each set is visited once.
+//! set of transactions that were executed, so each set is visited once.
 
 use std::collections::BTreeSet;
 

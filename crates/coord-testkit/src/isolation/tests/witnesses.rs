@@ -239,7 +239,7 @@ fn serializable_order_other_than_the_revisions_holds() {
 }
 
 #[test]
-fn zombie_attempt_refutes_the_strong_levels() {
+fn inconsistent_attempt_refutes_the_strong_levels() {
     let events = |isolation| {
         [
             changed(1, &["x", "y"]),

@@ -15,8 +15,8 @@
 //! | committed · unknown · any other end | `ok` · `info` · `fail` | the same |
 //!
 //! In a list-append history a value is a list: its elements, separated by spaces. A put must follow
-//! a read of the key and extend what was read, or be the first of a key that did not exist. Values
-//! and elements that are decimal numbers are written as numbers.
+//! a read of the key and extend what was read; a key that did not exist is read as an empty list.
+//! Values and elements that are decimal numbers are written as numbers.
 //!
 //! Elle infers most about list-append histories. About registers it infers little without their
 //! version order, which [`transaction_order`] gives: adya takes it as `--transaction-order`.

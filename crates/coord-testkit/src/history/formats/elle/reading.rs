@@ -14,7 +14,7 @@
 //!
 //! - only the first read of a key, and only if it precedes every write of the key;
 //! - only the last write of a key;
-//! - an appended element becomes the list that the transaction has left: what it has read and
+//! - an appended element becomes the list after the transaction: what the transaction has read and
 //!   appended, or the beginning of the longest list that was read, up to the element.
 
 use std::collections::BTreeMap;
@@ -40,7 +40,8 @@ struct Operation {
 }
 
 /// Reads a history in JSON Lines, as a JSON array, or in EDN. Only operations whose `f` is `txn`,
-/// or that have no `f`, are transactions; all other operations are left out.
+/// or that have no `f`, are transactions; all other operations are left out, and so are operations
+/// whose process is not a number.
 ///
 /// The isolation level of every transaction is the default one. If an operation has no `time`, the
 /// times are the positions in the file.
@@ -63,7 +64,8 @@ struct Operation {
 /// ```
 ///
 /// # Errors
-/// `Syntax`; its line is the number of the operation, from 1.
+/// `Syntax`. If the text is JSON or EDN but not a history, the line is the number of the operation,
+/// from 1.
 pub fn read(text: &str, order: &BTreeMap<u64, i64>) -> Result<History, FormatError> {
     let mut operations = Vec::new();
     for (i, form) in forms(text)?.iter().enumerate() {

@@ -15,7 +15,8 @@
 //!   was deleted.
 //! - A range has `start` and `end`, etcd's two fields, and the keys that were `found`.
 //! - `end` is `committed`, with a revision, or `conflict`, `aborted`, `failed`, `unknown`.
-//! - Bytes are text: a backslash is doubled, and a byte that is not UTF-8 is `\xff`.
+//! - Bytes are text: a backslash is doubled, and a byte that is not UTF-8 is written in
+//!   hexadecimal, such as `\xff`.
 //! - A request that a process sent is written as a note.
 
 mod lines;
