@@ -143,7 +143,7 @@ macro_rules! tests {
     };
 }
 
-/// Every test, in the order of `docs/go.md`.
+/// Every test of this folder, in the order of `docs/go.md`.
 pub(crate) const TESTS: &[Test] = tests![
     session::session_options on 1,
     session::session_ttl_options on 1,

@@ -126,15 +126,15 @@ pub(crate) fn any_action() -> impl Strategy<Value = Action> {
 }
 
 /// One client of `store` for each entry, with these actions for its requests. With
-/// `in_one_process`, the clients are clones of one client, and the actions of all entries apply to
+/// `in_one_client`, the clients are clones of one client, and the actions of all entries apply to
 /// its requests in order.
 pub(crate) fn clients<T>(
     store: &Client,
     clients: Vec<(T, Vec<Action>)>,
-    in_one_process: bool,
+    in_one_client: bool,
 ) -> Vec<(Client, T)> {
     let (clients, actions): (Vec<_>, Vec<_>) = clients.into_iter().unzip();
-    let backends = if in_one_process {
+    let backends = if in_one_client {
         vec![intercepted(store, scripted(actions.concat())); clients.len()]
     } else {
         actions.into_iter().map(|actions| intercepted(store, scripted(actions))).collect()

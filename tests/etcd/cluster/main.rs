@@ -1,5 +1,7 @@
-//! Tests of the adapter on real etcd clusters: faults, failover, authentication, TLS, proxies, and
-//! etcd's own tools.
+//! Tests of the adapter: faults, failover, authentication, TLS, proxies, and etcd's own tools.
+//!
+//! Most run on real etcd clusters, the others on coord's server or on a server with scripted
+//! responses.
 #![expect(clippy::unwrap_used, reason = "a call that fails fails the test")]
 
 mod authentication;

@@ -82,7 +82,7 @@ impl ClusterBuilder {
     /// # Panics
     /// If a member does not become ready.
     pub async fn start(&self) -> Cluster {
-        // The member's id depends on its port, and on every second port it matches.
+        // The member's id depends on its port, and matches on about half of all ports.
         for _ in 0..100 {
             let cluster = self.start_once().await;
             if !self.nine_byte_request_ids || cluster[0].has_nine_byte_request_id().await {

@@ -4,7 +4,7 @@
 //! timeout. Requests are dropped and delayed, and responses are dropped. An administrator deletes
 //! keys, revokes leases and compacts the store. An [`Oracle`] computes the leader at each revision.
 //! Compared with it are: each `Leadership`, at the revision of its header; each guarded write, at
-//! its own revision; and what an observer behind the same faults yields.
+//! its own revision; and what an observer behind such faults yields.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

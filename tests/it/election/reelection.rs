@@ -66,7 +66,7 @@ async fn evicted_leader_campaigns_again_with_greater_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn evicted_leader_enqueues_behind_current_leader() {
+async fn former_leader_enqueues_behind_current_leader() {
     let store = Client::new(MemBackend::new());
     let supervisor = supervisor(&store).await;
     let rival = election(&store).await;
@@ -76,7 +76,7 @@ async fn evicted_leader_enqueues_behind_current_leader() {
         store.lease_revoke(supervisor.session().lease_id()).await.unwrap();
         let rival = rival.elected().await.unwrap();
         sleep(secs(30)).await;
-        assert_eq!(terms.lock().unwrap().len(), 1, "the evicted leader waits");
+        assert_eq!(terms.lock().unwrap().len(), 1, "the former leader waits");
         rival.resign().await.unwrap();
     })
     .await;

@@ -156,9 +156,10 @@ fn transactions_are_written_as_other_tools_read_them() {
     );
 }
 
-/// Elle expects one operation at a time from each of its processes.
+/// Elle expects one operation at a time from each of its processes, so a process of coord whose
+/// transactions overlap is written as several.
 #[test]
-fn overlapping_transactions_of_a_process_have_lanes() {
+fn overlapping_transactions_of_a_process_are_separated() {
     let unknown = |attempt| ending(attempt, AttemptEnd::Unknown);
     let recorded = history([
         ("a", 4, attempt(1, 1)),
@@ -170,11 +171,11 @@ fn overlapping_transactions_of_a_process_have_lanes() {
         ("b", 11, attempt(7, 11)),
     ]);
     let text = written(&recorded, Workload::RwRegister, Syntax::Edn);
-    let lanes = text.lines().filter(|line| line.contains(":invoke"));
-    let lane = |line: &str| line.split_once(":process ").unwrap().1.chars().next().unwrap();
-    let lanes: String = lanes.map(lane).collect();
-    // Transaction 3 has lane 0, which is not used again.
-    assert_eq!(lanes, "0101123");
+    let invoked = text.lines().filter(|line| line.contains(":invoke"));
+    let number = |line: &str| line.split_once(":process ").unwrap().1.chars().next().unwrap();
+    let numbers: String = invoked.map(number).collect();
+    // Transaction 3 has Elle's process 0, which is not used again.
+    assert_eq!(numbers, "0101123");
     // At one instant, invocations come first: the transactions are concurrent.
     let kinds: Vec<_> = text.lines().rev().take(5).map(|line| line.contains(":invoke")).collect();
     assert_eq!(kinds, [false, false, false, true, true]);

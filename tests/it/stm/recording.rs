@@ -109,7 +109,8 @@ async fn read_only_attempt_is_committed_at_its_snapshot() {
     }
 }
 
-/// The second attempt starts with keys that the first commit has read, before the second attempt.
+/// The second attempt starts with the keys in the response of the first commit, which were read
+/// before it. So its record begins when the transaction began.
 #[tokio::test(start_paused = true)]
 async fn conflict_is_recorded_before_the_commit() {
     let (store, interfere) = (store_with(&[("n", 1)]).await, OneShot::new());

@@ -2,7 +2,7 @@
 //!
 //! Each test runs on every etcd release and on coord's server over TCP, so etcd proves what the
 //! test expects. Where coord's server deliberately differs, the test branches on
-//! [`Target::is_etcd`], and `docs/semantics.md` states the reason.
+//! [`Target::is_etcd`], and `docs/semantics.md` lists the difference.
 #![expect(clippy::unwrap_used, reason = "a call that fails fails the test")]
 
 mod alarms;
