@@ -21,8 +21,8 @@ use crate::{positional, text};
 /// If the store compacted changes before they were delivered, or its history was replaced, the next
 /// line is the newest leader, and a line on standard error names the revisions of the gap.
 ///
-/// Runs until INT, TERM, HUP or QUIT is received or standard output is closed. While the store is
-/// unavailable, it waits.
+/// Runs until INT, TERM, HUP or QUIT is received or standard output is closed. If the store becomes
+/// unavailable after the connection, it waits.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Observe {

@@ -15,13 +15,13 @@ use std::fmt;
 /// The first six are the levels of Adya's thesis, named as in SQL where SQL has a name. A history
 /// has a level if its dependency graph has no cycle of the kind that the level forbids:
 ///
-/// | level | forbidden | Elle |
+/// | level | forbidden | name in Elle, the checker of Jepsen |
 /// |---|---|---|
-/// | `ReadUncommitted` | cycles of `ww` | PL-1 |
+/// | `ReadUncommitted` | cycles of `ww`; lost and doubled writes | PL-1 |
 /// | `ReadCommitted` | also `wr`; aborted, intermediate and garbage reads | PL-2 |
 /// | `RepeatableRead` | also `rw` of single keys | PL-2.99 |
 /// | `SnapshotIsolation` | as `ReadCommitted`, and cycles without two adjacent `rw` | PL-SI |
-/// | `Serializable` | also `rw` of ranges | PL-3 |
+/// | `Serializable` | as `RepeatableRead`, and `rw` of ranges | PL-3 |
 /// | `StrictSerializable` | also the order in real time | PL-SS |
 ///
 /// The other four are coord's. The letters are explained at [`EdgeKind`](super::EdgeKind).
@@ -44,7 +44,8 @@ pub enum Level {
     Serializable,
     /// Equivalent to an order that agrees with real time.
     StrictSerializable,
-    /// coord's `ReadCommitted`: `ReadCommitted`, and all writes appear at once.
+    /// coord's `ReadCommitted`: `ReadCommitted`, and all writes appear at once. Split commits and
+    /// writes of aborted attempts refute it.
     CoordReadCommitted,
     /// coord's `RepeatableReads`: `RepeatableRead` for single keys, and transactions that write are
     /// in an order that agrees with real time.

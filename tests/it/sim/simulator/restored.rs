@@ -39,7 +39,7 @@ impl Plan {
     }
 
     /// Notes a round. Its session was opened after the restoration if `is_new`.
-    fn note_turn(&self, process: &Process, is_new: bool) {
+    fn note_round(&self, process: &Process, is_new: bool) {
         if is_new {
             *self.rounds.lock().unwrap().entry(process.name().to_owned()).or_default() += 1;
         }
@@ -55,7 +55,7 @@ async fn open(process: &Process) -> Result<Session, PrimitiveError> {
 }
 
 /// Prints under the lock, until it has taken its rounds after the restoration.
-async fn print_in_turns(process: Process, plan: Arc<Plan>) -> Result<(), PrimitiveError> {
+async fn print_in_rounds(process: Process, plan: Arc<Plan>) -> Result<(), PrimitiveError> {
     while !plan.is_done(&process) {
         let is_new = plan.is_restored();
         let session = open(&process).await?;
@@ -65,14 +65,14 @@ async fn print_in_turns(process: Process, plan: Arc<Plan>) -> Result<(), Primiti
         drop(alone);
         guard.unlock().await?;
         session.close().await?;
-        plan.note_turn(&process, is_new);
+        plan.note_round(&process, is_new);
         sleep(secs(1)).await;
     }
     Ok(())
 }
 
 /// Leads, until it has taken its rounds after the restoration.
-async fn lead_in_turns(process: Process, plan: Arc<Plan>) -> Result<(), PrimitiveError> {
+async fn lead_in_rounds(process: Process, plan: Arc<Plan>) -> Result<(), PrimitiveError> {
     while !plan.is_done(&process) {
         let is_new = plan.is_restored();
         let session = open(&process).await?;
@@ -83,7 +83,7 @@ async fn lead_in_turns(process: Process, plan: Arc<Plan>) -> Result<(), Primitiv
         drop(alone);
         leadership.resign().await?;
         session.close().await?;
-        plan.note_turn(&process, is_new);
+        plan.note_round(&process, is_new);
         sleep(secs(1)).await;
     }
     Ok(())
@@ -120,7 +120,7 @@ async fn count(client: &Client) -> u64 {
 }
 
 /// Increments a counter, exactly once in each round.
-async fn count_in_turns(
+async fn count_in_rounds(
     process: Process,
     plan: Arc<Plan>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -137,7 +137,7 @@ async fn count_in_turns(
         .await?;
         plan.confirmed.fetch_add(u64::from(is_new), Ordering::Relaxed);
         session.close().await?;
-        plan.note_turn(&process, is_new);
+        plan.note_round(&process, is_new);
         sleep(secs(1)).await;
     }
     Ok(())
@@ -153,15 +153,15 @@ async fn restored(sim: Sim) {
     });
     for name in ["a", "b", "c"] {
         let plan = Arc::clone(&plan);
-        sim.service(name, move |process| print_in_turns(process, Arc::clone(&plan)));
+        sim.service(name, move |process| print_in_rounds(process, Arc::clone(&plan)));
     }
     for name in ["d", "e"] {
         let plan = Arc::clone(&plan);
-        sim.service(name, move |process| lead_in_turns(process, Arc::clone(&plan)));
+        sim.service(name, move |process| lead_in_rounds(process, Arc::clone(&plan)));
     }
     for name in ["f", "g"] {
         let plan = Arc::clone(&plan);
-        sim.service(name, move |process| count_in_turns(process, Arc::clone(&plan)));
+        sim.service(name, move |process| count_in_rounds(process, Arc::clone(&plan)));
     }
     let (observer, has_seen) = (sim.process("observer"), Arc::new(AtomicBool::new(false)));
     let observing = observer.spawn(observe(observer.clone(), Arc::clone(&has_seen)));

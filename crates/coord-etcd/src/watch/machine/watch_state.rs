@@ -44,7 +44,8 @@ pub(super) struct WatchState {
     pub(super) current: Registration,
     /// The registration to which the watch moves; `None` if it does not move.
     pub(super) target: Option<Registration>,
-    /// Whether the watch cannot move, because the start of a new registration is compacted.
+    /// Whether the watch cannot move, because a new registration was refused: its start is
+    /// compacted, for example.
     pub(super) is_pinned: bool,
     /// The caller that waits for the first confirmation.
     pub(super) pending_reply: Option<PendingReply>,
@@ -52,7 +53,8 @@ pub(super) struct WatchState {
     pub(super) progress_requested: Option<Instant>,
     /// The progress that a server reported without proving it, and the time of the report.
     pub(super) unproven_progress: Option<(Revision, Instant)>,
-    /// The first revision that was not delivered. Zero until the first confirmation fixes it.
+    /// The first revision that was not delivered. Of a watch from now on, zero until the first
+    /// confirmation fixes it.
     next: Revision,
     /// The newest revision below `next` that is known to exist.
     newest_known: Revision,
@@ -214,7 +216,8 @@ impl WatchState {
         }
     }
 
-    /// The first revision that was not delivered; zero before the first registration.
+    /// The first revision that was not delivered; zero before the first confirmation of a watch
+    /// from now on.
     pub(super) const fn next(&self) -> Revision {
         self.next
     }

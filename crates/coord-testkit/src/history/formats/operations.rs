@@ -6,11 +6,11 @@
 //! - Idempotency keys are left out: no transaction reads them.
 //! - Other checkers identify a version by its value, so each put of a key needs another value.
 //! - Other checkers expect that one client does one thing at a time. A process whose transactions
-//!   overlap is therefore written as several *lanes*:
+//!   overlap is therefore written as several *clients*:
 //!
 //! ```text
-//! process a   |--t1--|  |--t3--|       lane 0
-//!                |---t2---|            lane 1
+//! process a   |--t1--|  |--t3--|       client 0
+//!                |---t2---|            client 1
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +30,7 @@ pub(super) struct Operation<'a> {
     /// The number of the event.
     pub(super) event: usize,
     pub(super) process: Option<&'a str>,
-    pub(super) lane: u64,
+    pub(super) client: u64,
     pub(super) ended: Duration,
     pub(super) attempt: &'a Attempt,
 }
@@ -53,11 +53,11 @@ pub(super) fn last_attempts(history: &History) -> Vec<Operation<'_>> {
         if let EventKind::Attempt(attempt) = &recorded.kind {
             let process = recorded.process.as_deref();
             let ended = recorded.at;
-            last.insert(attempt.transaction, Operation { event, process, lane: 0, ended, attempt });
+            last.insert(attempt.transaction, Operation { event, process, client: 0, ended, attempt });
         }
     }
     let mut operations: Vec<_> = last.into_values().collect();
-    assign_lanes(&mut operations);
+    assign_clients(&mut operations);
     operations.sort_by_key(|operation| operation.event);
     operations
 }
@@ -97,27 +97,27 @@ pub(super) const fn inexpressible(
     FormatError::NotExpressible { format, event, reason }
 }
 
-/// Gives operations of one process that overlap different lanes. After an unknown outcome a lane is
+/// Gives operations of one process that overlap different clients. After an unknown outcome a client is
 /// not used again: the operation may still be in progress.
-fn assign_lanes(operations: &mut [Operation<'_>]) {
+fn assign_clients(operations: &mut [Operation<'_>]) {
     operations.sort_by_key(|operation| (operation.attempt.began, operation.event));
-    let mut lanes = BTreeMap::<_, Vec<(u64, Option<Duration>)>>::new();
+    let mut clients = BTreeMap::<_, Vec<(u64, Option<Duration>)>>::new();
     let mut next = 0;
     for operation in operations {
-        let lanes = lanes.entry(operation.process).or_default();
+        let clients = clients.entry(operation.process).or_default();
         let began = operation.attempt.began;
         let is_free = |free: &Option<Duration>| free.is_some_and(|free| free < began);
-        let index = match lanes.iter().position(|(_, free)| is_free(free)) {
+        let index = match clients.iter().position(|(_, free)| is_free(free)) {
             Some(index) => index,
             None => {
-                lanes.push((next, None));
+                clients.push((next, None));
                 next += 1;
-                lanes.len() - 1
+                clients.len() - 1
             }
         };
         let is_unknown = operation.attempt.end == AttemptEnd::Unknown;
-        operation.lane = lanes[index].0;
-        lanes[index].1 = (!is_unknown).then_some(operation.ended);
+        operation.client = clients[index].0;
+        clients[index].1 = (!is_unknown).then_some(operation.ended);
     }
 }
 

@@ -62,7 +62,7 @@ pub fn write(history: &History, mut out: impl Write) -> Result<(), FormatError> 
     let read: BTreeSet<_> =
         operations.iter().filter(committed).flat_map(|op| values_read(op.attempt)).collect();
     let (keys, values) = numbers(&operations);
-    for Operation { lane, attempt, .. } in operations {
+    for Operation { client, attempt, .. } in operations {
         let was_read =
             || values_put(attempt).any(|(key, value)| read.contains(&(key, Some(value))));
         let transaction = match attempt.end {
@@ -74,11 +74,11 @@ pub fn write(history: &History, mut out: impl Write) -> Result<(), FormatError> 
         let is_aborted = transaction == "-1";
         for (key, value) in values_read(attempt).filter(|_| !is_aborted) {
             let value = value.map_or(0, |value| values.get(value));
-            writeln!(out, "r({},{value},{lane},{transaction})", keys.get(key))?;
+            writeln!(out, "r({},{value},{client},{transaction})", keys.get(key))?;
         }
         for (key, value) in values_put(attempt) {
             let (key, value) = (keys.get(key), values.get(value));
-            writeln!(out, "w({key},{value},{lane},{transaction})")?;
+            writeln!(out, "w({key},{value},{client},{transaction})")?;
         }
     }
     Ok(())

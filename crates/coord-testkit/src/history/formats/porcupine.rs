@@ -117,7 +117,7 @@ pub fn write(history: &History, out: impl Write) -> Result<(), FormatError> {
         let written = writes.first().and_then(|write| write.value.as_deref());
         let returned: Duration = if is_unknown { end } else { operation.ended };
         all.push(Operation {
-            client_id: operation.lane,
+            client_id: operation.client,
             input: Input {
                 op,
                 key: to_text(key).into_owned(),

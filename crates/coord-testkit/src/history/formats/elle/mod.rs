@@ -233,18 +233,18 @@ fn json(index: usize, line: &Line<'_>, micro: Vec<MicroOperation>) -> String {
         .into_iter()
         .map(|MicroOperation { function, key, value }| (function, key, value))
         .collect();
-    let (kind, lane, time) = (line.kind(), line.operation.lane, line.time().as_nanos());
+    let (kind, client, time) = (line.kind(), line.operation.client, line.time().as_nanos());
     let value = serde_json::json!(value);
     format!(
-        "{{\"index\":{index},\"type\":\"{kind}\",\"f\":\"txn\",\"process\":{lane},\"time\":{time},\
+        "{{\"index\":{index},\"type\":\"{kind}\",\"f\":\"txn\",\"process\":{client},\"time\":{time},\
          \"value\":{value}}}"
     )
 }
 
 fn edn(index: usize, line: &Line<'_>, micro: &[MicroOperation]) -> String {
-    let (kind, lane, time) = (line.kind(), line.operation.lane, line.time().as_nanos());
+    let (kind, client, time) = (line.kind(), line.operation.client, line.time().as_nanos());
     let mut text = format!(
-        "{{:index {index}, :type :{kind}, :f :txn, :process {lane}, :time {time}, :value ["
+        "{{:index {index}, :type :{kind}, :f :txn, :process {client}, :time {time}, :value ["
     );
     for (i, MicroOperation { function, key, value }) in micro.iter().enumerate() {
         text.push_str(if i == 0 { "[:" } else { " [:" });
