@@ -53,7 +53,10 @@ pub(super) fn last_attempts(history: &History) -> Vec<Operation<'_>> {
         if let EventKind::Attempt(attempt) = &recorded.kind {
             let process = recorded.process.as_deref();
             let ended = recorded.at;
-            last.insert(attempt.transaction, Operation { event, process, client: 0, ended, attempt });
+            last.insert(
+                attempt.transaction,
+                Operation { event, process, client: 0, ended, attempt },
+            );
         }
     }
     let mut operations: Vec<_> = last.into_values().collect();

@@ -70,6 +70,7 @@ struct Output {
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let recorder = HistoryRecorder::new();
 /// let client = Client::new(MemBackend::new()).record_transactions(recorder.process("a"));
+/// client.put("x", "1").await?;
 /// let stm = Stm::new(&client);
 /// let delete = stm.run(async |tx| {
 ///     tx.get("x").await?;
@@ -82,7 +83,7 @@ struct Output {
 /// assert_eq!(
 ///     std::str::from_utf8(&file)?,
 ///     r#"[{"ClientId":0,"Input":{"Op":"read-write","Key":"x"},"#.to_owned()
-///         + r#""Call":2,"Output":{"Found":false},"Return":3}]"#
+///         + r#""Call":2,"Output":{"Found":true,"Value":"1"},"Return":3}]"#
 /// );
 /// # Ok(())
 /// # }
