@@ -17,7 +17,8 @@
 //! ```
 //!
 //! If events that the watch would deliver are compacted, or if the history of the store was
-//! replaced, the stream reads the contenders again, and reports a [`Gap`] before the next item.
+//! replaced, the stream reads the contenders again. Unless the leader and its value are unchanged,
+//! it reports a [`Gap`] before the next item.
 
 use std::fmt;
 use std::pin::Pin;
@@ -37,7 +38,7 @@ use crate::kv::{Header, Revision, WatchBatch, Watcher};
 use crate::retry_read::RETRY_PAUSE_MIN;
 
 /// How often the contenders are read again, because a watch does not detect that it has fallen
-/// silent, and only the response to a request shows that the history of the store was replaced.
+/// silent, and a watch of etcd does not detect that the history of the store was replaced.
 const VERIFY_PERIOD: Duration = Duration::from_secs(55);
 
 /// A watch that delivers nothing for this time after a request for a progress notification has
@@ -128,9 +129,10 @@ impl Leaders {
 
     /// Returns the gap before the last item; `None` if no change is missing.
     ///
-    /// A gap occurs if events that the stream had not processed yet are compacted, or if the
-    /// history of the store was replaced. The stream then continues with the newest state of the
-    /// store. If there was no leader before the gap and none after it, the next leader has the gap.
+    /// If events that the stream had not processed yet are compacted, or if the history of the
+    /// store was replaced, the stream continues with the newest state of the store. It reports a
+    /// gap, unless the leader and its value are unchanged. If there was no leader before the gap
+    /// and none after it, the next leader has the gap.
     #[must_use]
     pub const fn gap(&self) -> Option<Gap> {
         self.gap

@@ -67,11 +67,11 @@ pub enum PrimitiveError {
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] Error),
-    /// A call that blocks its thread was made on a thread that runs tasks, which would all stop.
-    /// Nothing was sent.
+    /// A call that blocks its thread was made on a thread that has entered a tokio runtime: it
+    /// might stop all tasks of the runtime. Nothing was sent.
     #[error(
-        "blocking call on a thread that runs tasks: await the lock here, or in spawn_blocking call \
-         Handle::current().block_on(mutex.lock())"
+        "blocking call on a thread that has entered a tokio runtime: await the lock here, or in \
+         spawn_blocking call Handle::current().block_on(mutex.lock())"
     )]
     WouldBlockTasks,
 }

@@ -81,9 +81,9 @@ impl Mutex {
 
     /// Waits for the lock, behind all contenders that were enqueued before.
     ///
-    /// To bound the wait, wrap it in `tokio::time::timeout`. While the store is unavailable, it
-    /// keeps waiting until the session is lost. The [cost](crate::queue) does not grow with the
-    /// number of waiters.
+    /// To bound the wait, wrap it in `tokio::time::timeout`. While the store is unavailable, a
+    /// waiter that is enqueued keeps waiting until the session is lost. The [cost](crate::queue)
+    /// does not grow with the number of waiters.
     ///
     /// # Errors
     /// - `Lost` as soon as the session is lost, or another client deletes this waiter's key.

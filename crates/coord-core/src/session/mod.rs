@@ -209,7 +209,8 @@ impl Session {
         *self.inner.deadline.borrow()
     }
 
-    /// Subscribes to the changes of [`state`](Self::state) from now on. Subscribers are woken in no
+    /// Subscribes to the changes of [`state`](Self::state). If the state has changed since the
+    /// session was opened, the first `changed` returns at once. Subscribers are woken in no
     /// particular order.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<SessionState> {
@@ -398,9 +399,10 @@ impl Session {
         }
     }
 
-    /// Fails if the session's deadline has passed. After a pause of the process, a response may be
-    /// received before the session task has noticed that the deadline has passed, and before its
-    /// keep-alive has moved the deadline.
+    /// If the session's deadline has passed, waits until a keep-alive has moved the deadline, or
+    /// fails when the session is lost. After a pause of the process, a response may be received
+    /// before the session task has noticed that the deadline has passed, and before its keep-alive
+    /// has moved the deadline.
     pub(crate) async fn check_deadline(&self) -> Result<(), PrimitiveError> {
         let mut deadline = self.inner.deadline.clone();
         while *deadline.borrow_and_update() <= Instant::now() {

@@ -112,8 +112,9 @@ impl Supervisor {
         self.inner.state.borrow().clone()
     }
 
-    /// Subscribes to the changes of [`state`](Self::state) from now on. Of changes in quick
-    /// succession, a subscriber may see only the last. The state follows the session's own state.
+    /// Subscribes to the changes of [`state`](Self::state). If the state has changed since the
+    /// supervisor was created, the first `changed` returns at once. Of changes in quick succession,
+    /// a subscriber may see only the last. The state follows the session's own state.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<SupervisorState> {
         self.inner.state.clone()
@@ -159,9 +160,9 @@ impl Supervisor {
     /// If a call lasted less than a second, a pause precedes the next call. Pauses grow up to 5 s.
     ///
     /// The error type is the caller's: any type that implements `From<PrimitiveError>`. If it is
-    /// [`PrimitiveError`] itself, `Lost` is a loss. Any other error counts as a loss if the session
-    /// was lost by then, or if a primitive created from the session that `work` received has
-    /// reported the loss of its key.
+    /// [`PrimitiveError`] itself, only `Lost` is a loss. An error of another type counts as a loss
+    /// if the session was lost by then, or if a primitive created from the session that `work`
+    /// received has reported the loss of its key.
     ///
     /// `work` is not stopped when its session is lost: its own calls then return errors. Wrap long
     /// work in `run_while_held` of the guard. The calls of one `run` never overlap. Several `run`s

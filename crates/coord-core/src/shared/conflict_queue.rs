@@ -100,7 +100,8 @@ struct Ticket {
     granted: Arc<Notify>,
 }
 
-/// The queues that a transaction holds or waits for. Dropping it leaves them.
+/// The queues that a transaction holds, or held until a waiter ended the hold. Dropping it leaves
+/// them.
 #[derive(Debug, Default)]
 pub(crate) struct HeldQueues<'a> {
     entered: Option<Entered<'a>>,

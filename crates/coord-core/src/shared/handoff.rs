@@ -87,8 +87,8 @@ impl Handoffs {
     /// Attaches the waiter `entry` to its predecessor; `None` if the predecessor is no contender of
     /// this client. The receiver fails when the predecessor ends without a hand-off.
     ///
-    /// It replaces a waiter that is attached already: the key of the replaced waiter did not exist
-    /// any more when the new waiter read its position.
+    /// It replaces a waiter that is attached already: the same waiter, or a waiter whose key did
+    /// not exist any more when the new waiter read its position.
     pub(crate) fn attach(
         &self,
         predecessor: &QueueEntry,

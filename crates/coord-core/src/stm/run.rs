@@ -279,8 +279,8 @@ impl<'a> Run<'a> {
         self.send_commit(tx).await
     }
 
-    /// The keys of the attempt whose queues other transactions hold. A commit would overtake those
-    /// transactions, and the first of them would conflict.
+    /// The keys of the attempt whose queues other transactions hold or wait for. A commit would
+    /// overtake those transactions, and the first of them would conflict.
     fn contended_keys(&self, tx: &Transaction) -> Vec<Bytes> {
         if matches!(self.phase, Phase::AdmittedAfterYield)
             || self.stm.isolation == Isolation::ReadCommitted
@@ -358,7 +358,7 @@ impl<'a> Run<'a> {
         };
         let session = keys.session();
         let reason = match session.why_lost().await {
-            // The state of the lease is unknown, and the error may be about another lease.
+            // The lease exists, or its state is unknown: the error may be about another lease.
             None if tx.uses_lease_other_than(session.lease_id()) => {
                 return AttemptOutcome::Failed(error);
             }

@@ -2,7 +2,8 @@
 //!
 //! No key is written before the commit. A read returns the key from the first of these that has it:
 //! the write set, the read set, the prefetched keys, the store. The prefetched keys are the keys of
-//! [`Stm::prefetch`], the response to a failed commit, or a post-image of a conflict queue.
+//! [`Stm::prefetch`], the keys that an earlier attempt has read, the response to a failed commit,
+//! or a post-image of a conflict queue.
 //!
 //! At the two strong levels all reads of an attempt are as of one *snapshot revision*. The first
 //! read sets it to the current revision. A later read *extends* the snapshot to the current
@@ -66,7 +67,7 @@ pub(super) enum Yielding {
     No,
     /// The attempt has sent no request, so it can start again without cost. It holds these queues.
     BeforeFirstRequest { held: Vec<Bytes> },
-    /// The attempt has ended, because other transactions hold the queues of these keys.
+    /// The attempt has ended, because other transactions hold or wait for the queues of these keys.
     For(Vec<Bytes>),
 }
 
