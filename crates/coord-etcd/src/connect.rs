@@ -135,8 +135,9 @@ impl EtcdBuilder {
     /// - `Timeout` when no endpoint responds in time, although one accepts the connection and the
     ///   login.
     /// - `Unauthenticated` when the login is wrong or missing.
-    /// - `Backend` with a [`ConfigError`](crate::ConfigError) as its source, before anything is
-    ///   dialled, when a setting cannot be used.
+    /// - `Backend` before anything is dialled: when there is no endpoint, or with a
+    ///   [`ConfigError`](crate::ConfigError) as its source when a setting cannot be used.
+    /// - `Backend` when the server at an endpoint is not etcd, and no other endpoint responds.
     ///
     /// The outcome is `NotApplied`, except that of `Timeout`, which is always `Unknown`. `connect`
     /// changes nothing in the store.

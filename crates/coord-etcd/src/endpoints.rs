@@ -16,7 +16,7 @@
 //! The server at an endpoint need not be etcd: a proxy in front of a dead member responds with HTTP
 //! statuses and error pages, or with gRPC statuses of its own. So a read, a keep-alive or `connect`
 //! accepts a final response only from etcd. A change that receives such a response has an unknown
-//! outcome, because the proxy may have forwarded it.
+//! outcome, because the proxy may have forwarded it, unless the proxy denied it with a gRPC status.
 //!
 //! When a request has failed at all endpoints, it is retried after a pause, as long as there is
 //! time and at least one member may serve it later: an election takes a second or two. If each

@@ -2,7 +2,8 @@
 //!
 //! A link is created when it is first needed. tonic redials its connections after the member comes
 //! back. The link is discarded when its login has expired, when the runtime that dialled it was
-//! shut down, or when a response did not arrive in time, because the connection may be dead.
+//! shut down, when a response did not arrive in time, because the connection may be dead, or when a
+//! caller abandons a request that no connection has taken, because the connection may be full.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};

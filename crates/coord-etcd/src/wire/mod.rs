@@ -9,9 +9,10 @@
 //! responses   response, lease, watch (ToWire)        response, lease, watch (FromWire)
 //! ```
 //!
-//! Two values have a different form with the same meaning. A lease of zero on the wire is `None`
-//! here. A range sorted by key in ascending order is sent as an unsorted range, as Go's client
-//! does: etcd returns keys in that order anyway, and need not fetch all of them to sort them.
+//! Some values have a different form with the same meaning. For example, a lease of zero on the
+//! wire is `None` here, and a negative limit is none. A range sorted by key in ascending order is
+//! sent as an unsorted range, as Go's client does: etcd returns keys in that order anyway, and need
+//! not fetch all of them to sort them.
 //!
 //! A received message may be invalid, so reading is fallible: [`Malformed`] states the invalid
 //! part. An unknown number in an enum is refused.

@@ -10,7 +10,7 @@
 //! | situation | when the stream is probed |
 //! |---|---|
 //! | no progress notification is requested | 15 s after the last message |
-//! | a requested progress notification is outstanding | 2 s after the last message or the request |
+//! | such a request is outstanding | 2 s after both the last message and the request |
 //! | a confirmation is outstanding | never: the confirmation has a timeout of its own |
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Watch streams to `etcd grpc-proxy`, which deviates from etcd in five ways.
 //!
-//! | `etcd grpc-proxy` | the machine |
+//! | `etcd grpc-proxy` | the client |
 //! |---|---|
 //! | ignores the requested id, and numbers the watches of a stream from 0 | translates the ids |
 //! | confirms watches in any order | creates one watch at a time |

@@ -69,7 +69,8 @@ pub(super) struct OpenStream {
     pub(super) live: BTreeMap<i64, WatchNumber>,
     /// Since when a requested progress notification is outstanding.
     pub(super) progress_pending_since: Option<Instant>,
-    /// When the last progress request was sent.
+    /// When the last progress request was sent. Requests that a watch causes while a response is
+    /// outstanding do not count.
     pub(super) last_progress_request: Instant,
     /// When the last message arrived.
     pub(super) last_message: Instant,
