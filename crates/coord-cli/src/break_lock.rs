@@ -29,9 +29,9 @@ const DECLINED_STATUS: u8 = 6;
 ///
 /// Shows the holder's key and deletes the key. The next contender acquires the lock at once. The
 /// holder is notified of the loss, and coord terminates the command of `coord lock` or `coord
-/// elect`. The commands of both can run at the same time for a moment, and for longer if the
-/// holder's machine is partitioned from the store. A holder that has failed needs no break, because
-/// its lease expires.
+/// elect`. The commands of the old and the new holder can run at the same time for a moment, and
+/// for longer if the old holder's machine is partitioned from the store. A holder that has failed
+/// needs no break, because its lease expires.
 ///
 /// At a terminal the user must confirm the deletion; elsewhere --yes is required. Only a key of the
 /// wait queue is deleted, and only if its create revision is that of the key that was shown. A
@@ -46,7 +46,7 @@ pub(crate) struct Break {
     #[arg(long)]
     yes: bool,
     /// Print one JSON object: `name`, `revision`, and `deleted` and `next`, each with `key`,
-    /// `value`, `fencing_token` and `lease`; `next` is null if no contender waits
+    /// `value`, `fencing_token` and `lease`; `next` is the next key of the queue, or null
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -16,9 +16,9 @@ use crate::store::ENVIRONMENT_HELP;
 /// With --again, coord campaigns again after each loss of leadership, on a new session and with a
 /// new fencing token, as soon as the store is available. --timeout then limits each campaign.
 ///
-/// Signals and a loss of leadership are handled as for `coord lock`: the process group of CMD gets
-/// TERM, and after --grace KILL. If no keep-alive is confirmed, KILL comes before another candidate
-/// can lead.
+/// coord forwards signals to the process group of CMD, as `coord lock` does. On a loss of
+/// leadership the group gets TERM, and after --grace KILL. If no keep-alive is confirmed, KILL
+/// comes before another candidate can lead.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help(), override_usage = USAGE)]
 pub(crate) struct Elect {

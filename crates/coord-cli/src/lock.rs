@@ -19,9 +19,9 @@ use crate::store::{ENVIRONMENT_HELP, duration};
 /// can acquire the lock. If another client revokes the lease or deletes the key, the next waiter
 /// acquires the lock at once, and the group gets TERM as soon as coord is notified.
 ///
-/// With --hold-at-least coord keeps the lock after CMD has ended. The exit status is that of CMD.
-/// INT, TERM, HUP and QUIT then release the lock at once. INT, TERM and QUIT received while CMD ran
-/// do the same.
+/// With --hold-at-least coord keeps the lock after CMD has ended. INT, TERM, HUP and QUIT then
+/// release the lock at once. INT, TERM and QUIT received while CMD ran do the same. The exit status
+/// is that of CMD, or 122 if CMD exited with 0 and the lock was lost.
 ///
 /// Nothing can stop a command on a machine that is suspended. The resource that the lock protects
 /// should refuse a COORD_FENCING_TOKEN that is smaller than the largest it has seen.

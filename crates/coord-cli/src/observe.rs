@@ -22,7 +22,7 @@ use crate::{positional, text};
 /// line is the newest leader, and a line on standard error names the revisions of the gap.
 ///
 /// Runs until INT, TERM, HUP or QUIT is received or standard output is closed. If the store becomes
-/// unavailable after the connection, it waits.
+/// unavailable after the connection, coord waits.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Observe {
@@ -55,7 +55,7 @@ UTF-8, control characters and invisible characters are escaped.";
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  the election has a leader (--once), or a signal or closed output ended it
+  0  the election has a leader (--once), or a signal or closed output ended coord
   1  the store is unavailable, or refused a request
   2  usage error
   4  the election has no leader (--once)";

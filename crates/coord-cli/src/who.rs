@@ -70,7 +70,7 @@ Examples:
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  the queue has a holder
+  0  the queue has a holder, or a foreign key is first
   1  the store is unavailable, or refused a request
   2  usage error
   4  the queue is empty";

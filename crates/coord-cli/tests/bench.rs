@@ -84,7 +84,7 @@ fn latencies_have_the_names_of_the_go_program() {
     let observed = report("election-observe --count 20");
     assert_eq!(series(&observed), ["observed", "proclaim"]);
     assert_eq!((&observed["ops"], &observed["workers"]), (&20.into(), &1.into()));
-    // Held long enough for the other worker to wait, so that there is a hand-off.
+    // Held long enough for the other worker to wait, so that there is a hand-off time.
     let contended = report("mutex-contended --workers 2 --count 20 --hold 5ms");
     assert_eq!(series(&contended), ["cycle", "handoff", "lock", "unlock"]);
     let handed = report("election-handoff --workers 2 --count 20 --hold 5ms");

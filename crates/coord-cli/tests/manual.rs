@@ -41,7 +41,7 @@ fn help_has_examples_and_exit_status_and_fits_a_terminal() {
     }
 }
 
-/// The guide and the help list the same flags and exit statuses.
+/// The page of a subcommand lists all flags and exit statuses of its help.
 #[test]
 fn guide_pages_name_every_flag_and_exit_status() {
     for command in COMMANDS {

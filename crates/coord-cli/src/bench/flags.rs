@@ -1,4 +1,5 @@
-//! The flags of `coord bench`, with the names and defaults of the Go program.
+//! The flags of `coord bench`, with the names and defaults of the Go program that measures etcd's
+//! `concurrency` package.
 //!
 //! Every workload accepts [`RunFlags`] and the flags that apply to it. Other flags are refused.
 

@@ -1,4 +1,5 @@
-//! The report of a run: JSON with the field names of the Go program, or a table.
+//! The report of a run: a table, or JSON with the field names of the Go program that measures
+//! etcd's `concurrency` package.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

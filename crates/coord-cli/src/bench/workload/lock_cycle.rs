@@ -2,12 +2,12 @@
 //!
 //! Either all workers contend for one lock, or each worker has its own. If they share a lock, the
 //! [`ExclusionMonitor`] checks that no two workers hold it at the same time, and measures the
-//! hand-off: the time from the release by one holder until the next worker holds the lock.
+//! hand-off time: the time from the release by one holder until the next worker holds the lock.
 //!
 //! ```text
 //! worker 0   --acquire---|hold|---release---
 //! worker 1   ----------acquire------------------|hold|---release---
-//!                             |---- hand-off ---|
+//!                             |- hand-off time -|
 //! ```
 
 use std::marker::PhantomData;
@@ -142,7 +142,7 @@ impl<E: Exclusive> Worker for LockCycleWorker<E> {
     }
 }
 
-/// Checks mutual exclusion within this process, and measures hand-offs.
+/// Checks mutual exclusion within this process, and measures hand-off times.
 ///
 /// While a phase runs, only the current holder calls the monitor. So the monitor's own mutex,
 /// `state`, is contended only if exclusion is violated.
@@ -222,7 +222,7 @@ mod tests {
         monitor.on_release(at(start, 5));
         assert_eq!(monitor.on_acquired(1, at(start, 8)), Some(Duration::from_millis(3)));
         monitor.on_release(at(start, 9));
-        assert_eq!(monitor.on_acquired(1, at(start, 10)), None, "the same worker is no hand-off");
+        assert_eq!(monitor.on_acquired(1, at(start, 10)), None, "the same worker acquires again");
         assert_eq!(monitor.state().max_consecutive, 2);
         assert_eq!(monitor.state().violations, 0);
     }
@@ -236,7 +236,7 @@ mod tests {
         monitor.on_release(now);
         monitor.begin_phase();
         assert_eq!(monitor.state().violations, 1);
-        assert_eq!(monitor.on_acquired(0, now), None, "hand-offs of the warm-up do not count");
+        assert_eq!(monitor.on_acquired(0, now), None, "the warm-up does not count");
     }
 
     #[test]

@@ -208,7 +208,8 @@ fn parse_number(value: Option<Bytes>) -> Result<i64> {
     Ok(std::str::from_utf8(&value)?.parse()?)
 }
 
-/// The random number generator of the Go program, so that both choose the same accounts.
+/// The random number generator of the Go program that measures etcd's `concurrency` package, so
+/// that both programs choose the same accounts.
 ///
 /// Source: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators", OOPSLA
 /// 2014, figure 17.
