@@ -163,7 +163,7 @@ async fn configured_limits_are_enforced() {
     assert!(matches!(error, Error::RequestTooLarge { limit_bytes: 1000, .. }), "{error}");
 }
 
-/// The sizes were measured on a real etcd: see `crates/coord-mem/src/store/size.rs`.
+/// The limits of etcd's log and of its transport: see `docs/etcd-contract.md` §8.
 #[tokio::test(start_paused = true)]
 async fn message_over_etcds_transport_limit_is_rejected() {
     let store = Client::new(MemBackend::new());

@@ -1,11 +1,11 @@
-//! A macro that implements `KvBackend` for wrappers that treat every call alike.
+//! A macro that implements `KvBackend` for layers that treat every call alike.
 //!
 //! Without the macro, [`Intercept`](crate::Intercept) and the backend of a
 //! [`Process`](crate::Process) would repeat the same eleven methods. The macro converts each call
-//! to a [`Call`](crate::Call) and a future that makes the call on the wrapped backend. The wrapper
+//! to a [`Call`](crate::Call) and a future that makes the call on the wrapped backend. The layer
 //! chooses when to poll that future.
 
-/// Implements `KvBackend` for a wrapper `$wrapper<B>` with these members:
+/// Implements `KvBackend` for a layer `$wrapper<B>` with these members:
 ///
 /// - `inner: Arc<B>`: the wrapped backend.
 /// - `async fn call(&self, Call, request) -> Result<T>`: handles one call. `request` is the future
@@ -42,7 +42,7 @@ macro_rules! forward_calls {
         $method:ident($($request:ident: $of:ty)?) -> $response:ty = $call:expr;
     )*) => {
         #[async_trait::async_trait]
-        #[deny(clippy::missing_trait_methods, reason = "every call goes through the wrapper")]
+        #[deny(clippy::missing_trait_methods, reason = "every call goes through the layer")]
         impl<B: KvBackend> KvBackend for $wrapper<B> {
             $(async fn $method(&self $(, $request: $of)?) -> coord_core::Result<$response> {
                 let inner = std::sync::Arc::clone(&self.inner);

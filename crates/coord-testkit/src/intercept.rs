@@ -1,8 +1,8 @@
-//! Fault injection: a backend wrapper that delays, drops or fails requests.
+//! Fault injection: a layer that delays, drops or fails requests.
 //!
-//! For each call, [`Intercept`] performs the [`Action`] that its [`Rule`] returns. The actions are
-//! the faults of a network: a delayed request, a dropped request, and a dropped response to a
-//! request that was applied. A delayed request is sent when its delay is over, also if the caller
+//! For each call, [`Intercept`] performs the [`Action`] that its [`Rule`] returns. The actions
+//! include the faults of a network: a delayed request, a dropped request, and a dropped response to
+//! a request that was applied. A delayed request is sent when its delay is over, also if the caller
 //! has dropped its future or has timed out.
 //!
 //! The registration of a watch is a call like any other. The rule also selects the batches that the
@@ -77,7 +77,7 @@ impl<F: Fn(&Call) -> Action + Send + Sync + 'static> Rule for F {
     }
 }
 
-/// A backend wrapper that injects the faults that a [`Rule`] chooses.
+/// A layer that injects the faults that a [`Rule`] chooses.
 ///
 /// ```
 /// use coord_core::{Client, error::Outcome};

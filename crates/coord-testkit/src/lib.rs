@@ -2,7 +2,7 @@
 //! suite, for any [`KvBackend`](coord_core::KvBackend).
 //!
 //! - [`conformance`]: the contract of a backend as a table of cases, one named test per case;
-//! - [`Intercept`]: a wrapper whose [`Rule`] delays, drops or fails requests; a [`Recorder`] is a
+//! - [`Intercept`]: a layer whose [`Rule`] delays, drops or fails requests; a [`Recorder`] is a
 //!   rule that records requests;
 //! - [`Process`]: a simulated process that can crash, be partitioned from the store, and heal;
 //! - [`StaleMember`]: a cluster member that serves serializable reads from an old revision;

@@ -15,7 +15,7 @@ use coord_core::{
     layer::Layer,
 };
 
-/// A backend wrapper whose serializable reads can be made stale. Clones share the state.
+/// A layer whose serializable reads can be made stale. Clones share the state.
 ///
 /// ```
 /// use coord_core::{Client, KvBackend, kv::Range};

@@ -34,7 +34,7 @@ async fn orphaned_leadership_resumes_in_the_next_process() {
     let token = orphaned.fencing_token();
     drop((orphaned, owner));
     settle().await;
-    assert_eq!(leader(&store).await, some("version 1"), "the orphaned key stays");
+    assert_eq!(leader(&store).await, some("version 1"), "the key on the orphaned lease stays");
 
     let adopter = adopter_election(&store, lease).await;
     let candidate = adopter.resume().await.unwrap().expect("the key of version 1");

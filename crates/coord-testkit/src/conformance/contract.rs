@@ -1,7 +1,7 @@
 //! The clauses of the contract of [`KvBackend`](coord_core::KvBackend), each with its cases.
 //!
-//! A test compares this list with the trait's documentation and with the table of cases. The test
-//! fails if a clause or the name of a case has changed there but not here.
+//! Tests compare this list with the trait's documentation and with the table of cases. They fail if
+//! a clause or the name of a case has changed there but not here.
 
 /// A clause of the contract, and the cases that check it.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Limit cases: the number of operations in a transaction, and the size of a request in bytes.
 //!
-//! Each case reads the limits of the backend from [`limits`](KvBackend::limits), so that the suite
-//! also runs on stores whose limits differ from etcd's.
+//! Each case reads the limits of the backend from [`limits`](coord_core::KvBackend::limits), so
+//! that the suite also runs on stores whose limits differ from etcd's.
 
 use coord_core::{
     Client, Error,

@@ -79,7 +79,7 @@ pub struct Event {
     /// The time since the start of the run or of the recording.
     pub at: Duration,
     /// The process; `None` for changes of the store, its faults and its restoration, for
-    /// deviations, and for notes of the test.
+    /// deviations, and for all notes except on the end of a process or of its watch.
     pub process: Option<Arc<str>>,
     /// What happened.
     pub kind: EventKind,

@@ -68,7 +68,7 @@ pub fn delete() -> BoxedStrategy<Delete> {
 /// A lease grant, mostly with an id from the tiny set.
 ///
 /// The TTL is a few seconds on a paused clock, and one to two hours on a real clock. A few TTLs are
-/// zero, the maximum, or invalid.
+/// the maximum or invalid, and, on a paused clock, zero.
 pub fn grant(clock: Clock) -> BoxedStrategy<LeaseGrant> {
     let (shortest, longest) = if clock == Clock::Paused { (1_u64, 12) } else { (3_600, 7_200) };
     let fractional = Duration::from_millis(1_500);

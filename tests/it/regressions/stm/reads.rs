@@ -97,7 +97,7 @@ async fn get_many_returns_one_value_per_key() {
     assert_eq!(read.info.attempts, 2);
 }
 
-/// No issue yet: a missing, a deleted and an empty key are read alike.
+/// No issue yet: a missing key, a deleted key and an empty value are read alike.
 #[tokio::test(start_paused = true)]
 async fn missing_key_differs_from_an_empty_value() {
     let store = Client::new(MemBackend::new());

@@ -1,4 +1,4 @@
-//! Reads, changes and watches of a client.
+//! Cancellation cases of a client: its reads, changes and watches.
 
 use std::sync::Arc;
 

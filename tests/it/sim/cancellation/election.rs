@@ -1,4 +1,4 @@
-//! Elections: candidates, leaders and observers.
+//! Cancellation cases of elections: candidates, leaders and observers.
 
 use std::time::Duration;
 

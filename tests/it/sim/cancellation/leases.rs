@@ -1,4 +1,4 @@
-//! Leases of a client without a session.
+//! Cancellation cases of the leases of a client without a session.
 
 use coord_core::kv::{LeaseGrant, LeaseId, LeaseTimeToLive};
 use coord_core::{Client, Error};

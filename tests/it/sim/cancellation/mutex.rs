@@ -1,4 +1,4 @@
-//! Locks, and what their holders do.
+//! Cancellation cases of locks, and of what their holders do.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Wait queues, their contenders, and what a contender does with its key.
+//! Cancellation cases of wait queues, contenders, and what a contender does with its key.
 
 use coord_core::Session;
 use coord_core::error::LossReason;

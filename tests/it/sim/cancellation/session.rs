@@ -1,4 +1,4 @@
-//! Opening, closing and orphaning a session.
+//! Cancellation cases of sessions: opening, closing and orphaning a session.
 
 use coord_core::error::{LossReason, PrimitiveError};
 use coord_core::queue::WaitQueue;

@@ -1,4 +1,4 @@
-//! Transactions, and the reads of one attempt.
+//! Cancellation cases of transactions, and of the reads of one attempt.
 
 use bytes::Bytes;
 use coord_core::kv::KeyRange;

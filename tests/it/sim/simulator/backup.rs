@@ -80,7 +80,7 @@ fn request_in_flight_is_applied_to_the_restored_store() {
     });
 }
 
-/// The processes reach the store through the wrapper, and the restoration reaches it directly.
+/// The processes reach the store through the layer, and the restoration reaches it directly.
 #[test]
 fn wrapped_store_is_restored() {
     let is_restored = Arc::new(AtomicBool::new(false));
