@@ -195,7 +195,7 @@ async fn work(worker: usize, ledger: Arc<Ledger>, kill: oneshot::Sender<usize>) 
         let mut cursor = cursor(&kv).await?;
         if began.elapsed() > TTL / 2 {
             let waited = began.elapsed().as_secs_f32();
-            println!("worker {worker} got the lock after {waited:.1} s, at transfer {cursor}");
+            println!("worker {worker} acquired the lock after {waited:.1} s, at transfer {cursor}");
         }
         let end = transfers.len().min(cursor + TRANSFERS_PER_HOLD);
         while cursor < end {

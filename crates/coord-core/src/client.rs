@@ -110,7 +110,7 @@ impl Client {
     /// use coord_core::{Client, Stm};
     /// use coord_mem::MemBackend;
     ///
-    /// /// Prints the end of each attempt into a list. Its clock counts the calls.
+    /// /// Adds the text of each attempt to a list. Its clock counts the calls.
     /// #[derive(Clone, Debug, Default)]
     /// struct Ends(Arc<Mutex<(u64, Vec<String>)>>);
     ///

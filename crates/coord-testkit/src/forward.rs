@@ -5,7 +5,7 @@
 //! to a [`Call`](crate::Call) and a future that makes the call on the wrapped backend. The layer
 //! chooses when to poll that future.
 
-/// Implements `KvBackend` for a layer `$wrapper<B>` with these members:
+/// Implements `KvBackend` for a layer `$layer<B>` with these members:
 ///
 /// - `inner: Arc<B>`: the wrapped backend.
 /// - `async fn call(&self, Call, request) -> Result<T>`: handles one call. `request` is the future
@@ -13,9 +13,9 @@
 ///   returns the response to the caller.
 /// - `fn wrap(&self, Watcher) -> Watcher`: wraps the watcher of a successful registration.
 macro_rules! forward_calls {
-    ($wrapper:ident) => {
+    ($layer:ident) => {
         $crate::forward::forward_calls! {
-            $wrapper:
+            $layer:
             range(request: coord_core::kv::Range) -> coord_core::kv::RangeResponse
                 = $crate::Call::Range(request.clone());
             put(request: coord_core::kv::Put) -> coord_core::kv::PutResponse
@@ -38,12 +38,12 @@ macro_rules! forward_calls {
                 = $crate::Call::Compact(request);
         }
     };
-    ($wrapper:ident: $(
+    ($layer:ident: $(
         $method:ident($($request:ident: $of:ty)?) -> $response:ty = $call:expr;
     )*) => {
         #[async_trait::async_trait]
         #[deny(clippy::missing_trait_methods, reason = "every call goes through the layer")]
-        impl<B: KvBackend> KvBackend for $wrapper<B> {
+        impl<B: KvBackend> KvBackend for $layer<B> {
             $(async fn $method(&self $(, $request: $of)?) -> coord_core::Result<$response> {
                 let inner = std::sync::Arc::clone(&self.inner);
                 let call = $call;

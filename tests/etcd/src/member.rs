@@ -19,7 +19,7 @@ use crate::release::{Release, without_etcd_variables};
 const READY_LINE: &str = "ready to serve client requests";
 /// Part of the line that etcd logs when another process uses one of its ports.
 const PORT_IN_USE: &str = "address already in use";
-/// A member is usually ready in a second; a loaded machine takes longer.
+/// A member is usually ready in about a second; a loaded machine takes longer.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the log is read while a member starts.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);

@@ -1,6 +1,6 @@
 //! A pool of clusters that tests use one after the other. The pool empties a cluster in between.
 //!
-//! A cluster starts in half a second, and is emptied in a few milliseconds. An emptied cluster has
+//! A cluster starts in about a second, and is emptied in a few milliseconds. An emptied cluster has
 //! history: its revision is higher than that of a new cluster, and it may be compacted.
 
 use std::ops::Deref;

@@ -34,7 +34,7 @@ impl MetricsEndpoint {
     /// uses `https` if certificates are configured, as all other requests do.
     pub(crate) fn new(address: &str, certificates: Option<Certificates>) -> Result<Self> {
         let (scheme, host) = match address.split_once("://") {
-            Some(("https", host)) => ("https", host),
+            Some((scheme, host)) if scheme.eq_ignore_ascii_case("https") => ("https", host),
             Some((_, host)) => ("http", host),
             None if certificates.is_some() => ("https", address),
             None => ("http", address),
@@ -97,4 +97,19 @@ fn client_config() -> Config {
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider);
     builder.with_safe_default_protocol_versions().expect("aws-lc-rs supports them")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scheme_of_an_address_is_read_in_any_case() {
+        let scheme = |address| MetricsEndpoint::new(address, None).map(|endpoint| endpoint.scheme);
+        for (address, expected) in
+            [("etcd:2379", "http"), ("HTTP://etcd:2379", "http"), ("HTTPS://etcd:2379", "https")]
+        {
+            assert_eq!(scheme(address).expect("the address is valid"), expected, "{address}");
+        }
+    }
 }

@@ -68,7 +68,7 @@ pub fn describe_metrics() {
         ("coord_queue_released_total", "Contenders that were released"),
         ("coord_queue_lost_total", "Contenders that lost their key, by reason"),
         ("coord_stm_transactions_total", "Transactions that ended, by result"),
-        ("coord_stm_conflicts_total", "Commits that conflicted"),
+        ("coord_stm_conflicts_total", "Attempts that conflicted"),
         ("coord_requests_total", "Requests through a tracing layer, by operation and result"),
     ];
     for (name, description) in counters {

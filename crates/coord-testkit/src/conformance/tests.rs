@@ -81,7 +81,7 @@ fn failure_from_an_error_reports_the_line() {
 
 /// A violation of the contract.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
+enum Violation {
     HidesPreviousKeys,
     SplitsTransactions,
     DropsEverySecondBatch,
@@ -93,9 +93,9 @@ enum Fault {
     ExpiresLeasesByTimerOnly,
 }
 
-/// A `MemBackend` with one fault.
+/// A `MemBackend` with one violation.
 #[derive(Debug)]
-struct FaultyBackend(MemBackend, Fault);
+struct FaultyBackend(MemBackend, Violation);
 
 #[async_trait]
 impl Layer for FaultyBackend {
@@ -106,12 +106,12 @@ impl Layer for FaultyBackend {
     }
 
     async fn range(&self, request: Range) -> Result<RangeResponse> {
-        assert!(self.1 != Fault::Panics, "the faulty backend panics");
+        assert!(self.1 != Violation::Panics, "the faulty backend panics");
         self.0.range(request).await
     }
 
     async fn txn(&self, mut request: Txn) -> Result<TxnResponse> {
-        if self.1 == Fault::SplitsTransactions && request.success.len() > 1 {
+        if self.1 == Violation::SplitsTransactions && request.success.len() > 1 {
             let last = request.success.pop().expect("there is more than one operation");
             let mut first = self.0.txn(request).await?;
             let second = self.0.txn(Txn::new().and_then([last])).await?;
@@ -122,11 +122,11 @@ impl Layer for FaultyBackend {
     }
 
     async fn watch(&self, request: Watch) -> Result<Watcher> {
-        if self.1 == Fault::ChecksTheRangeFirst && request.keys.is_empty() {
+        if self.1 == Violation::ChecksTheRangeFirst && request.keys.is_empty() {
             return Err(Error::EmptyWatchRange { keys: request.keys });
         }
         let watch = self.0.watch(request).await?;
-        if self.1 == Fault::DropsEverySecondBatch {
+        if self.1 == Violation::DropsEverySecondBatch {
             return Ok(Watcher::new(watch.header(), LossyWatch { inner: watch, batches: 0 }));
         }
         Ok(watch)
@@ -134,7 +134,7 @@ impl Layer for FaultyBackend {
 
     async fn lease_grant(&self, request: LeaseGrant) -> Result<LeaseGrantResponse> {
         let granted = self.0.lease_grant(request).await?;
-        if self.1 == Fault::ExpiresLeasesByTimerOnly {
+        if self.1 == Violation::ExpiresLeasesByTimerOnly {
             let store = self.0.clone();
             Handle::current().spawn(async move {
                 sleep(granted.ttl).await;
@@ -146,7 +146,7 @@ impl Layer for FaultyBackend {
 
     async fn put(&self, request: Put) -> Result<PutResponse> {
         let mut response = self.0.put(request).await?;
-        if self.1 == Fault::HidesPreviousKeys {
+        if self.1 == Violation::HidesPreviousKeys {
             response.prev_kv = None;
         }
         Ok(response)
@@ -179,12 +179,12 @@ impl WatchStream for LossyWatch {
     }
 }
 
-/// The names of the cases that a backend with this fault fails.
-async fn cases_failed_by(fault: Fault) -> Vec<&'static str> {
+/// The names of the cases that a backend with this violation fails.
+async fn cases_failed_by(violation: Violation) -> Vec<&'static str> {
     let factory = move || async move {
         // On a lease clock that stands still, no lease of the inner store expires.
-        let rate = if fault == Fault::ExpiresLeasesByTimerOnly { 0.0 } else { 1.0 };
-        ((), FaultyBackend(MemBackend::builder().lease_clock_rate(rate).build(), fault))
+        let rate = if violation == Violation::ExpiresLeasesByTimerOnly { 0.0 } else { 1.0 };
+        ((), FaultyBackend(MemBackend::builder().lease_clock_rate(rate).build(), violation))
     };
     let report = Suite::new("faulty", Clock::Paused, factory).claims(Capability::ALL).run().await;
     report.failed().map(|(case, _)| case.name).collect()
@@ -192,13 +192,13 @@ async fn cases_failed_by(fault: Fault) -> Vec<&'static str> {
 
 #[tokio::test(start_paused = true)]
 async fn backend_that_hides_previous_keys_fails_one_case() {
-    let failed = cases_failed_by(Fault::HidesPreviousKeys).await;
+    let failed = cases_failed_by(Violation::HidesPreviousKeys).await;
     assert_eq!(failed, ["previous_key_has_every_field"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn backend_that_splits_transactions_is_caught() {
-    let failed = cases_failed_by(Fault::SplitsTransactions).await;
+    let failed = cases_failed_by(Violation::SplitsTransactions).await;
     for case in [
         "txn_of_several_changes_makes_exactly_one_revision",
         "nested_compare_does_not_see_earlier_writes_of_the_same_txn",
@@ -211,7 +211,7 @@ async fn backend_that_splits_transactions_is_caught() {
 
 #[tokio::test(start_paused = true)]
 async fn backend_that_loses_events_is_caught() {
-    let failed = cases_failed_by(Fault::DropsEverySecondBatch).await;
+    let failed = cases_failed_by(Violation::DropsEverySecondBatch).await;
     for case in [
         "watch_delivers_every_change_after_its_registration",
         "every_revision_is_a_batch_of_its_own",
@@ -224,13 +224,13 @@ async fn backend_that_loses_events_is_caught() {
 
 #[tokio::test(start_paused = true)]
 async fn backend_that_checks_the_watch_range_first_fails_one_case() {
-    let failed = cases_failed_by(Fault::ChecksTheRangeFirst).await;
+    let failed = cases_failed_by(Violation::ChecksTheRangeFirst).await;
     assert_eq!(failed, ["empty_watch_from_a_negative_start_fails_for_its_start"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn backend_that_expires_leases_by_timer_only_is_caught() {
-    let failed = cases_failed_by(Fault::ExpiresLeasesByTimerOnly).await;
+    let failed = cases_failed_by(Violation::ExpiresLeasesByTimerOnly).await;
     let overdue = cases().map(|case| case.name).filter(|name| name.contains("overdue"));
     for case in overdue {
         assert!(failed.contains(&case), "{case} passed; failed: {failed:?}");
@@ -243,7 +243,7 @@ async fn backend_that_expires_leases_by_timer_only_is_caught() {
 
 #[tokio::test(start_paused = true)]
 async fn run_continues_after_a_case_panics() {
-    let factory = async || ((), FaultyBackend(MemBackend::new(), Fault::Panics));
+    let factory = async || ((), FaultyBackend(MemBackend::new(), Violation::Panics));
     let report = Suite::new("faulty", Clock::Paused, factory).claims(Capability::ALL).run().await;
     assert_eq!(report.rows.len(), cases().count());
     let (_, failure) = report.failed().next().expect("a range panicked");

@@ -127,10 +127,10 @@ async fn conflicts(t: Trial) {
 }
 
 /// A call of one attempt.
-type Call = fn(&mut Transaction) -> BoxFuture<'_, Result<()>>;
+type AttemptCall = fn(&mut Transaction) -> BoxFuture<'_, Result<()>>;
 
 /// Drops a read within an attempt, which then reads again and commits.
-fn in_attempt(functions: &'static [&'static str], read: Call) -> Case {
+fn in_attempt(functions: &'static [&'static str], read: AttemptCall) -> Case {
     Case::new(functions, "then the attempt commits", move |t| async move {
         let store = t.other.client();
         for key in ["data/0", "data/n"] {

@@ -9,7 +9,7 @@ use coord_core::kv::{EventKind, KeyValue, Range, Revision, Watch};
 use coord_testkit::sim::{Process, Sim, Weaken};
 use tokio::time::sleep;
 
-use super::{Family, Outcome, family};
+use super::{Family, TaskResult, family};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Cache {
     }
 
     /// Applies the batches of a watch until it ends, or the cache is complete.
-    async fn follow(&mut self, process: &Process, start: Option<Revision>) -> Outcome<()> {
+    async fn follow(&mut self, process: &Process, start: Option<Revision>) -> TaskResult<()> {
         let mut watch = process.client().watch(Watch::prefix(CONFIG).start_at(start)).await?;
         while !self.is_complete() {
             let batch = watch.next().await.ok_or("the watch has ended")??;
@@ -100,7 +100,7 @@ async fn write_and_follow(sim: Sim, flaw: Option<Flaw>) {
             sleep(Duration::from_millis(300)).await;
             process.client().put(format!("{CONFIG}{}", i % 3), i.to_string()).await?;
         }
-        Outcome::Ok(())
+        TaskResult::Ok(())
     });
     let reader = sim.clone();
     sim.spawn("reader", move |process| async move {

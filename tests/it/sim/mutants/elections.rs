@@ -7,7 +7,7 @@ use coord_core::{Election, Session};
 use coord_testkit::sim::{Exclusive, Process, Sim};
 use tokio::time::sleep;
 
-use super::{Family, Outcome, family};
+use super::{Family, TaskResult, family};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) fn leaders() -> Family {
 const DECISION: &str = "decision";
 
 /// Leads once, and makes three decisions.
-async fn lead(process: &Process, inside: &Exclusive, flaw: Option<Flaw>) -> Outcome {
+async fn lead(process: &Process, inside: &Exclusive, flaw: Option<Flaw>) -> TaskResult {
     let session = Session::builder(process.client()).ttl(Duration::from_secs(3)).open().await?;
     let leadership = Election::new(&session, "scheduler").campaign("me").await?;
     let token = leadership.fencing_token();

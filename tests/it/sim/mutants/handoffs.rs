@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::lease::{CountedFrom, LONG_TTL, Lease};
 use super::queues::spawn_operator;
-use super::{Family, Outcome, family, spawn_contenders};
+use super::{Family, TaskResult, family, spawn_contenders};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,14 +38,14 @@ struct Entry {
 }
 
 impl Entry {
-    async fn enqueue(client: &Client, key: String, lease: &Lease) -> Outcome<Self> {
+    async fn enqueue(client: &Client, key: String, lease: &Lease) -> TaskResult<Self> {
         client.put_with(Put::new(&key, "").lease(lease.id)).await?;
         Ok(Self { key, lease: lease.clone() })
     }
 
     /// Waits until this entry owns the lock, and returns the revision of that. `None` if the entry
     /// was evicted before.
-    async fn acquired(&self, client: &Client) -> Outcome<Option<Revision>> {
+    async fn acquired(&self, client: &Client) -> TaskResult<Option<Revision>> {
         loop {
             let acquire = Txn::new()
                 .when([Compare::absent(OWNER), Compare::exists(&self.key)])
@@ -113,7 +113,7 @@ async fn work_alone(
     entry: Entry,
     inside: &Exclusive,
     flaw: Option<NextUnchecked>,
-) -> Outcome<bool> {
+) -> TaskResult<bool> {
     let client = process.client();
     let Some(owned) = entry.acquired(client).await? else { return Ok(false) };
     if !lease.is_alive() {
@@ -144,7 +144,7 @@ async fn contend(sim: Sim, flaw: Option<NextUnchecked>) {
             let entry = Entry::enqueue(process.client(), key, &lease).await?;
             works += i32::from(work_alone(&process, &lease, entry, &inside, flaw).await?);
         }
-        Outcome::Ok(())
+        TaskResult::Ok(())
     });
     spawn_operator(&sim);
     sim.join().await;

@@ -13,7 +13,7 @@ use coord_testkit::sim::{Exclusive, Process, Sim};
 use tokio::time::sleep;
 
 use super::lease::{CountedFrom, Lease, SHORT_TTL};
-use super::{Family, Outcome, family, spawn_contenders};
+use super::{Family, TaskResult, family, spawn_contenders};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ struct KeyLock {
 }
 
 impl KeyLock {
-    async fn open(process: &Process, flaw: Option<Flaw>) -> Outcome<Self> {
+    async fn open(process: &Process, flaw: Option<Flaw>) -> TaskResult<Self> {
         let lease = match flaw {
             Some(Flaw::NoLease | Flaw::NoKeepAlive) => None,
             Some(Flaw::DeadlineFromResponse) => {
@@ -64,7 +64,7 @@ impl KeyLock {
     }
 
     /// Acquires the lock, and returns the create revision of the key.
-    async fn acquire(&self) -> Outcome<Revision> {
+    async fn acquire(&self) -> TaskResult<Revision> {
         loop {
             let own = match self.flaw {
                 Some(Flaw::NoKeepAlive) => {
@@ -85,7 +85,7 @@ impl KeyLock {
         }
     }
 
-    async fn try_put(&self, put: Put) -> Outcome<(Revision, bool)> {
+    async fn try_put(&self, put: Put) -> TaskResult<(Revision, bool)> {
         if self.flaw == Some(Flaw::CheckThenSet) {
             let found = self.client().range(Range::new(KEY)).await?;
             if !found.kvs.is_empty() {
@@ -122,7 +122,7 @@ pub(super) async fn wait_for_delete(
     client: &Client,
     key: &str,
     revision: Revision,
-) -> Outcome<bool> {
+) -> TaskResult<bool> {
     let mut watch = client.watch(Watch::new(key).start_at(revision.next())).await?;
     while let Some(Ok(batch)) = watch.next().await {
         if batch.events.iter().any(|event| event.kind == EventKind::Delete) {
@@ -140,12 +140,12 @@ async fn contend(sim: Sim, flaw: Option<Flaw>) {
         for _ in 0..2 {
             work_alone(&process, &lock, &inside).await?;
         }
-        Outcome::Ok(())
+        TaskResult::Ok(())
     });
     sim.join().await;
 }
 
-async fn work_alone(process: &Process, lock: &KeyLock, inside: &Exclusive) -> Outcome {
+async fn work_alone(process: &Process, lock: &KeyLock, inside: &Exclusive) -> TaskResult {
     let created = lock.acquire().await?;
     let lease = lock.lease.clone();
     let still_held = move || lease.as_ref().is_none_or(Lease::is_alive);

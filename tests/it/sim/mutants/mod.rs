@@ -31,7 +31,7 @@ const DEVIATIONS: usize = 5;
 const SHRINK_RUNS: usize = 500;
 
 /// The result of a process: any error ends it.
-type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+type TaskResult<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 type BoxedRun = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -58,7 +58,7 @@ struct FamilyBuilder<W> {
 }
 
 /// Starts the processes `a`, `b` and `c`, 30 ms after each other, which contend for one lock.
-fn spawn_contenders<F: Future<Output = Outcome> + Send + 'static>(
+fn spawn_contenders<F: Future<Output = TaskResult> + Send + 'static>(
     sim: &Sim,
     work: impl Fn(Process, Exclusive) -> F,
 ) {

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::lease::{CountedFrom, Lease, SHORT_TTL};
 use super::locks::wait_for_delete;
-use super::{Family, Outcome, family, spawn_contenders};
+use super::{Family, TaskResult, family, spawn_contenders};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ async fn wait_until_first(
     own: &str,
     created: Revision,
     flaw: Option<Flaw>,
-) -> Outcome {
+) -> TaskResult {
     loop {
         let predecessor = match flaw {
             Some(Flaw::OrderByName) => Range::new(KeyRange::between(QUEUE, own))
@@ -78,7 +78,7 @@ async fn wait_until_first(
 }
 
 /// Waits until a key is deleted after the registration of the watch.
-async fn wait_from_now(client: &Client, key: &str) -> Outcome<bool> {
+async fn wait_from_now(client: &Client, key: &str) -> TaskResult<bool> {
     let watch = Watch::new(key).filter(WatchFilter::NoPut);
     let mut watch = client.watch(watch).await?;
     Ok(matches!(watch.next().await, Some(Ok(_))))
@@ -90,7 +90,7 @@ async fn work_alone(
     round: u32,
     inside: &Exclusive,
     flaw: Option<Flaw>,
-) -> Outcome {
+) -> TaskResult {
     let client = process.client();
     let lease = Lease::keep(process, SHORT_TTL, CountedFrom::Sending).await?;
     let own = format!("{QUEUE}{round}-{}", process.name());
@@ -123,11 +123,11 @@ pub(super) fn spawn_operator(sim: &Sim) {
                 evict(process.client()).await?;
             }
         }
-        Outcome::Ok(())
+        TaskResult::Ok(())
     });
 }
 
-async fn evict(client: &Client) -> Outcome {
+async fn evict(client: &Client) -> TaskResult {
     let queue = Range::prefix(QUEUE).sorted(SortTarget::CreateRevision, SortOrder::Ascending);
     let queue = client.range(queue).await?.kvs;
     if let [first, second, ..] = &queue[..] {

@@ -6,7 +6,7 @@ use coord_core::kv::{Compare, CompareOp, KeyValue, Put, Range, Txn};
 use coord_testkit::sim::{Process, Sim, Weaken};
 use tokio::time::sleep;
 
-use super::{Family, Outcome, family};
+use super::{Family, TaskResult, family};
 
 /// What is wrong with the audit of two accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ fn amount(kv: Option<&KeyValue>) -> i64 {
 }
 
 /// Moves 10 from `x` to `y`, unless another transfer is first.
-async fn transfer(process: &Process) -> Outcome {
+async fn transfer(process: &Process) -> TaskResult {
     let x = process.client().get("x").await?.ok_or("x is missing")?;
     let left = amount(Some(&x)) - 10;
     let is_unchanged = Compare::mod_revision("x", CompareOp::Equal, x.mod_revision);
@@ -32,7 +32,7 @@ async fn transfer(process: &Process) -> Outcome {
     Ok(())
 }
 
-async fn audit(process: &Process, flaw: Option<TwoRequests>) -> Outcome<i64> {
+async fn audit(process: &Process, flaw: Option<TwoRequests>) -> TaskResult<i64> {
     let client = process.client();
     if flaw.is_some() {
         let x = client.get("x").await?;
@@ -53,7 +53,7 @@ async fn transfer_and_audit(sim: Sim, flaw: Option<TwoRequests>) {
             transfer(&process).await?;
             sleep(Duration::from_millis(30)).await;
         }
-        Outcome::Ok(())
+        TaskResult::Ok(())
     });
     let auditor = sim.clone();
     sim.spawn("auditor", move |process| async move {
@@ -64,7 +64,7 @@ async fn transfer_and_audit(sim: Sim, flaw: Option<TwoRequests>) {
                 auditor.fail("audit", format!("the sum is {sum}, not 100"));
             }
         }
-        Outcome::Ok(())
+        TaskResult::Ok(())
     });
     sim.join().await;
 }
@@ -95,7 +95,7 @@ async fn read_own_writes(sim: Sim, flaw: Option<Serializable>) {
                     reader.fail("own write", format!("wrote {step}, then read {found}"));
                 }
             }
-            Outcome::Ok(())
+            TaskResult::Ok(())
         });
     }
     sim.join().await;

@@ -8,7 +8,7 @@ use coord_core::{Mutex, Session, Stm};
 use coord_testkit::sim::{Sim, Weaken};
 use tokio::time::sleep;
 
-use super::{Family, Outcome, family, spawn_contenders};
+use super::{Family, TaskResult, family, spawn_contenders};
 
 /// What is wrong with coord: nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ async fn lock(sim: Sim, _: Option<Flaw>) {
             guard.unlock().await?;
         }
         session.close().await?;
-        Outcome::Ok(())
+        TaskResult::Ok(())
     });
     sim.join().await;
 }
@@ -61,7 +61,7 @@ async fn transact(sim: Sim, _: Option<Flaw>) {
                 applied.fetch_add(1, Ordering::Relaxed);
                 sleep(Duration::from_millis(20)).await;
             }
-            Outcome::Ok(())
+            TaskResult::Ok(())
         });
     }
     sim.join().await;

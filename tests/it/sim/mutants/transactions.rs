@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use coord_core::Client;
-use coord_core::error::Outcome as ErrorOutcome;
+use coord_core::error::Outcome;
 use coord_core::kv::{Compare, CompareOp, KeyValue, Put, Range, Revision, Txn};
 use coord_testkit::sim::{Process, Sim};
 use tokio::time::sleep;
 
-use super::{Family, Outcome, family};
+use super::{Family, TaskResult, family};
 
 /// What is wrong with an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Increments {
 }
 
 /// Increments `count`, and flips `parity` with it.
-async fn increment(client: &Client, flaw: Option<Flaw>, increments: &Increments) -> Outcome {
+async fn increment(client: &Client, flaw: Option<Flaw>, increments: &Increments) -> TaskResult {
     increments.started.fetch_add(1, Ordering::Relaxed);
     loop {
         let reads = [Range::new("count"), Range::new("parity")];
@@ -79,7 +79,7 @@ async fn increment(client: &Client, flaw: Option<Flaw>, increments: &Increments)
                 return Ok(());
             }
             Ok(_) => {}
-            Err(error) if error.outcome() == ErrorOutcome::NotApplied => {}
+            Err(error) if error.outcome() == Outcome::NotApplied => {}
             Err(_) if flaw == Some(Flaw::RepeatedWhenUnknown) => {}
             Err(error) => return Err(error.into()),
         }
@@ -98,7 +98,7 @@ async fn count(sim: Sim, flaw: Option<Flaw>) {
                 increment(process.client(), flaw, &increments).await?;
                 sleep(Duration::from_millis(20 - starts)).await;
             }
-            Outcome::Ok(())
+            TaskResult::Ok(())
         });
     }
     sim.join().await;
@@ -117,7 +117,7 @@ pub(super) fn duty() -> Family {
 }
 
 /// Ends the duty of a process if the other process is on duty.
-async fn end_duty(process: &Process, flaw: Option<ComparesWrittenKeysOnly>) -> Outcome {
+async fn end_duty(process: &Process, flaw: Option<ComparesWrittenKeysOnly>) -> TaskResult {
     let (own, other) = match process.name() {
         "a" => ("duty/a", "duty/b"),
         _ => ("duty/b", "duty/a"),

@@ -13,7 +13,7 @@ use super::program::{Observation, Step, StoreState, key, may_read, replay, write
 use crate::stm::STRONG_LEVELS;
 
 /// One attempt of a transaction.
-pub(super) struct Attempt {
+pub(super) struct ProgramAttempt {
     /// The steps of the attempt, which may differ from the steps of the previous attempt.
     pub(super) program: Vec<Step>,
     /// A value that identifies the attempt in the history of the store.
@@ -25,7 +25,7 @@ pub(super) struct Attempt {
 pub(super) struct TransactionRun {
     pub(super) level: Isolation,
     /// All attempts, in order.
-    pub(super) attempts: Vec<Attempt>,
+    pub(super) attempts: Vec<ProgramAttempt>,
     /// The newest revision that any client had received when the transaction started.
     pub(super) known_at_start: Revision,
     /// The revision of the store after the first read of the last attempt.
@@ -40,7 +40,7 @@ fn state_at(states: &BTreeMap<Revision, StoreState>, revision: Revision) -> &Sto
 
 /// Checks that the number of applied attempts agrees with the result: one, none, or unknown.
 pub(super) fn check_outcome(run: &TransactionRun, tags: &BTreeMap<String, Revision>) {
-    let revision_of = |attempt: &Attempt| tags.get(&attempt.tag).copied();
+    let revision_of = |attempt: &ProgramAttempt| tags.get(&attempt.tag).copied();
     let applied: Vec<_> = run.attempts.iter().filter_map(revision_of).collect();
     let last = run.attempts.last().map_or(&[][..], |last| &last.program);
     match &run.result {
@@ -59,7 +59,7 @@ pub(super) fn check_commit(
     info: &CommitInfo,
     states: &BTreeMap<Revision, StoreState>,
 ) {
-    let Attempt { program, tag, observed } = run.attempts.last().unwrap();
+    let ProgramAttempt { program, tag, observed } = run.attempts.last().unwrap();
     let wrote = writes(program);
     if !wrote && observed.is_empty() {
         return;
@@ -114,7 +114,7 @@ fn check_blind_writes(
 pub(super) fn check_attempts(run: &TransactionRun, states: &BTreeMap<Revision, StoreState>) {
     let oldest =
         states.range(..=run.known_at_start).next_back().map_or(Revision::ZERO, |(at, _)| *at);
-    for Attempt { program, tag, observed } in &run.attempts {
+    for ProgramAttempt { program, tag, observed } in &run.attempts {
         let fits = |state: &StoreState| replay(program, tag, state).0.starts_with(observed);
         let found = states.range(oldest..).any(|(_, state)| fits(state));
         assert!(found, "{}: no state since {oldest} matches {observed:?}", run.level);

@@ -31,7 +31,7 @@ use proptest::prelude::*;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use check::{Attempt, TransactionRun, check_attempts, check_commit, check_outcome};
+use check::{ProgramAttempt, TransactionRun, check_attempts, check_commit, check_outcome};
 use program::{Step, StoreState, key, perform, reads_store, writes};
 
 use super::{LEVELS, STRONG_LEVELS, client_with_timeout, put_all};
@@ -72,12 +72,12 @@ async fn run_task(
     let mut all = Vec::new();
     for (i, programs) in task.transactions.into_iter().enumerate() {
         let known_at_start = Revision(newest_known.load(Ordering::Relaxed));
-        let (mut attempts, mut after_first_read) = (Vec::<Attempt>::new(), None);
+        let (mut attempts, mut after_first_read) = (Vec::<ProgramAttempt>::new(), None);
         let run = stm.run(async |tx| {
             let nth = attempts.len();
             let tag = format!("{name}.{i}.{nth}");
             let program = programs.get(nth).or(programs.last()).unwrap().clone();
-            attempts.push(Attempt { program, tag: tag.clone(), observed: Vec::new() });
+            attempts.push(ProgramAttempt { program, tag: tag.clone(), observed: Vec::new() });
             let attempt = attempts.last_mut().unwrap();
             let (program, observed) = (&attempt.program, &mut attempt.observed);
             after_first_read = None;
@@ -139,7 +139,7 @@ async fn write_as_another_client(
 }
 
 /// The states of the store by revision, and the revisions by tag.
-struct History {
+struct StoreHistory {
     states: BTreeMap<Revision, StoreState>,
     tags: BTreeMap<String, Revision>,
 }
@@ -148,7 +148,7 @@ struct History {
 async fn record_history(
     store: &Client,
     run: impl AsyncFnOnce() -> Vec<TransactionRun>,
-) -> (History, Vec<TransactionRun>) {
+) -> (StoreHistory, Vec<TransactionRun>) {
     put_all(store, &[("x/a", 1), ("x/c", 1), ("x/d", 1)]).await;
     let start = newest_revision(store).await;
     let mut watch = store.watch(Watch::new(KeyRange::all())).await.unwrap();
@@ -167,7 +167,7 @@ async fn record_history(
         for event in batch.events {
             let kv = event.kv;
             if kv.key == "~" {
-                return (History { states, tags }, runs);
+                return (StoreHistory { states, tags }, runs);
             }
             if kv.key.starts_with(b"tag/") {
                 let tag = kv.value.escape_ascii().to_string();
@@ -199,7 +199,7 @@ async fn run_and_check(tasks: Vec<Task>, one_client: bool) -> usize {
         });
         join_all(all).await.into_iter().flatten().collect()
     };
-    let (History { states, tags }, runs) = record_history(&store, run).await;
+    let (StoreHistory { states, tags }, runs) = record_history(&store, run).await;
     for (run, exactly_once) in runs.iter().zip(exactly_once) {
         check_outcome(run, &tags);
         if STRONG_LEVELS.contains(&run.level) {
