@@ -1,8 +1,8 @@
 //! The trait `KvBackend`: the contract of a key-value store that coord runs on.
 //!
-//! The trait is for implementors of a backend. It has few methods, a request type for each request with
-//! options, and a contract that the conformance suite of `coord-testkit` checks, one named case for each rule.
-//! Callers use a [`Client`](crate::Client).
+//! The trait is for implementors of a backend. It has few methods, a request type for each request
+//! with options, and a contract that the conformance suite of `coord-testkit` checks, one named
+//! case for each rule. Callers use a [`Client`](crate::Client).
 
 use std::fmt::Debug;
 

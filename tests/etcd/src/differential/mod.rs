@@ -3,9 +3,9 @@
 //!
 //! Each scenario has its own seed. The [`Target`] decides what a scenario contains and what is
 //! compared: the responses of two stores (`stores.rs`), or the messages of watch streams
-//! (`watch_streams/mod.rs`). Starting a server takes about a second, and a scenario takes 100 ms, most of
-//! which is spent waiting for etcd's catch-up loop. So a **batch** of scenarios shares a pair of
-//! servers, and several batches run concurrently:
+//! (`watch_streams/mod.rs`). Starting a server takes about a second, and a scenario takes 100 ms,
+//! most of which is spent waiting for etcd's catch-up loop. So a **batch** of scenarios shares a
+//! pair of servers, and several batches run concurrently:
 //!
 //! ```text
 //! seeds   7 8 9 10 | 11 12 13 14 | 15 16 17 18        batches of 4
