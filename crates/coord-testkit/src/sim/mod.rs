@@ -71,6 +71,7 @@ mod replay;
 mod report;
 mod run;
 mod shrink;
+mod store_check;
 #[cfg(feature = "proptest")]
 mod strategy;
 mod sweep;
@@ -259,7 +260,7 @@ impl Sim {
     /// If the name is empty, or has other characters than letters, digits, `_` and `-`.
     #[must_use]
     pub fn buggify(&self, name: &'static str) -> bool {
-        choice::check_name("point", name);
+        choice::check_name("point", name, []);
         let mut state = self.world.lock();
         let State { choices, activated, .. } = &mut *state;
         let lane = choices.add_lane(format!("test.{name}"), faults::BUGGIFY);
