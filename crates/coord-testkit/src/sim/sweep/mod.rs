@@ -43,7 +43,7 @@ pub struct Sweep {
     name: String,
     first_seed: u64,
     seeds: u64,
-    settings: Settings,
+    pub(crate) settings: Settings,
     is_swarm: bool,
     shrink_runs: usize,
     threads: usize,
