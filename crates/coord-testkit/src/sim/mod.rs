@@ -37,7 +37,8 @@
 //!
 //! - a panic in any process, such as a failed assertion;
 //! - an error that the scenario returns, and, in a run without faults, an error of a process;
-//! - an oracle: [`Sim::exclusive`], [`Sim::always`], [`Sim::eventually`], [`Sim::leads_to`];
+//! - an oracle: [`Sim::exclusive`], [`Sim::always`], [`Sim::eventually`], [`Sim::leads_to`], and
+//!   [`Sweep::check_store`], which compares responses and watches with the store;
 //! - liveness: faults end after 300 s, and then the scenario must return within 600 s
 //!   ([`Sweep::fault_time`], [`Sweep::settle_time`]);
 //! - a lease of an ended process that outlives its TTL;

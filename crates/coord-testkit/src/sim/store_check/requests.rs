@@ -1,7 +1,7 @@
 //! The check of one response: its revision, and what the store has at that revision.
 //!
-//! The *base* of a request is the last revision before its changes: the revision of the response if
-//! the request changed nothing, else the one before. Both are read from the store again:
+//! The *base* of a request is the last revision before its changes: the revision of the response,
+//! less one if the request has changed a key. The state at both is read from the store again:
 //!
 //! ```text
 //! txn if version(k) = 0 then put k=1, range k     response: revision 8, succeeded, k=1
