@@ -16,7 +16,7 @@ use coord_core::{
 use serde_json::{Value, json};
 
 use crate::exit::{ExitError, print};
-use crate::queue::{QueueKeys, queue_of};
+use crate::queue::{QueueKeys, is_foreign};
 use crate::store::{ENVIRONMENT_HELP, StoreFlags};
 use crate::{positional, text};
 
@@ -35,7 +35,8 @@ const DECLINED_STATUS: u8 = 6;
 ///
 /// At a terminal the user must confirm the deletion; elsewhere --yes is required. Only a key of the
 /// wait queue is deleted, and only if its create revision is that of the key that was shown. A
-/// foreign key, which is a key that no contender has created, is never deleted.
+/// foreign key, which is a key that no contender has created, is never deleted, and does not count
+/// as a contender.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Break {
@@ -46,7 +47,8 @@ pub(crate) struct Break {
     #[arg(long)]
     yes: bool,
     /// Print one JSON object: `name`, `revision`, and `deleted` and `next`, each with `key`,
-    /// `value`, `fencing_token` and `lease`; `next` is the next key of the queue, or null
+    /// `value`, `fencing_token` and `lease`; `next` is null if no contender waits, or if a foreign
+    /// key blocks the queue afterwards
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -78,23 +80,24 @@ impl Break {
         let client = self.store.connect().await?;
         let queue = self.queue(&client).await?;
         let name = &self.name;
-        let Some((holder, waiters)) = queue.split_first() else {
+        let Some((holder, others)) = queue.split_first() else {
             return Err(ExitError::new(
                 ExitError::NOT_HELD,
                 format!("{name} is not held: nothing was deleted"),
             ));
         };
         let key = text::escape(&holder.key);
-        if queue_of(holder).is_none() {
+        if is_foreign(holder) {
             let why = "is a foreign key, which no contender has created";
             let remedy = "delete it with another tool if it is not needed";
             let message = format!("{key}, the first under {name}, {why}: {remedy}");
             return Err(ExitError::new(ExitError::FAILED, message));
         }
         if !self.yes {
-            self.confirm(holder, waiters.len())?;
+            self.confirm(holder, others)?;
         }
-        self.delete(&client, holder, waiters.first()).await
+        let next = others.first().filter(|next| !is_foreign(next));
+        self.delete(&client, holder, next).await
     }
 
     /// Reads the contenders and the foreign keys directly below the name, in queue order.
@@ -105,8 +108,9 @@ impl Break {
         Ok(read?.kvs.into_iter().filter(|kv| queue.contains(&kv.key)).collect())
     }
 
-    /// Shows the key to delete, and waits for the user's confirmation.
-    fn confirm(&self, holder: &KeyValue, waiters: usize) -> Result<(), ExitError> {
+    /// Shows the key to delete, and waits for the user's confirmation. `others` are the keys behind
+    /// the holder's.
+    fn confirm(&self, holder: &KeyValue, others: &[KeyValue]) -> Result<(), ExitError> {
         let (name, key) = (text::escape(self.name.as_bytes()), text::escape(&holder.key));
         let value = match text::escape(&holder.value) {
             value if value.is_empty() => value,
@@ -118,11 +122,7 @@ impl Break {
             let message = format!("{shown}: nothing was deleted; give --yes to delete the key");
             return Err(ExitError::usage(message));
         }
-        let waiting = match waiters {
-            0 => "no contender waits".to_owned(),
-            1 => "1 contender waits, and is next".to_owned(),
-            waiters => format!("{waiters} contenders wait, the first is next"),
-        };
+        let waiting = describe_waiters(others);
         let written = write!(stderr(), "{shown}; {waiting}.\nDelete {key}? [y/N] ");
         written.context("standard error")?;
         let mut answer = String::new();
@@ -164,6 +164,26 @@ impl Break {
     }
 }
 
+/// The number of contenders among the keys behind the holder's, and what they wait for afterwards.
+fn describe_waiters(others: &[KeyValue]) -> String {
+    let blocking = others.first().filter(|next| is_foreign(next));
+    let waiters = others.iter().filter(|kv| !is_foreign(kv)).count();
+    let waiting = match waiters {
+        0 => "no contender waits".to_owned(),
+        1 => "1 contender waits".to_owned(),
+        waiters => format!("{waiters} contenders wait"),
+    };
+    match (waiters, blocking) {
+        (_, Some(foreign)) => {
+            let key = text::escape(&foreign.key);
+            format!("{waiting}, and the foreign key {key} blocks the queue afterwards")
+        }
+        (0, None) => waiting,
+        (1, None) => format!("{waiting}, and is next"),
+        (_, None) => format!("{waiting}, the first is next"),
+    }
+}
+
 fn as_json(contender: &KeyValue) -> Value {
     json!({
         "key": text::to_json(&contender.key),
@@ -171,4 +191,31 @@ fn as_json(contender: &KeyValue) -> Value {
         "fencing_token": contender.create_revision.0,
         "lease": contender.lease.map(|lease| lease.to_string()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_core::kv::LeaseId;
+
+    use super::*;
+
+    fn kv(key: &'static str) -> KeyValue {
+        KeyValue { key: key.into(), lease: LeaseId::new(0xa1), ..KeyValue::default() }
+    }
+
+    /// Foreign keys counted as contenders that wait.
+    #[test]
+    fn foreign_keys_do_not_count_as_waiters() {
+        let (one, two, foreign) = (kv("jobs/a1-1"), kv("jobs/a1-2"), kv("jobs/config"));
+        let described = |others: &[&KeyValue]| {
+            describe_waiters(&others.iter().map(|kv| (*kv).clone()).collect::<Vec<_>>())
+        };
+        assert_eq!(described(&[]), "no contender waits");
+        assert_eq!(described(&[&one]), "1 contender waits, and is next");
+        assert_eq!(described(&[&one, &foreign]), "1 contender waits, and is next");
+        assert_eq!(described(&[&one, &two]), "2 contenders wait, the first is next");
+        let blocked = "the foreign key jobs/config blocks the queue afterwards";
+        assert_eq!(described(&[&foreign]), format!("no contender waits, and {blocked}"));
+        assert_eq!(described(&[&foreign, &one]), format!("1 contender waits, and {blocked}"));
+    }
 }

@@ -19,7 +19,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::exit::{ExitError, print};
-use crate::queue::{parent_of, queue_of};
+use crate::queue::{is_foreign, parent_of};
 use crate::store::{ENVIRONMENT_HELP, StoreFlags};
 use crate::{table, text};
 
@@ -152,8 +152,8 @@ impl List {
                 // The prefix limits names, and a key can start with it although its name does not.
                 let parent = parent_of(&kv).filter(|name| name.starts_with(self.prefix.as_bytes()));
                 match parent {
-                    Some(name) if queue_of(&kv).is_some() => add_contender(&mut queues, name, kv),
-                    Some(name) => keep_oldest_foreign(&mut foreign, name, kv),
+                    Some(name) if is_foreign(&kv) => keep_oldest_foreign(&mut foreign, name, kv),
+                    Some(name) => add_contender(&mut queues, name, kv),
                     None => {}
                 }
             }

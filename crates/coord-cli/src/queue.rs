@@ -2,9 +2,8 @@
 //!
 //! coord and Go's package use one layout for locks and elections. The queue `jobs` has one key per
 //! contender, `jobs/<lease id in hex>`; coord appends `-` and a key suffix, so that one session can
-//! have several contenders. A key suffix is a number; that of an adopter is `<tag in
-//! hex>-<number>`. A key with another slash belongs to the queue of a child name: `jobs/night/…` is
-//! a key of `jobs/night`.
+//! have several contenders. A key with another slash belongs to the queue of a child name:
+//! `jobs/night/…` is a key of `jobs/night`. All other keys under the name are foreign keys.
 
 use bytes::Bytes;
 use coord_core::kv::{KeyValue, Range, SortOrder, SortTarget};
@@ -44,57 +43,14 @@ pub(crate) fn parent_of(kv: &KeyValue) -> Option<Bytes> {
     Some(kv.key.slice(..slash))
 }
 
-/// The name of the queue that a key belongs to; `None` if the key is foreign. The last part of a
-/// queue key is the id of the key's own lease, with or without a hyphen and a key suffix.
-pub(crate) fn queue_of(kv: &KeyValue) -> Option<Bytes> {
-    let parent = parent_of(kv)?;
-    let lease = kv.lease?.to_string();
-    let rest = kv.key[parent.len() + 1..].strip_prefix(lease.as_bytes())?;
-    let is_contender = rest.is_empty() || rest.strip_prefix(b"-").is_some_and(is_key_suffix);
-    is_contender.then_some(parent)
-}
-
-/// Whether this is a key suffix: a number, or the tag of an adopter and a number.
-fn is_key_suffix(suffix: &[u8]) -> bool {
-    let (tag, number) = match suffix.iter().position(|byte| *byte == b'-') {
-        Some(hyphen) => (Some(&suffix[..hyphen]), &suffix[hyphen + 1..]),
-        None => (None, suffix),
-    };
-    let is_tag = |tag: &[u8]| tag.len() == 8 && tag.iter().all(u8::is_ascii_hexdigit);
-    tag.is_none_or(is_tag) && !number.is_empty() && number.iter().all(u8::is_ascii_digit)
+/// Whether a key is foreign: no contender has created it.
+pub(crate) fn is_foreign(kv: &KeyValue) -> bool {
+    coord_core::queue::is_foreign(&kv.key, kv.lease)
 }
 
 #[cfg(test)]
 mod tests {
-    use coord_core::kv::LeaseId;
-
     use super::*;
-
-    #[test]
-    fn queue_key_ends_with_its_lease_id() {
-        let queue = |key: &'static str, lease| {
-            let (key, lease) = (Bytes::from_static(key.as_bytes()), LeaseId::new(lease));
-            queue_of(&KeyValue { key, lease, ..KeyValue::default() })
-        };
-        for (key, name) in [
-            ("jobs/a1-7", "jobs"),
-            ("jobs/a1", "jobs"),
-            ("jobs/a1-5f3a9c0e-0", "jobs"),
-            ("jobs/night/a1-0", "jobs/night"),
-            ("/a1", ""),
-        ] {
-            assert_eq!(queue(key, 0xa1).as_deref(), Some(name.as_bytes()), "{key}");
-        }
-        for foreign in
-            ["jobs/a2-7", "jobs/a1-", "jobs/a1-x", "jobs/a17", "jobs/1", "a1", "jobs/a1/"]
-        {
-            assert_eq!(queue(foreign, 0xa1), None, "{foreign}");
-        }
-        for foreign in ["jobs/a1-5f3a9c0e-", "jobs/a1-5f3a-0", "jobs/a1-5f3a9c0x-0", "jobs/a1--0"] {
-            assert_eq!(queue(foreign, 0xa1), None, "{foreign}");
-        }
-        assert_eq!(queue("jobs/0", 0), None, "without a lease");
-    }
 
     #[test]
     fn queue_excludes_keys_of_child_names() {

@@ -24,7 +24,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::exit::{ExitError, print};
-use crate::queue::QueueKeys;
+use crate::queue::{QueueKeys, is_foreign};
 use crate::store::{ENVIRONMENT_HELP, StoreFlags};
 use crate::{positional, table, text};
 
@@ -37,7 +37,8 @@ const MAX_CONCURRENT_LEASE_READS: usize = 16;
 /// revisions the store has made since its key was created; the TTL of its lease, and an upper bound
 /// for the time since the lease was refreshed; its key; and its value, which only elections have.
 /// Contenders of `etcdctl` and of Go's package are included. A foreign key directly below the name,
-/// which is a key that no contender has created, is printed like a contender.
+/// which is a key that no contender has created, blocks the contenders behind it: it is printed in
+/// its place in the queue, with `foreign` as its position and without a token.
 ///
 /// The store records no clock time, so it is unknown how long a contender has waited. A contender
 /// whose lease was refreshed longer ago than a third of its TTL is late with its keep-alive. When
@@ -50,7 +51,8 @@ pub(crate) struct Who {
     name: String,
     /// Print one JSON object: `name`, `revision`, and `contenders`, each with `position` (0 holds),
     /// `key`, `value`, `fencing_token`, `revisions_ago`, and `lease`, which is null or has `id`,
-    /// `ttl_s`, `remaining_s` and `refreshed_s_ago_max`
+    /// `ttl_s`, `remaining_s` and `refreshed_s_ago_max`; and `foreign_keys`, each with the same
+    /// fields but `fencing_token`, whose positions count in the queue
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -79,10 +81,12 @@ fn after_help() -> String {
     [EXAMPLES, ENVIRONMENT_HELP, EXIT_STATUS].join("\n\n")
 }
 
-/// A contender as it is printed, or a foreign key, which is printed like a contender.
+/// A contender or a foreign key as it is printed.
 #[derive(Debug)]
-struct ContenderRow {
+struct QueueRow {
     kv: KeyValue,
+    /// How many keys are ahead, with foreign keys.
+    position: usize,
     revisions_ago: i64,
     /// `None` if the key has no lease, or if the lease has just expired.
     lease: Option<LeaseStatus>,
@@ -95,18 +99,21 @@ impl Who {
         let operation = || format!("read the queue of {}", self.name);
         let read = client.range(queue.in_order()).await.with_context(operation)?;
         let revision = read.header.revision;
-        let contenders = contenders(&client, &queue, read).await?;
+        let rows = rows(&client, &queue, read).await?;
         if self.json {
-            let contenders: Vec<_> = contenders.iter().enumerate().map(as_json).collect();
+            let (foreign, contenders): (Vec<_>, Vec<_>) =
+                rows.iter().partition(|row| is_foreign(&row.kv));
+            let as_json = |rows: Vec<&QueueRow>| rows.into_iter().map(as_json).collect::<Vec<_>>();
             print(text::json_line(&json!({
                 "name": self.name,
                 "revision": revision.0,
-                "contenders": contenders,
+                "contenders": as_json(contenders),
+                "foreign_keys": as_json(foreign),
             })))?;
-        } else if !contenders.is_empty() {
-            print(as_table(&contenders))?;
+        } else if !rows.is_empty() {
+            print(as_table(&rows))?;
         }
-        match (contenders.is_empty(), self.json) {
+        match (rows.is_empty(), self.json) {
             (false, _) => Ok(()),
             (true, true) => Err(ExitError::silent(ExitError::NOT_HELD)),
             (true, false) => {
@@ -122,23 +129,19 @@ impl Who {
 
 /// Selects the contenders of the queue and the foreign keys directly below the name from `read`, in
 /// queue order, and reads their leases.
-async fn contenders(
-    client: &Client,
-    queue: &QueueKeys,
-    read: RangeResponse,
-) -> Result<Vec<ContenderRow>> {
+async fn rows(client: &Client, queue: &QueueKeys, read: RangeResponse) -> Result<Vec<QueueRow>> {
     let now = read.header.revision;
-    let in_queue = read.kvs.into_iter().filter(|kv| queue.contains(&kv.key));
-    let rows = stream::iter(in_queue).map(async |contender| {
-        let lease = match contender.lease {
+    let in_queue = read.kvs.into_iter().filter(|kv| queue.contains(&kv.key)).enumerate();
+    let rows = stream::iter(in_queue).map(async |(position, kv)| {
+        let lease = match kv.lease {
             Some(lease) => {
                 let response = client.lease_time_to_live(LeaseTimeToLive::new(lease)).await;
                 response.with_context(|| format!("read the lease {lease}"))?.lease
             }
             None => None,
         };
-        let revisions_ago = now.0 - contender.create_revision.0;
-        Ok(ContenderRow { kv: contender, revisions_ago, lease })
+        let revisions_ago = now.0 - kv.create_revision.0;
+        Ok(QueueRow { kv, position, revisions_ago, lease })
     });
     rows.buffered(MAX_CONCURRENT_LEASE_READS).try_collect().await
 }
@@ -149,8 +152,7 @@ fn refreshed_ago_max(lease: &LeaseStatus) -> Duration {
     lease.granted.saturating_sub(lease.remaining)
 }
 
-fn as_json((position, contender): (usize, &ContenderRow)) -> Value {
-    let ContenderRow { kv, revisions_ago, lease } = contender;
+fn as_json(QueueRow { kv, position, revisions_ago, lease }: &QueueRow) -> Value {
     let lease = kv.lease.zip(lease.as_ref()).map(|(id, lease)| {
         json!({
             "id": id.to_string(),
@@ -159,20 +161,23 @@ fn as_json((position, contender): (usize, &ContenderRow)) -> Value {
             "refreshed_s_ago_max": refreshed_ago_max(lease).as_secs(),
         })
     });
-    json!({
+    let mut shown = json!({
         "position": position,
         "key": text::to_json(&kv.key),
         "value": text::to_json(&kv.value),
-        "fencing_token": kv.create_revision.0,
         "revisions_ago": revisions_ago,
         "lease": lease,
-    })
+    });
+    if !is_foreign(kv) {
+        shown["fencing_token"] = kv.create_revision.0.into();
+    }
+    shown
 }
 
-fn as_table(contenders: &[ContenderRow]) -> String {
+fn as_table(queue: &[QueueRow]) -> String {
     let heads = ["position", "token", "revisions ago", "lease", "refreshed", "key", "value"];
     let mut rows = vec![heads.map(str::to_owned)];
-    for (position, ContenderRow { kv, revisions_ago, lease }) in contenders.iter().enumerate() {
+    for QueueRow { kv, position, revisions_ago, lease } in queue {
         let (ttl, refreshed) = match (kv.lease, lease) {
             (_, Some(lease)) => {
                 let ago = refreshed_ago_max(lease).as_secs();
@@ -181,9 +186,14 @@ fn as_table(contenders: &[ContenderRow]) -> String {
             (Some(_), None) => ("ended".to_owned(), String::new()),
             (None, None) => ("none".to_owned(), String::new()),
         };
+        let (position, token) = match (is_foreign(kv), *position) {
+            (true, _) => ("foreign".to_owned(), "-".to_owned()),
+            (false, 0) => ("holds".to_owned(), kv.create_revision.to_string()),
+            (false, position) => (position.to_string(), kv.create_revision.to_string()),
+        };
         rows.push([
-            if position == 0 { "holds".to_owned() } else { position.to_string() },
-            kv.create_revision.to_string(),
+            position,
+            token,
             revisions_ago.to_string(),
             ttl,
             refreshed,

@@ -1,5 +1,5 @@
 //! Speed of the simulator: seeds per second of a lock scenario with three processes, which make 50
-//! operations each, in one thread and in two.
+//! operations each: in one thread and in two, without faults, and with the store check.
 
 use coord_core::error::PrimitiveError;
 use coord_core::{Mutex, Session};
@@ -35,6 +35,11 @@ fn seeds(c: &mut Criterion) {
             b.iter(|| sweep.clone().run(contend));
         });
     }
+    group.bench_function("store check", |b| {
+        let sweep = Sweep::new("bench").seeds(SEEDS).check_store();
+        let sweep = sweep.without_canary().without_coverage();
+        b.iter(|| sweep.clone().run(contend));
+    });
     group.bench_function("no faults", |b| {
         let sweep = Sweep::new("bench").seeds(SEEDS).faults([]);
         let sweep = sweep.without_canary().without_coverage();

@@ -21,6 +21,7 @@ mod paused_member;
 mod proxy_responses;
 mod replay;
 mod runtimes;
+mod scheduler;
 mod support;
 mod tls;
 mod traffic;

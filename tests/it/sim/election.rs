@@ -53,5 +53,5 @@ async fn elect(sim: Sim) {
 #[test]
 fn election_has_one_leader_under_every_fault() {
     let name = "election_has_one_leader_under_every_fault";
-    print(name, &Sweep::new(name).seeds(SEEDS).run(elect));
+    print(name, &Sweep::new(name).seeds(SEEDS).check_store().run(elect));
 }

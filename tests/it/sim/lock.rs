@@ -44,5 +44,5 @@ async fn lock(sim: Sim) {
 #[test]
 fn lock_excludes_under_every_fault() {
     let name = "lock_excludes_under_every_fault";
-    print(name, &Sweep::new(name).seeds(SEEDS).run(lock));
+    print(name, &Sweep::new(name).seeds(SEEDS).check_store().run(lock));
 }

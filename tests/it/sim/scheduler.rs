@@ -6,6 +6,7 @@ mod config;
 mod jobs;
 #[path = "../../examples/scheduler/leader.rs"]
 mod leader;
+mod without_simulation;
 #[path = "../../examples/scheduler/worker.rs"]
 mod worker;
 
@@ -14,22 +15,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coord_core::Client;
 use coord_mem::MemBackend;
-use coord_testkit::Intercept;
 use coord_testkit::sim::{Deviations, Exclusive, Exit, Process, Sim, Sweep};
 use tokio::time::sleep;
 
 use super::print;
 use super::simulator::replayed;
-use crate::support::{secs, separate_client};
+use crate::support::secs;
 use config::Config;
 use jobs::{Board, Result};
+use without_simulation::{JOBS, SHRUNK_LIST, TOTAL, TOTAL_WITH_A_JOB_TWICE, run_jobs_on};
 use worker::Recording;
-
-const JOBS: [(&str, u64); 3] = [("backup", 3), ("invoices", 2), ("report", 4)];
-/// The units of all jobs.
-const TOTAL: u64 = 9;
-/// What the failure of the scheduler without the lock's condition shrinks to.
-const SHRUNK_LIST: &str = "worker-1.request#11=4/11";
 
 async fn schedule(process: Process, leaders: Exclusive) -> Result<()> {
     let config = Config::default();
@@ -154,51 +149,13 @@ fn scheduler_with_the_lock_condition_survives_the_same_list() {
     sweep.replay(SHRUNK_LIST, |sim| run_jobs(sim, Recording::WhileHeld));
 }
 
-/// Runs the jobs on a store without a simulation, with the faults of `list` in the first life of
-/// each process. Returns the total.
-async fn run_jobs_on(store: &Client, list: &Deviations, recording: Recording) -> u64 {
-    for (id, units) in JOBS {
-        jobs::submit(store, id, units).await.unwrap();
-    }
-    let client = |name: &str| {
-        let backend = Arc::clone(store.backend());
-        Client::new(Intercept::new(backend, list.rule(name).unwrap()).timeout(secs(7)))
-    };
-    let schedule = async |name: &str| {
-        let (client, config) = (client(name), Config::default());
-        tokio::select! {
-            biased;
-            never = config.follow(&client) => match never {},
-            result = leader::run(&client, name, &config, |_| ()) => result.unwrap(),
-        }
-    };
-    let work = async |name: &str| {
-        let execute = |job: &jobs::Job, _: &_| sleep(secs(job.units));
-        // The client owns the requests that are late, so it must outlive the first life.
-        let first = client(name);
-        if worker::run(&first, name, recording, execute).await.is_err() {
-            sleep(secs(1)).await;
-            worker::run(&separate_client(store), name, recording, execute).await.unwrap();
-        }
-    };
-    tokio::join!(
-        schedule("scheduler-1"),
-        schedule("scheduler-2"),
-        work("worker-1"),
-        work("worker-2")
-    );
-    Board::read(store).await.unwrap().total
-}
-
 /// The failure is not an artefact of the simulator: the same request, if late, has the same effect
-/// without it.
+/// without it. `tests/etcd/cluster/scheduler.rs` replays the list on etcd.
 #[tokio::test(start_paused = true)]
-async fn late_commit_counts_a_job_twice_without_a_simulation_too() {
+async fn shrunk_list_counts_a_job_twice_without_a_simulation_too() {
     let store = || Client::new(MemBackend::new());
-    // The commit is the twelfth request here: without the simulated latency the worker reads the
-    // board once more before the leader assigns the job.
-    let list = "worker-1.request#12=4/11".parse().unwrap();
-    assert_eq!(run_jobs_on(&store(), &list, Recording::Always).await, 12);
+    let list = SHRUNK_LIST.parse().unwrap();
+    assert_eq!(run_jobs_on(&store(), &list, Recording::Always).await, TOTAL_WITH_A_JOB_TWICE);
     assert_eq!(run_jobs_on(&store(), &list, Recording::WhileHeld).await, TOTAL);
     assert_eq!(run_jobs_on(&store(), &Deviations::default(), Recording::Always).await, TOTAL);
 }

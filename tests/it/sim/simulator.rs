@@ -7,6 +7,7 @@ mod panics;
 mod processes;
 mod reports;
 mod restored;
+mod store_check;
 mod sweeps;
 
 use std::path::Path;

@@ -38,5 +38,5 @@ async fn supervise(sim: Sim) {
 #[test]
 fn supervised_work_excludes_under_every_fault() {
     let name = "supervised_work_excludes_under_every_fault";
-    print(name, &Sweep::new(name).seeds(SEEDS).run(supervise));
+    print(name, &Sweep::new(name).seeds(SEEDS).check_store().run(supervise));
 }

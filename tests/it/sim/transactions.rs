@@ -90,5 +90,5 @@ async fn transact(sim: Sim) {
 #[test]
 fn transactions_keep_the_sum_under_every_fault() {
     let name = "transactions_keep_the_sum_under_every_fault";
-    print(name, &Sweep::new(name).seeds(SEEDS).run(transact));
+    print(name, &Sweep::new(name).seeds(SEEDS).check_store().run(transact));
 }

@@ -16,7 +16,7 @@ use super::request::{
     HoldRequest, Primitive, TAKEN_STATUS, TIMED_OUT_STATUS, WaitMode, failure, primitive_failure,
 };
 use crate::exit::ExitError;
-use crate::queue::{QueueKeys, queue_of};
+use crate::queue::{QueueKeys, is_foreign};
 use crate::signals::{Signals, status_of};
 use crate::store::StoreFlags;
 use crate::text;
@@ -232,7 +232,7 @@ async fn find_holder(session: &Session, request: &HoldRequest) -> Holder {
 /// Describes the holder for a message.
 fn describe_holder(holder: &KeyValue, primitive: Primitive) -> String {
     let (key, token) = (text::escape(&holder.key), holder.create_revision);
-    if queue_of(holder).is_none() {
+    if is_foreign(holder) {
         return format!("the foreign key {key}, which no contender has created, blocks its queue");
     }
     match primitive {

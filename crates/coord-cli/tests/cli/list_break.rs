@@ -23,6 +23,7 @@ crate::tests![
     break_at_a_terminal_requires_confirmation,
     break_keeps_a_holder_that_came_after_the_prompt,
     break_deletes_no_foreign_key,
+    break_counts_no_foreign_key_as_waiter,
     break_of_a_free_lock_has_own_exit_status,
     lock_of_an_adopter_is_listed_and_broken,
 ];
@@ -241,6 +242,17 @@ async fn break_deletes_no_foreign_key(server: Server) {
     );
     waiter.signal(Signal::TERM);
     assert_eq!(waiter.status().await, Some(143));
+}
+
+/// The foreign key behind the holder's key was reported as the next contender.
+async fn break_counts_no_foreign_key_as_waiter(server: Server) {
+    let mut held = holder(&server, "jobs").await;
+    server.client.put("jobs/config", "data").await.expect(AVAILABLE);
+    let (status, stdout, _) = server.coord(&["break", "jobs", "--yes", "--json"]).end().await;
+    let broken: Value = serde_json::from_str(&stdout).expect("it is JSON");
+    assert_eq!((status, &broken["next"]), (Some(0), &Value::Null), "{stdout}");
+    held.close_input();
+    held.status().await;
 }
 
 async fn break_of_a_free_lock_has_own_exit_status(server: Server) {

@@ -18,7 +18,7 @@ crate::tests![
     who_lists_holder_and_waiters_in_queue_order,
     who_json_lists_holder_and_waiters,
     who_on_an_empty_queue_has_own_exit_status,
-    who_shows_a_key_without_lease,
+    who_shows_a_foreign_key_as_foreign,
 ];
 
 /// A session on the server.
@@ -225,19 +225,28 @@ async fn who_on_an_empty_queue_has_own_exit_status(server: Server) {
     let (status, stdout, stderr) = server.coord(&["who", "jobs", "--json"]).end().await;
     assert_eq!((status, stderr.as_str()), (Some(4), ""));
     let json: Value = serde_json::from_str(&stdout).expect("it is JSON");
-    assert_eq!(json["contenders"], json!([]));
+    assert_eq!((&json["contenders"], &json["foreign_keys"]), (&json!([]), &json!([])));
 }
 
-/// A foreign key without a lease, as `etcdctl put` creates it, stays until it is deleted.
-async fn who_shows_a_key_without_lease(server: Server) {
+/// A foreign key without a lease, as `etcdctl put` creates it, stays until it is deleted, and the
+/// contender behind it waits. The foreign key was printed as the holder.
+async fn who_shows_a_foreign_key_as_foreign(server: Server) {
     server.client.put("jobs/by-hand", "1").await.expect(AVAILABLE);
-    let (_, stdout, _) = server.coord(&["who", "jobs"]).end().await;
-    let row = stdout.lines().nth(1).expect("it is queued");
-    let cells: Vec<_> = row.split_whitespace().collect();
-    assert_eq!((cells[0], &cells[3..]), ("holds", &["none", "jobs/by-hand", "1"][..]), "{stdout}");
+    let _waiter = server.coord(&["lock", "jobs"]);
+    server.wait_for_queue_length("jobs", 2).await;
+    let (status, stdout, _) = server.coord(&["who", "jobs"]).end().await;
+    let rows: Vec<Vec<_>> = stdout.lines().map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!((status, rows.len()), (Some(0), 3), "{stdout}");
+    assert_eq!(rows[1][..2], ["foreign", "-"], "{stdout}");
+    assert_eq!(rows[1][3..], ["none", "jobs/by-hand", "1"], "{stdout}");
+    assert_eq!(rows[2][0], "1", "no contender holds: {stdout}");
     let (_, stdout, _) = server.coord(&["who", "jobs", "--json"]).end().await;
     let json: Value = serde_json::from_str(&stdout).expect("it is JSON");
-    assert_eq!(json["contenders"][0]["lease"], Value::Null);
+    let (contenders, foreign) = (&json["contenders"], &json["foreign_keys"]);
+    assert_eq!((&contenders[0]["position"], &contenders[1]), (&1.into(), &Value::Null));
+    assert_eq!((&foreign[0]["position"], &foreign[1]), (&0.into(), &Value::Null));
+    assert_eq!((&foreign[0]["key"], &foreign[0]["lease"]), (&"jobs/by-hand".into(), &Value::Null));
+    assert_eq!(foreign[0]["fencing_token"], Value::Null);
 }
 
 /// The keys of the queue `jobs`, without the keys of child names.

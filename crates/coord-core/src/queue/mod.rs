@@ -47,6 +47,7 @@
 //! contender of the same client, the predecessor's key. A wait reads the position once in each TTL.
 
 mod contender;
+mod foreign;
 mod key_guard;
 mod keys;
 mod lease_keyed;
@@ -64,6 +65,7 @@ use crate::kv::{Compare, CompareOp, IntoBytes, Op, OpResponse, Txn};
 use crate::session::Session;
 use crate::telemetry::queue as events;
 pub use contender::Contender;
+pub use foreign::is_foreign;
 use key_guard::KeyGuard;
 pub use key_guard::Ownership;
 pub(crate) use keys::QueueKeys;

@@ -55,29 +55,10 @@ impl Position {
     }
 }
 
-/// Whether a key is foreign, which means that no contender can have created it: it has no lease, or
-/// the last part of its name is neither the id of its lease nor that id with a suffix.
-pub(super) fn is_foreign(key: &[u8], lease: Option<LeaseId>) -> bool {
-    lease.is_none_or(|lease| {
-        let id = key.rsplit(|byte| *byte == b'/').next();
-        let suffix = id.and_then(|id| id.strip_prefix(lease.to_string().as_bytes()));
-        suffix.is_none_or(|suffix| !suffix.is_empty() && !suffix.starts_with(b"-"))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kv::{KeyValue, Revision};
-
-    #[test]
-    fn key_without_lease_or_lease_in_name_is_foreign() {
-        let lease = LeaseId::new(0x4a);
-        assert!(!is_foreign(b"jobs/4a-1", lease) && !is_foreign(b"jobs/4a", lease));
-        assert!(is_foreign(b"jobs/4a-1", None));
-        assert!(is_foreign(b"jobs/4a-1", LeaseId::new(5)));
-        assert!(is_foreign(b"jobs/4a", LeaseId::new(4)));
-    }
 
     fn kv(key: &'static str, create_revision: i64) -> KeyValue {
         let create_revision = Revision(create_revision);

@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::WATCH_AFTER;
 use super::contender::Contender;
-use super::position::{Position, is_foreign};
+use super::foreign::is_foreign;
+use super::position::Position;
 use crate::error::{Error, PrimitiveError, Result};
 use crate::key_watch::{range_with_retry, watch_deletions};
 use crate::kv::{EventKind, Header, RangeResponse, Watch, Watcher};

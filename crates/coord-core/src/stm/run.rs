@@ -22,9 +22,11 @@ use crate::telemetry::transaction;
 /// Caps `Retry::time_max` so that the clock can represent the deadline: about 30 years.
 const TIME_MAX: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// How often the attempts of one transaction may yield before their first request. Without a limit,
-/// a transaction that reads other keys in each attempt could yield forever.
-const MAX_YIELDS: u8 = 4;
+/// After this many yields, before a first request or before a commit, the attempts of a transaction
+/// do not yield before their first request any more. Without a limit, a transaction that reads
+/// other keys in each attempt could yield forever. A yield before a commit needs no limit of its
+/// own, because at most one follows each conflict.
+const YIELDS_BEFORE_REQUESTS_END: u8 = 4;
 
 /// The outcome of an attempt.
 enum AttemptOutcome {
@@ -80,7 +82,7 @@ pub(super) struct Run<'a> {
     /// The conflicts of all attempts so far.
     pub(super) conflicts: Vec<Conflict>,
     pub(super) phase: Phase,
-    /// How often an attempt may still yield before its first request.
+    /// After how many further yields of either kind no attempt yields before its first request.
     yields_left: u8,
     pub(super) held: HeldQueues<'a>,
     /// The snapshot with which the next attempt starts.
@@ -214,7 +216,7 @@ impl<'a> Run<'a> {
             attempts: 0,
             conflicts: Vec::new(),
             phase: Phase::Optimistic,
-            yields_left: MAX_YIELDS,
+            yields_left: YIELDS_BEFORE_REQUESTS_END,
             held: HeldQueues::default(),
             start: None,
             backoff: stm.retry.backoff(),

@@ -50,6 +50,9 @@ impl Sim {
     /// ```
     pub fn restore(&self, backup: &Backup) {
         let (newest, found) = (self.world.mem.restore(backup), backup.revision());
+        if let Some(check) = &self.world.check {
+            check.note_restored();
+        }
         self.world.lock().record(Owner::Harness, || EventKind::Restored { newest, found });
     }
 }

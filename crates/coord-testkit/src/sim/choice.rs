@@ -117,15 +117,19 @@ impl FromStr for Deviations {
     }
 }
 
-/// Checks a name that becomes a part of the names of lanes.
+/// Checks a name that becomes a part of the names of lanes, and must differ from `taken`.
 ///
 /// # Panics
-/// If it is empty, or has other characters than letters, digits, `_` and `-`.
-pub(crate) fn check_name(kind: &str, name: &str) {
+/// If it is empty, in `taken`, or has other characters than letters, digits, `_` and `-`.
+pub(crate) fn check_name<'a>(kind: &str, name: &str, taken: impl IntoIterator<Item = &'a str>) {
     let is_valid = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     assert!(
         !name.is_empty() && name.chars().all(is_valid),
         "invalid {kind} name {name:?}: use letters, digits, `_` and `-`"
+    );
+    assert!(
+        taken.into_iter().all(|other| other != name),
+        "the {kind} name {name:?} is in use or reserved: give each {kind} its own"
     );
 }
 

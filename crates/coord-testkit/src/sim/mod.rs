@@ -37,7 +37,8 @@
 //!
 //! - a panic in any process, such as a failed assertion;
 //! - an error that the scenario returns, and, in a run without faults, an error of a process;
-//! - an oracle: [`Sim::exclusive`], [`Sim::always`], [`Sim::eventually`], [`Sim::leads_to`];
+//! - an oracle: [`Sim::exclusive`], [`Sim::always`], [`Sim::eventually`], [`Sim::leads_to`], and
+//!   [`Sweep::check_store`], which compares responses and watches with the store;
 //! - liveness: faults end after 300 s, and then the scenario must return within 600 s
 //!   ([`Sweep::fault_time`], [`Sweep::settle_time`]);
 //! - a lease of an ended process that outlives its TTL;
@@ -71,6 +72,7 @@ mod replay;
 mod report;
 mod run;
 mod shrink;
+mod store_check;
 #[cfg(feature = "proptest")]
 mod strategy;
 mod sweep;
@@ -259,7 +261,7 @@ impl Sim {
     /// If the name is empty, or has other characters than letters, digits, `_` and `-`.
     #[must_use]
     pub fn buggify(&self, name: &'static str) -> bool {
-        choice::check_name("point", name);
+        choice::check_name("point", name, []);
         let mut state = self.world.lock();
         let State { choices, activated, .. } = &mut *state;
         let lane = choices.add_lane(format!("test.{name}"), faults::BUGGIFY);

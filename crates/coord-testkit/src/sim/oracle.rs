@@ -55,11 +55,15 @@ impl<P: FnMut() -> bool + Send, Q: FnMut() -> bool + Send> Oracle for LeadsTo<P,
 }
 
 /// A holder that uses the resource.
+#[derive(Clone)]
 struct Holder {
     process: Process,
     token: FencingToken,
-    still_held: Box<dyn Fn() -> bool + Send>,
+    still_held: StillHeld,
 }
+
+/// Whether a holder may still act. Called without the lock of the holders.
+type StillHeld = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl Holder {
     fn entry(&self) -> (FencingToken, Owner) {
@@ -117,19 +121,21 @@ impl Exclusive {
     /// Notes that `process` uses the resource until the returned value is dropped, under a lock
     /// that is not coord's. `still_held` returns whether the process may still act as the holder:
     /// no loss was reported to it, and no deadline has passed. `still_held` is called when another
-    /// holder enters.
+    /// holder enters, and may use this resource.
     pub fn enter_while(
         &self,
         process: &Process,
         token: FencingToken,
-        still_held: impl Fn() -> bool + Send + 'static,
+        still_held: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Inside {
-        let mut holders = sync::lock(&self.holders);
         let entering = format!("{} entered with token {token}", process.name());
         // A holder may enter more than once with one guard.
         let entry = (token, process.owner());
-        let mut others = holders.inside.values().filter(|other| other.entry() != entry);
-        let other = others.find(|other| other.may_act());
+        let inside: Vec<_> = sync::lock(&self.holders).inside.values().cloned().collect();
+        // Without the lock: `still_held` is code of the test.
+        let mut others = inside.into_iter().filter(|other| other.entry() != entry);
+        let other = others.find(Holder::may_act);
+        let mut holders = sync::lock(&self.holders);
         let failure = match (other, holders.last) {
             (Some(Holder { process, token, .. }), _) => {
                 let name = process.name();
@@ -146,7 +152,7 @@ impl Exclusive {
         holders.entered += 1;
         let number = holders.entered;
         let process = process.clone();
-        let holder = Holder { process, token, still_held: Box::new(still_held) };
+        let holder = Holder { process, token, still_held: Arc::new(still_held) };
         holders.inside.insert(number, holder);
         drop(holders);
         if let Some(text) = failure {

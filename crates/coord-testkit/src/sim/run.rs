@@ -19,6 +19,7 @@ use super::choice::{Choices, Deviations, ReachedPoint, Source};
 use super::failure::{self, Failure};
 use super::faults::{self, Coverage, Fault};
 use super::process::Exit;
+use super::store_check::{CheckedStore, StoreCheck};
 use super::world::{Message, Owner, State, World};
 use super::{Sim, driver, panics};
 use crate::history::{EventKind, History};
@@ -70,6 +71,8 @@ pub(crate) struct Settings {
     pub(crate) settle_time: Duration,
     pub(crate) max_steps: u64,
     pub(crate) wrap_store: Option<WrapStore>,
+    /// Whether responses and watches are compared with the store.
+    pub(crate) checks_store: bool,
 }
 
 /// The result of one run.
@@ -164,7 +167,13 @@ async fn run_world(
         Ok(store) => (store, None),
         Err(failure) => (Client::new(MemBackend::new()), Some(failure)),
     };
-    let world = World::new(mem, store, choices, settings.settle_time, keep == Keep::History);
+    let check = settings.checks_store.then(|| StoreCheck::new(mem.clone()));
+    let store = match &check {
+        Some(check) => Client::new(CheckedStore::new(store, Arc::clone(check))),
+        None => store,
+    };
+    let is_recorded = keep == Keep::History;
+    let world = World::new(mem, store, choices, settings.settle_time, is_recorded, check);
     let sim = Sim { world: Arc::clone(&world) };
     let heal = |world: &Arc<World>| world.lock().heal();
     world.lock().send(Owner::Harness, settings.fault_time, Message::Change(Box::new(heal)));
@@ -365,6 +374,7 @@ mod tests {
             settle_time: Duration::from_secs(300),
             max_steps: 10_000,
             wrap_store: None,
+            checks_store: false,
         };
         let source = Source::replay(&Deviations::default());
         let result = run(&scenario, &settings, source, Keep::Result);

@@ -95,6 +95,20 @@ impl Shrinker<'_> {
         is_same && is_smaller
     }
 
+    /// Runs candidates until one is kept. Hundreds of deviations have millions of candidates, so
+    /// each is made only when it is run.
+    fn accepts_any(&mut self, candidates: impl IntoIterator<Item = Vec<Deviation>>) -> bool {
+        let mut candidates = candidates.into_iter();
+        while !self.is_spent()
+            && let Some(candidate) = candidates.next()
+        {
+            if self.accepts(candidate) {
+                return true;
+            }
+        }
+        false
+    }
+
     const fn is_spent(&self) -> bool {
         self.runs >= self.limit
     }
@@ -137,48 +151,46 @@ impl Shrinker<'_> {
     /// Keeps one deviation, at each of the first points of its lane, then of the lanes of other
     /// processes.
     fn keep_one_moved(&mut self) {
-        for deviation in single_deviations(&self.best) {
-            for number in 1..=MOVED_TO_MAX {
-                if self.is_spent() || self.accepts(vec![Deviation { number, ..deviation.clone() }])
-                {
-                    return;
-                }
-            }
-        }
+        let singles = single_deviations(&self.best).into_iter();
+        self.accepts_any(singles.flat_map(|deviation| {
+            let moved_to = move |number| vec![Deviation { number, ..deviation.clone() }];
+            (1..=MOVED_TO_MAX).map(moved_to)
+        }));
     }
 
     fn remove_and_change(&mut self) -> bool {
-        for removed in 0..self.best.len() {
-            let mut rest = self.best.clone();
-            rest.remove(removed);
-            for changed in 0..rest.len() {
-                for variant in variants(&rest[changed]) {
-                    if self.is_spent() {
-                        return false;
-                    }
-                    let mut candidate = rest.clone();
-                    candidate[changed] = variant;
-                    if self.accepts(candidate) {
-                        return true;
-                    }
-                }
-            }
-        }
-        false
+        let best = self.best.clone();
+        self.accepts_any((0..best.len()).flat_map(|removed| {
+            let rest = [&best[..removed], &best[removed + 1..]].concat();
+            (0..rest.len()).flat_map(move |changed| with_variants(&rest, changed))
+        }))
     }
 
     fn lower_options(&mut self) -> bool {
-        for i in 0..self.best.len() {
-            for value in 1..self.best[i].value {
-                let mut candidate = self.best.clone();
+        let best = self.best.clone();
+        self.accepts_any((0..best.len()).flat_map(|i| {
+            let best = &best;
+            (1..best[i].value).map(move |value| {
+                let mut candidate = best.clone();
                 candidate[i].value = value;
-                if self.accepts(candidate) {
-                    return true;
-                }
-            }
-        }
-        false
+                candidate
+            })
+        }))
     }
+}
+
+/// The lists in which one deviation is replaced by a variant of it.
+fn with_variants(
+    list: &[Deviation],
+    changed: usize,
+) -> impl Iterator<Item = Vec<Deviation>> + use<> {
+    let list = list.to_vec();
+    let variants: Vec<_> = variants(&list[changed]).collect();
+    variants.into_iter().map(move |variant| {
+        let mut candidate = list.clone();
+        candidate[changed] = variant;
+        candidate
+    })
 }
 
 /// The deviations to keep alone: each kind of decision and option once for each process. The last
@@ -220,4 +232,37 @@ fn size(list: &[Deviation]) -> (usize, u64) {
 fn fault_of(deviation: &Deviation) -> Option<Fault> {
     let options = faults::options_of(&deviation.lane)?;
     options.get(usize::from(deviation.value)).map(|option| option.fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::run::ScenarioFuture;
+    use crate::sim::{Sim, Sweep};
+
+    /// A list of some hundred deviations has millions of candidates, which took minutes to make
+    /// after the budget was spent.
+    #[test]
+    fn no_candidate_is_made_when_the_budget_is_spent() {
+        let scenario = |_: Sim| Box::pin(async { Ok(()) }) as ScenarioFuture;
+        let settings = Sweep::new("no_candidate_is_made_when_the_budget_is_spent").settings;
+        let failure = Failure::new("none", "");
+        let mut shrinker = Shrinker {
+            scenario: &scenario,
+            settings: &settings,
+            failure: &failure,
+            best: Vec::new(),
+            runs: 0,
+            limit: 3,
+        };
+        let mut made = 0;
+        let mut candidates = std::iter::repeat_with(|| {
+            made += 1;
+            Vec::new()
+        })
+        .take(100);
+        assert!(!shrinker.accepts_any(&mut candidates));
+        assert!(!shrinker.accepts_any(&mut candidates));
+        assert_eq!((made, shrinker.runs), (3, 3));
+    }
 }

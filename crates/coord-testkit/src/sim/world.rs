@@ -27,6 +27,7 @@ use super::choice::{Choices, LaneId};
 use super::failure::Failure;
 use super::faults;
 use super::process::{Lanes, ProcessState};
+use super::store_check::StoreCheck;
 use crate::history::{Event, EventKind};
 
 /// The owner of a task or message.
@@ -173,6 +174,8 @@ pub(crate) struct World {
     pub(crate) store: Client,
     /// The store itself, which the test may have wrapped.
     pub(crate) mem: MemBackend,
+    /// Compares what the processes receive with the store, if the sweep does.
+    pub(crate) check: Option<Arc<StoreCheck>>,
     /// Notified when the main task of a process ends.
     pub(crate) exited: Notify,
 }
@@ -228,6 +231,7 @@ impl World {
         mut choices: Choices,
         settle_time: Duration,
         is_recorded: bool,
+        check: Option<Arc<StoreCheck>>,
     ) -> Arc<Self> {
         let started = Instant::now();
         let woken = Arc::new(Woken {
@@ -258,13 +262,13 @@ impl World {
             is_done: false,
             restarts: 0,
             out_of_space_until: None,
-            oracles: Vec::new(),
+            oracles: check.iter().map(StoreCheck::oracle).collect(),
             sometimes: BTreeMap::new(),
             activated: BTreeMap::new(),
             started,
         };
         let (state, exited) = (Mutex::new(state), Notify::new());
-        Arc::new(Self { state, woken, started, store, mem, exited })
+        Arc::new(Self { state, woken, started, store, mem, check, exited })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

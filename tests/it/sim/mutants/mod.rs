@@ -21,7 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 use coord_testkit::sim::{Exclusive, FailureReport, Process, Sim, Sweep, Weaken};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// How many seeds a mutant may take until it is caught.
 const SEEDS: u64 = 1_000;
@@ -130,6 +130,8 @@ fn families() -> Vec<Family> {
 struct Row {
     mutant: String,
     report: Option<Box<FailureReport>>,
+    /// The real time from the failure to its shrunk report.
+    shrunk_in: Duration,
 }
 
 impl Row {
@@ -175,11 +177,31 @@ fn try_family(family: &Family) -> Vec<Row> {
     if let Err(report) = sweep(family).check(&family.correct) {
         panic!("false alarm: the correct `{}` failed\n{report}", family.name);
     }
-    let try_mutant = |mutant: &Mutant| {
-        let sweep = sweep_of(family, mutant).shrink_runs(SHRINK_RUNS);
-        Row { mutant: mutant.name.clone(), report: sweep.check(&mutant.scenario).err() }
-    };
-    family.mutants.iter().map(try_mutant).collect()
+    family.mutants.iter().map(|mutant| try_mutant(family, mutant)).collect()
+}
+
+/// Searches for a seed that fails, then shrinks its failure. The time of the second part includes
+/// two runs more than the shrinking: the one without faults and that of the seed.
+fn try_mutant(family: &Family, mutant: &Mutant) -> Row {
+    let sweep = sweep_of(family, mutant);
+    let found = sweep.clone().shrink_runs(0).check(&mutant.scenario).err();
+    let shrinking = Instant::now();
+    let report = found.and_then(|found| {
+        // Without a seed, the run without faults has failed, and no seed is run.
+        let sweep = sweep.first_seed(found.seed.unwrap_or_default()).seeds(1);
+        sweep.shrink_runs(SHRINK_RUNS).check(&mutant.scenario).err()
+    });
+    Row { mutant: mutant.name.clone(), report, shrunk_in: shrinking.elapsed() }
+}
+
+/// The median and the longest time from a failure to its shrunk report: figures of this machine,
+/// which is no part of what the test asserts.
+fn describe_times(rows: &[Row]) -> String {
+    let mut times: Vec<_> = rows.iter().map(|row| (row.shrunk_in, &row.mutant)).collect();
+    times.sort();
+    let median = times[times.len() / 2].0;
+    let (longest, mutant) = times[times.len() - 1];
+    format!("failure to shrunk report: median {median:.1?}, longest {longest:.1?} ({mutant})")
 }
 
 /// The results of all families, in their order, run on two threads.
@@ -209,7 +231,7 @@ fn mutants_are_caught_and_shrunk() {
     for row in &rows {
         writeln!(table, "{row}").unwrap();
     }
-    println!("{table}");
+    println!("{table}\n{}", describe_times(&rows));
     for report in rows.iter().filter(|row| !row.is_small()).filter_map(|row| row.report.as_ref()) {
         println!("{report}");
     }

@@ -136,6 +136,20 @@ fn holder_enters_twice_with_one_token() {
     });
 }
 
+/// `still_held` was called under the lock of the holders: this test did not end.
+#[test]
+fn condition_of_a_holder_may_use_the_resource() {
+    run_once(|sim| async move {
+        let printer = sim.exclusive("printer");
+        let (a, b) = (sim.process("a"), sim.process("b"));
+        let counted = printer.clone();
+        let first = printer.enter_while(&a, TOKEN, move || counted.entered() != 1);
+        drop(printer.enter_while(&b, FencingToken(Revision(6)), || true));
+        drop(first);
+        assert_eq!(printer.entered(), 2);
+    });
+}
+
 #[test]
 fn other_process_with_an_old_token_is_a_failure() {
     let sweep = Sweep::new("other_process_with_an_old_token_is_a_failure").seeds(0);

@@ -1,10 +1,15 @@
 //! Several sweeps in one test, what the environment selects, and what a sweep refuses.
 
 use std::env;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
-use coord_testkit::sim::{Fault, Sim, Sweep};
+use coord_core::Error;
+use coord_testkit::sim::{Fault, FaultCount, Sim, Sweep};
+use tokio::time::sleep;
+
+use crate::support::secs;
 
 /// A process that puts a key.
 async fn put(sim: Sim) {
@@ -99,4 +104,79 @@ fn names_that_would_be_ambiguous_are_refused() {
     ] {
         assert!(text.contains("use letters, digits, `_` and `-`"), "{text}");
     }
+}
+
+/// What a sweep of one fault covers.
+fn covered<F: Future<Output = ()> + Send + 'static>(
+    fault: Fault,
+    scenario: impl Fn(Sim) -> F + Sync,
+) -> FaultCount {
+    let sweep = Sweep::new("covered").seeds(200).without_canary().without_coverage();
+    sweep.faults([fault]).run(scenario).coverage.count(fault)
+}
+
+/// A batch for a watch that the process had dropped could be late, and counted as a fault that
+/// mattered.
+#[test]
+fn fault_of_a_dropped_watch_is_not_covered() {
+    let watch = |is_dropped: bool| {
+        covered(Fault::WatchLate, move |sim| async move {
+            sim.spawn("a", move |process| async move {
+                let watch = process.client().watch("k").await?;
+                let watch = (!is_dropped).then_some(watch);
+                process.client().put("k", "1").await?;
+                drop(watch);
+                Ok::<_, Error>(())
+            });
+            sim.join().await;
+        })
+    };
+    assert!(watch(false).mattered > 0);
+    assert_eq!(watch(true), FaultCount::default());
+}
+
+/// A pause of a process whose main task had ended counted as a fault that mattered, although the
+/// run waits for none of its other tasks.
+#[test]
+fn fault_of_an_exited_process_does_not_matter() {
+    let pause = |outlives: bool| {
+        covered(Fault::Pause, move |sim| async move {
+            sim.spawn("a", move |process| async move {
+                let client = process.client().clone();
+                let put_twice = process.spawn(async move {
+                    client.put("k", "1").await?;
+                    client.put("k", "2").await
+                });
+                if !outlives {
+                    put_twice.await?;
+                }
+                Ok::<_, Error>(())
+            });
+            sim.join().await;
+            sleep(secs(1)).await;
+        })
+    };
+    assert!(pause(false).mattered > 0);
+    let outlived = pause(true);
+    assert!(outlived.fired > 0 && outlived.mattered == 0, "{outlived:?}");
+}
+
+/// The text of a note was made under the lock of the run, so a text that uses the run blocked it
+/// forever.
+#[test]
+fn text_of_a_note_may_use_the_run() {
+    struct Healed(Sim);
+    impl fmt::Display for Healed {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "is healed: {}", self.0.is_healed())
+        }
+    }
+    let sweep = Sweep::new("text_of_a_note_may_use_the_run").seeds(0);
+    let report = sweep.check(|sim| async move {
+        sim.note(Healed(sim.clone()));
+        sim.fail("end", Healed(sim.clone()));
+    });
+    let report = report.expect_err("the scenario fails the run");
+    assert_eq!(report.failure.text, "is healed: false");
+    assert!(report.history.to_string().contains("is healed: false\n"), "{report}");
 }

@@ -66,7 +66,7 @@ impl SimBackend<StaleMember<Client>> {
 }
 
 /// The response to a call.
-trait Response: Send + 'static {
+pub(crate) trait Response: Send + 'static {
     fn header(&self) -> Header;
 
     /// The lease that was granted.

@@ -123,7 +123,7 @@ impl Pump {
         };
         let value = state.choose(self.index, |lanes| lanes.batch, None, words);
         let mut channel = sync::lock(&self.channel.state);
-        if value > 0 && !channel.is_dropped {
+        if value > 0 {
             let fault = faults::BATCH[usize::from(value)].fault;
             state.choices.coverage.note_mattered(fault);
         }

@@ -30,12 +30,13 @@ use super::attempts::RunRecorder;
 use super::choice::check_name;
 use super::faults::{self, Fault};
 use super::network::SimBackend;
+use super::store_check::CheckedProcess;
 use super::world::{Message, Owner, ProcessSpawner, State, World, acting};
 use crate::StaleMember;
 use crate::history::EventKind;
 pub use state::Exit;
 pub(crate) use state::{Gate, Lanes, ProcessState};
-use state::{Stall, Stalls};
+use state::{PARTITION, Stall, Stalls};
 
 /// Names that processes cannot have: they begin the lanes of the store and of the test.
 const RESERVED_NAMES: [&str; 2] = ["store", "test"];
@@ -64,13 +65,9 @@ impl Process {
     /// If the name is empty, in use, `store` or `test`, or has other characters than letters,
     /// digits, `_` and `-`.
     pub(crate) fn add(world: &Arc<World>, name: &str, start: Option<Start>) -> Self {
-        check_name("process", name);
         let mut state = world.lock();
-        assert!(
-            state.processes.iter().all(|process| &*process.name != name)
-                && !RESERVED_NAMES.contains(&name),
-            "the process name {name:?} is in use or reserved: give each process its own"
-        );
+        let in_use = state.processes.iter().map(|process| &*process.name);
+        check_name("process", name, in_use.chain(RESERVED_NAMES));
         let lanes = Lanes::new(&mut state.choices, name);
         let link = state.choices.add_lane(format!("{name}.link"), faults::LINK);
         let index = state.processes.len();
@@ -109,7 +106,15 @@ impl Process {
         let member = StaleMember::new(world.store.clone());
         let backend = SimBackend::new(Arc::clone(world), index, life, member);
         let spawner = ProcessSpawner { world: Arc::downgrade(world), owner };
-        let mut client = Client::with_spawn(backend, Arc::new(spawner));
+        let spawner = Arc::new(spawner);
+        let mut client = match &world.check {
+            Some(check) => {
+                let check = Arc::clone(check);
+                let backend = CheckedProcess::new(backend, check, Arc::clone(&name));
+                Client::with_spawn(backend, spawner)
+            }
+            None => Client::with_spawn(backend, spawner),
+        };
         if is_recorded {
             client =
                 client.record_transactions(RunRecorder { world: Arc::downgrade(world), owner });
@@ -160,7 +165,7 @@ impl Process {
     /// Partitions this process from the store for `time`, or until the faults end. Its messages
     /// wait, and are delivered afterwards.
     pub fn partition(&self, time: Duration) {
-        self.world.lock().stall(self.index, time, &[Stall::Requests, Stall::Responses]);
+        self.world.lock().stall(self.index, time, PARTITION);
     }
 
     /// Delays every message of this process that is in flight now by `time`. Messages that are sent

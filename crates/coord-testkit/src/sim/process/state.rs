@@ -72,6 +72,9 @@ pub(crate) enum Stall {
     Responses,
 }
 
+/// Both directions of messages: a partition.
+pub(super) const PARTITION: &[Stall] = &[Stall::Requests, Stall::Responses];
+
 /// Until when a process is stalled, in each way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stalls([Option<Instant>; 3]);
@@ -182,12 +185,11 @@ impl State {
             self.choices.coverage.note_mattered(fault);
         }
         let (short, long) = (Duration::from_secs(2), Duration::from_secs(100));
-        let both = &[Stall::Requests, Stall::Responses];
         match value {
             1 => self.stall(index, short, &[Stall::Pause]),
             2 => self.stall(index, long, &[Stall::Pause]),
-            3 => self.stall(index, Duration::from_secs(5), both),
-            4 => self.stall(index, long, both),
+            3 => self.stall(index, Duration::from_secs(5), PARTITION),
+            4 => self.stall(index, long, PARTITION),
             5 => self.stall(index, long, &[Stall::Requests]),
             6 => self.stall(index, long, &[Stall::Responses]),
             7 => self.crash(index, false),
@@ -213,17 +215,16 @@ impl State {
     /// order. The steps are a second apart. Returns whether there is any process.
     pub(crate) fn swizzle(&mut self) -> bool {
         let count = self.processes.len();
+        let seconds = |count: usize| Duration::from_secs(u64::try_from(count).unwrap_or(u64::MAX));
         for index in 0..count {
             let start = move |world: &Arc<World>| {
                 let mut state = world.lock();
                 if !state.choices.is_healed() {
-                    let left = u32::try_from(2 * (count - index)).unwrap_or(u32::MAX);
-                    let both = &[Stall::Requests, Stall::Responses];
-                    state.stall(index, Duration::from_secs(1) * left, both);
+                    let left = seconds(2 * (count - index));
+                    state.stall(index, left, PARTITION);
                 }
             };
-            let after = Duration::from_secs(1) * u32::try_from(index).unwrap_or(u32::MAX);
-            self.send(Owner::Harness, after, Message::Change(Box::new(start)));
+            self.send(Owner::Harness, seconds(index), Message::Change(Box::new(start)));
         }
         count > 0
     }

@@ -75,12 +75,13 @@ impl Sweep {
             self.replay_list(scenario, &list)?;
         }
         let mix = self.mix(schedule_points(&first));
-        let mut report = self.run_seeds(scenario, &mix)?;
+        let seeds = self.seeds_to_run();
+        let mut report = self.run_seeds(scenario, &mix, seeds.clone())?;
         if self.checks_coverage && report.seeds >= SEEDS_FOR_COVERAGE {
             self.check_coverage(&report)?;
         }
         if self.has_canary && canary.is_none() && report.seeds >= SEEDS_FOR_COVERAGE {
-            report.canary_runs = self.check_canary(scenario, &mix, self.seeds_to_run())?;
+            report.canary_runs = self.check_canary(scenario, &mix, seeds)?;
         }
         Ok(report)
     }
@@ -178,8 +179,8 @@ impl Sweep {
         &self,
         scenario: Scenario<'_>,
         mix: &Mix,
+        seeds: Range<u64>,
     ) -> Result<SweepReport, Box<FailureReport>> {
-        let seeds = self.seeds_to_run();
         let (next, has_failed) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
         let report = Mutex::new(SweepReport::default());
         let failed = Mutex::new(BTreeMap::new());

@@ -43,7 +43,7 @@ pub struct Sweep {
     name: String,
     first_seed: u64,
     seeds: u64,
-    settings: Settings,
+    pub(crate) settings: Settings,
     is_swarm: bool,
     shrink_runs: usize,
     threads: usize,
@@ -66,6 +66,7 @@ impl Sweep {
                 settle_time: Duration::from_secs(600),
                 max_steps: 200_000,
                 wrap_store: None,
+                checks_store: false,
             },
             is_swarm: true,
             shrink_runs: 500,
@@ -188,6 +189,38 @@ impl Sweep {
     /// ```
     pub fn weaken(self, weakness: Weaken) -> Self {
         self.wrap_store(move |store| weakness.wrap(store))
+    }
+
+    /// Compares every response and every watch with the store: an oracle that fails a run with the
+    /// name `linearizability` or `watch`. A response must be the one that the store gives at its
+    /// revision, between its request and its receipt; a change must be applied once; and a watch
+    /// must deliver each event once, in order.
+    ///
+    /// The store of a run holds to that, so the check is off by default: it costs about a fifth of
+    /// the seeds per second. It is for a layer that [`wrap_store`](Self::wrap_store) puts over the
+    /// store, and for a weakness that [`weaken`](Self::weaken) adds. Do not use it where
+    /// `wrap_store` replaces the store, or changes keys in it by itself.
+    ///
+    /// ```
+    /// use coord_testkit::sim::{Sweep, Weaken};
+    ///
+    /// let sweep = Sweep::new("reads").weaken(Weaken::StaleReads).check_store();
+    /// let noticed = sweep.check(|sim| async move {
+    ///     sim.spawn("a", |process| async move {
+    ///         process.client().put("k", "1").await?;
+    ///         process.client().get("k").await.map(drop)
+    ///     });
+    ///     sim.join().await;
+    /// });
+    /// assert_eq!(noticed.unwrap_err().failure.oracle, "linearizability");
+    /// ```
+    ///
+    /// The rules in detail, and what the check does not see, are in the guide,
+    /// `docs/guide/simulation.md`. Source: Herlihy and Wing, "Linearizability: A Correctness
+    /// Condition for Concurrent Objects", TOPLAS 1990.
+    pub const fn check_store(mut self) -> Self {
+        self.settings.checks_store = true;
+        self
     }
 
     /// Runs the sweep.
