@@ -255,7 +255,8 @@ impl Sim {
     }
 
     /// Returns whether a fault of the test's own is injected here. A point is activated in a
-    /// quarter of the runs, and then fires at random until the faults end.
+    /// quarter of the runs that enable [`Fault::Buggify`], and then fires at random until the
+    /// faults end.
     ///
     /// # Panics
     /// If the name is empty, or has other characters than letters, digits, `_` and `-`.
