@@ -70,6 +70,24 @@ fn pairs_show_exactly_what_their_level_permits() {
 }
 
 #[test]
+fn triples_of_small_programs_keep_their_level() {
+    for isolation in ISOLATION_LEVELS {
+        let search = Search::new(isolation).size(3, 2);
+        let (mut rng, mut total) = (fastrand::Rng::with_seed(5), 0);
+        for _ in 0..cases(20) {
+            let case = search.random_case(&mut rng);
+            let explored = Explorer::new().schedules_max(2_000).explore(&case, |checked| {
+                assert!(!checked.is_broken(), "{case}{}", checked.verdict);
+                ControlFlow::Continue(())
+            });
+            total += explored.schedules;
+        }
+        print(&format!("{isolation}: {total} schedules of three programs"));
+        assert!(total > 100, "{isolation}: {total}");
+    }
+}
+
+#[test]
 fn random_cases_keep_their_level() {
     for isolation in ISOLATION_LEVELS {
         let search = Search::new(isolation).cases(cases(20).into()).schedules(10).seed(3);
