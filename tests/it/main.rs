@@ -6,6 +6,7 @@ mod client;
 mod election;
 mod examples;
 mod history;
+mod isolation;
 mod mem;
 mod mirror;
 mod model;

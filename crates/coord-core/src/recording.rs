@@ -93,7 +93,8 @@ pub struct KeyRead {
 pub struct RangeRead {
     /// The range.
     pub range: KeyRange,
-    /// The keys that were found, with their mod revisions, in key order.
+    /// The keys that the closure has seen, with their mod revisions, in key order. A key that the
+    /// attempt had read before has the mod revision of that read.
     pub found: Vec<(Bytes, Revision)>,
 }
 

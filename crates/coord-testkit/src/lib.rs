@@ -6,6 +6,7 @@
 //!   rule that records requests;
 //! - [`Process`]: a simulated process that can crash, be partitioned from the store, and heal;
 //! - [`StaleMember`]: a cluster member that serves serializable reads from an old revision;
+//! - [`Weakest`]: a store whose reads are as old as the contract permits;
 //! - [`Mirror`]: a differential test, which runs the same operations on two backends and stops at
 //!   the first difference;
 //! - [`poll_at_most`]: drops a future after a number of polls, to test cancel safety;
@@ -13,6 +14,7 @@
 //! - [`history`]: what happened in a run, or in transactions that were recorded on any backend;
 //!   files of histories;
 //! - [`isolation`]: which isolation levels a history of transactions refutes;
+//! - [`programs`]: transactions under every schedule of their requests;
 //! - [`strategy`]: operations on a store and, with the feature `proptest`, random sequences of
 //!   them for property tests.
 //!
@@ -31,10 +33,12 @@ mod intercept;
 pub mod isolation;
 pub mod mirror;
 mod process;
+pub mod programs;
 mod recorder;
 pub mod sim;
 mod stale_member;
 pub mod strategy;
+mod weakest;
 
 pub use call::Call;
 pub use cancel::poll_at_most;
@@ -43,3 +47,4 @@ pub use mirror::Mirror;
 pub use process::Process;
 pub use recorder::{Calls, Recorder};
 pub use stale_member::StaleMember;
+pub use weakest::Weakest;

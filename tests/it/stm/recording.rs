@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use coord_core::kv::{Delete, KeyRange, Op, Put, Revision, Txn, Watch};
 use coord_core::layer::PrefixLayer;
 use coord_core::recording::{Attempt, AttemptEnd, KeyRead, KeyWrite, RangeRead};
-use coord_core::stm::{Retry, StmError};
+use coord_core::stm::{Isolation, Retry, StmError};
 use coord_core::{Client, Error, Stm};
 use coord_testkit::history::{EventKind, HistoryRecorder, StoreChange};
-use coord_testkit::{Action, Call, poll_at_most};
+use coord_testkit::{Action, Call, StaleMember, poll_at_most};
 use tokio::task::JoinSet;
 
 use super::{LEVELS, OneShot, add_one, number, put_all, store_with, stored_number};
@@ -418,4 +418,30 @@ async fn deletion_of_an_absent_key_is_no_write_of_a_commit() {
     });
     run.await.unwrap();
     assert_eq!(words(&recorder), ["#1; deletes x; committed at revision 3"]);
+}
+
+/// A read of the range at an older revision does not change what the closure sees of a key that it
+/// has read before. The record had the older version, so the checker found read skew.
+#[tokio::test(start_paused = true)]
+async fn range_is_recorded_as_the_closure_sees_it() {
+    for level in [Isolation::RepeatableReads, Isolation::ReadCommitted] {
+        let store = store_with(&[("p/a", 1), ("p/b", 1)]).await;
+        let old = store.get("p/a").await.unwrap().unwrap().mod_revision;
+        let member = StaleMember::new(store.clone());
+        let recorder = HistoryRecorder::new();
+        let client = Client::new(member.clone()).record_transactions(recorder.process("a"));
+        store.put("p/a", "2").await.unwrap();
+        let run = Stm::new(&client).isolation(level);
+        let run = run.run(async |tx| {
+            let first = tx.get("p/a").await?;
+            member.fall_behind(old);
+            let again = tx.range(KeyRange::prefix("p/")).await?;
+            Ok::<_, Error>((first, again[0].1.clone()))
+        });
+        let (first, again) = run.await.unwrap().value;
+        assert_eq!(first.unwrap(), again, "at {level}");
+        let recorded = attempts(&recorder).pop().unwrap();
+        let newer = old.next();
+        assert_eq!(recorded.ranges[0].found, [("p/a".into(), newer), ("p/b".into(), old)]);
+    }
 }

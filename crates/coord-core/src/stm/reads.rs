@@ -159,9 +159,6 @@ impl Transaction {
             Some((_, found)) => found.clone(),
             None => self.fetch(vec![Range::new(range)]).await?.pop().unwrap_or_default(),
         };
-        if let Some(recording) = &mut self.recording {
-            recording.note_range(range, &found);
-        }
         if !self.ranges.contains(range) {
             self.ranges.push(range.clone());
         }

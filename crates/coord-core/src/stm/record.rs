@@ -19,7 +19,7 @@ use bytes::Bytes;
 use super::Isolation;
 use super::idempotency_key::IdempotencyKey;
 use super::transaction::{Transaction, Write};
-use crate::kv::{KeyRange, KeyValue, OpResponse};
+use crate::kv::{KeyRange, OpResponse};
 use crate::recording::{Attempt, AttemptEnd, AttemptRecorder, KeyRead, KeyWrite, RangeRead};
 
 /// A transaction whose attempts are recorded.
@@ -64,17 +64,20 @@ impl RecordedTransaction {
     }
 }
 
-impl Recording {
-    pub(super) fn note_range(&mut self, range: &KeyRange, found: &[KeyValue]) {
-        let found = found.iter().map(|kv| (kv.key.clone(), kv.mod_revision)).collect();
-        let read = RangeRead { range: range.clone(), found };
-        if !self.attempt.ranges.contains(&read) {
-            self.attempt.ranges.push(read);
+impl Transaction {
+    /// Notes a range that was read, with the keys as the closure sees them: a key that was read
+    /// before keeps the version of that read, whatever the range has returned.
+    pub(super) fn note_range(&mut self, range: &KeyRange) {
+        let Some(recording) = &mut self.recording else { return };
+        let found = self.read_set.iter().filter(|(key, _)| range.contains(key));
+        let found =
+            found.filter_map(|(key, read)| Some((key.clone(), read.as_ref()?.mod_revision)));
+        let read = RangeRead { range: range.clone(), found: found.collect() };
+        if !recording.attempt.ranges.contains(&read) {
+            recording.attempt.ranges.push(read);
         }
     }
-}
 
-impl Transaction {
     /// Discards the writes of an attempt whose closure has returned an error.
     pub(super) fn abort(&mut self) {
         if let Some(recording) = &mut self.recording {

@@ -200,6 +200,7 @@ impl Transaction {
             // A key that was read before keeps the value of that read.
             self.read_set.entry(kv.key.clone()).or_insert_with(|| Some(kv.into()));
         }
+        self.note_range(&range);
         let keys = self.read_set.keys().chain(self.write_set.keys());
         let keys: BTreeSet<_> = keys.filter(|key| range.contains(key)).collect();
         Ok(keys.into_iter().filter_map(|key| Some((key.clone(), self.value(key)?))).collect())

@@ -66,7 +66,7 @@ mod faults;
 mod generator;
 mod network;
 mod oracle;
-mod panics;
+pub(crate) mod panics;
 mod process;
 mod replay;
 mod report;

@@ -1,0 +1,254 @@
+//! Exploration: every distinct schedule of a setup, depth first, by running it again and again.
+//!
+//! A run follows the turns of the path, then takes the first option of each new node. The next run
+//! takes the next option of the deepest node that has one. Turns that commute are tried in one
+//! order only, by *sleep sets*: after the subtree of a turn is done, the turn sleeps in its
+//! siblings' subtrees until a turn is taken that does not commute with it.
+//!
+//! ```text
+//! T1 reads x, T2 reads y, both in the middle of a transaction
+//!
+//!        .                    second subtree: T1 sleeps, and T2's read commutes with it, so
+//!   T1 /   \ T2               after T2 the turn T1 is not tried: T1 T2 has the same schedules
+//!     .     .
+//!  T2 |     | (T1 sleeps)
+//! ```
+//!
+//! Two turns commute if neither changes the store, and no transaction begins with one and ends with
+//! the other: the order of an end and a begin is the order in real time.
+//!
+//! Source: Godefroid, "Partial-Order Methods for the Verification of Concurrent Systems", LNCS 1032
+//! (1996), section 5.
+#![expect(clippy::future_not_send, reason = "a run stays on the thread that drives it")]
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::ops::{AddAssign, ControlFlow};
+
+use hashbrown::HashSet;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::coop::unconstrained;
+
+use super::run::{Effect, Outcome, Run, Setup};
+use super::schedule::{Schedule, Turn};
+use crate::history::EventKind;
+
+/// The size of an exploration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Explored {
+    /// The schedules that were run to their end.
+    pub schedules: u64,
+    /// How many of them differ in what a transaction has read or written, or in how it ended.
+    pub distinct: u64,
+    /// The runs that were stopped because each possible turn commutes with one that was tried.
+    pub pruned: u64,
+    /// Whether all schedules were run. Otherwise the limit was reached, or the exploration was
+    /// ended early.
+    pub is_complete: bool,
+}
+
+impl AddAssign for Explored {
+    fn add_assign(&mut self, other: Self) {
+        self.schedules += other.schedules;
+        self.distinct += other.distinct;
+        self.pruned += other.pruned;
+        self.is_complete &= other.is_complete;
+    }
+}
+
+impl fmt::Display for Explored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { schedules, distinct, pruned, is_complete } = self;
+        let all = if *is_complete { "all " } else { "" };
+        write!(f, "{all}{schedules} schedules, {distinct} distinct results, {pruned} pruned")
+    }
+}
+
+/// A node of the path: the turns that are possible after the turns before it.
+struct Node {
+    options: Vec<Turn>,
+    /// The option of the current path.
+    current: usize,
+    effect: Effect,
+    sleeping: Vec<(Turn, Effect)>,
+    /// The options whose subtrees are done.
+    done: Vec<(Turn, Effect)>,
+}
+
+impl Node {
+    fn turn(&self) -> Turn {
+        self.options[self.current]
+    }
+
+    fn sleeps(&self, turn: Turn) -> bool {
+        self.sleeping.iter().any(|(sleeping, _)| *sleeping == turn)
+    }
+
+    /// The turns that sleep after the current turn.
+    fn sleeping_after(&self) -> Vec<(Turn, Effect)> {
+        let tried = self.sleeping.iter().chain(&self.done);
+        let turn = self.turn();
+        tried
+            .filter(|(other, effect)| {
+                other.process != turn.process && commute(*effect, self.effect)
+            })
+            .copied()
+            .collect()
+    }
+
+    /// Moves to the next option. Returns whether there is one.
+    fn advance(&mut self) -> bool {
+        self.done.push((self.turn(), self.effect));
+        let rest = self.current + 1..self.options.len();
+        let next = rest.into_iter().find(|&option| !self.sleeps(self.options[option]));
+        self.current = next.unwrap_or(self.current);
+        next.is_some()
+    }
+}
+
+fn commute(a: Effect, b: Effect) -> bool {
+    !(a.writes || b.writes || (a.begins && b.ends) || (a.ends && b.begins))
+}
+
+/// The runtime of runs: virtual time, in the thread of the caller.
+fn runtime() -> Runtime {
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime without I/O can be built")
+}
+
+/// Runs code on virtual time, without tokio's cooperative budget: a turn must not be interrupted.
+///
+/// # Panics
+/// Inside an async runtime.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    runtime().block_on(unconstrained(future))
+}
+
+/// Runs every distinct schedule, up to `limit`, and passes each outcome to `visit`.
+pub(super) fn explore(
+    setup: &Setup,
+    limit: u64,
+    visit: &mut dyn FnMut(Outcome) -> ControlFlow<()>,
+) -> Explored {
+    block_on(explore_all(setup, limit, visit))
+}
+
+async fn explore_all(
+    setup: &Setup,
+    limit: u64,
+    visit: &mut dyn FnMut(Outcome) -> ControlFlow<()>,
+) -> Explored {
+    let mut explored = Explored::default();
+    let mut results = HashSet::new();
+    let mut path: Vec<Node> = Vec::new();
+    while explored.schedules < limit {
+        let mut run = Run::start(setup, false).await;
+        for node in &mut path {
+            assert!(
+                run.is_waiting(node.turn().process),
+                "T{} sends other requests than in an earlier run with the same turns: its code must \
+                 decide by what it reads only",
+                node.turn().process + 1
+            );
+            node.effect = run.take(node.turn()).await;
+        }
+        if extend(&mut run, &mut path).await {
+            let outcome = run.finish().await;
+            explored.schedules += 1;
+            results.insert(fingerprint(&outcome));
+            explored.distinct = results.len().try_into().unwrap_or(u64::MAX);
+            if visit(outcome).is_break() {
+                return explored;
+            }
+        } else {
+            explored.pruned += 1;
+        }
+        while path.last_mut().is_some_and(|node| !node.advance()) {
+            path.pop();
+        }
+        if path.is_empty() {
+            explored.is_complete = true;
+            return explored;
+        }
+    }
+    explored
+}
+
+/// Extends a path until the run has ended. Returns `false` if only sleeping turns are left.
+async fn extend(run: &mut Run, path: &mut Vec<Node>) -> bool {
+    loop {
+        let options = run.options();
+        if options.is_empty() {
+            return true;
+        }
+        let sleeping = path.last().map_or_else(Vec::new, Node::sleeping_after);
+        let done = Vec::new();
+        let mut node = Node { options, current: 0, effect: Effect::default(), sleeping, done };
+        let Some(first) = node.options.iter().position(|turn| !node.sleeps(*turn)) else {
+            return false;
+        };
+        node.current = first;
+        node.effect = run.take(node.turn()).await;
+        path.push(node);
+    }
+}
+
+/// Runs random schedules, until `runs` or until `visit` breaks.
+pub(super) fn random(
+    setup: &Setup,
+    seed: u64,
+    runs: u64,
+    visit: &mut dyn FnMut(Outcome) -> ControlFlow<()>,
+) {
+    block_on(async {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for _ in 0..runs {
+            let mut run = Run::start(setup, false).await;
+            loop {
+                let options = run.options();
+                let Some(turn) = rng.choice(&options) else { break };
+                run.take(*turn).await;
+            }
+            if visit(run.finish().await).is_break() {
+                return;
+            }
+        }
+    });
+}
+
+/// Runs one schedule, traced. Turns that are not possible are left out; after the last turn, the
+/// first process that waits gets its turn.
+pub(super) fn replay(setup: &Setup, schedule: &Schedule) -> Outcome {
+    block_on(async {
+        let mut run = Run::start(setup, true).await;
+        for turn in &schedule.0 {
+            if run.is_possible(*turn) {
+                run.take(*turn).await;
+            }
+        }
+        while let Some(turn) = run.options().first() {
+            run.take(*turn).await;
+        }
+        run.finish().await
+    })
+}
+
+/// A hash of what the transactions have read and written, and how they ended.
+fn fingerprint(outcome: &Outcome) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for event in &outcome.history.0 {
+        let EventKind::Attempt(attempt) = &event.kind else { continue };
+        (attempt.transaction, attempt.number).hash(&mut hasher);
+        for read in &attempt.reads {
+            (&read.key, read.found.as_ref().map(|(revision, _)| revision.0)).hash(&mut hasher);
+        }
+        for range in &attempt.ranges {
+            range.range.hash(&mut hasher);
+            range.found.iter().for_each(|(key, revision)| (key, revision.0).hash(&mut hasher));
+        }
+        attempt.writes.iter().for_each(|write| (&write.key, &write.value).hash(&mut hasher));
+        std::mem::discriminant(&attempt.end).hash(&mut hasher);
+    }
+    hasher.finish()
+}

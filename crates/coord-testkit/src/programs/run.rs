@@ -1,0 +1,307 @@
+//! One run: processes over a fresh store, whose requests are let through one at a time.
+//!
+//! ```text
+//!             +-------+
+//! T1's code ->| layer |-> gate -> member ─┐
+//!             +-------+                   ├-> store
+//! T2's code ->| layer |-> gate -> member ─┘
+//!             +-------+
+//! ```
+//!
+//! A run is driven by hand, without tasks: a turn lets one request through and polls its process
+//! until the process waits at its gate again, or has ended. So a turn is atomic, and the turns
+//! determine the run. A process that waits for something else, such as a pause, gets virtual time
+//! until it waits at its gate; then the next turn is chosen. The layer is optional.
+#![expect(clippy::future_not_send, reason = "a run stays on the thread that drives it")]
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use coord_core::kv::{self, KeyRange, Op, Put, Revision, Txn, Watch};
+use coord_core::{Client, KvBackend, sync};
+use coord_mem::MemBackend;
+use futures_util::FutureExt as _;
+use tokio::time::timeout;
+
+use super::attempts::ProcessAttempts;
+use super::gate::{Gate, LocalRead, Shared};
+use super::schedule::{Schedule, Turn};
+use crate::history::{Event, EventKind, History, KeyWrite, StoreChange};
+use crate::sim::panics;
+
+/// How much virtual time a process gets to reach its next request, or its end. A process that needs
+/// more waits for another one.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
+
+/// The future of a process. An error is a failure of the run.
+pub(super) type ProcessFuture = Pin<Box<dyn Future<Output = Result<(), String>>>>;
+
+/// Starts a process with its client.
+pub(super) type Start = Rc<dyn Fn(Client) -> ProcessFuture>;
+
+/// Wraps the backend of a process.
+pub(super) type WrapBackend = Rc<dyn Fn(Arc<dyn KvBackend>) -> Arc<dyn KvBackend>>;
+
+/// What is run.
+#[derive(Clone, Default)]
+pub(super) struct Setup {
+    pub(super) initial: BTreeMap<Bytes, Bytes>,
+    pub(super) processes: Vec<Start>,
+    pub(super) layer: Option<WrapBackend>,
+    /// How many revisions a member may be behind.
+    pub(super) stale_window: u32,
+}
+
+/// What a turn has done, as far as it matters to the order of turns.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Effect {
+    /// The store was changed.
+    pub(super) writes: bool,
+    /// A transaction has sent its first request.
+    pub(super) begins: bool,
+    /// An attempt has ended.
+    pub(super) ends: bool,
+}
+
+/// A process of a run.
+struct Process {
+    gate: Gate,
+    /// `None` after its end.
+    future: Option<ProcessFuture>,
+    result: Result<(), String>,
+}
+
+/// A run in progress.
+pub(super) struct Run {
+    store: MemBackend,
+    shared: Arc<Shared>,
+    events: Arc<Mutex<Vec<Event>>>,
+    processes: Vec<Process>,
+    /// The revision of the initial state. No member is behind it.
+    first: Revision,
+    stale_window: u32,
+    turns: Vec<Turn>,
+}
+
+/// The keys and values of the store at the end of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State(BTreeMap<Bytes, Bytes>);
+
+/// How a run has ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The turns of the run.
+    pub schedule: Schedule,
+    /// The attempts of all transactions, and the changes of the store.
+    pub history: History,
+    /// The store at the end.
+    pub state: State,
+    /// The result of each process. An error is the text of a panic, of an error that the process
+    /// has returned, or that it was still waiting.
+    pub results: Vec<Result<(), String>>,
+    /// The requests in order, with their responses, if the run was traced.
+    pub requests: Vec<String>,
+}
+
+impl State {
+    /// The value of a key as text; `None` if the key does not exist. Bytes that are not UTF-8 are
+    /// replaced.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<String> {
+        self.0.get(key.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned())
+    }
+
+    /// Whether a key exists.
+    #[must_use]
+    pub fn contains(&self, key: &str) -> bool {
+        self.0.contains_key(key.as_bytes())
+    }
+
+    /// All keys and values, in key order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        self.0.iter()
+    }
+}
+
+impl Run {
+    /// Puts the initial keys, and starts the processes, which run until their first request.
+    pub(super) async fn start(setup: &Setup, is_traced: bool) -> Self {
+        let store = MemBackend::builder().seed(0).build();
+        let shared = Arc::new(Shared::new(is_traced));
+        let puts = setup.initial.iter().map(|(key, value)| Op::from(Put::new(key, value)));
+        let put = KvBackend::txn(&store, Txn::new().and_then(puts)).await;
+        let first = put.map_or(Revision::ZERO, |put| put.header.revision);
+        shared.note_revision(first);
+        let events = Arc::<Mutex<Vec<Event>>>::default();
+        let processes = (1..).zip(&setup.processes).map(|(number, start)| {
+            let name: Arc<str> = format!("T{number}").into();
+            let gate = Gate::new(&store, &shared, Arc::clone(&name));
+            let client = match &setup.layer {
+                Some(wrap) => Client::new(wrap(Arc::new(gate.clone()))),
+                None => Client::new(gate.clone()),
+            };
+            let client = client.record_transactions(ProcessAttempts {
+                shared: Arc::clone(&shared),
+                state: Arc::clone(&gate.state),
+                events: Arc::clone(&events),
+                name,
+                number,
+                processes: u64::try_from(setup.processes.len()).unwrap_or(u64::MAX),
+            });
+            Process { gate, future: Some(start(client)), result: Ok(()) }
+        });
+        let processes = processes.collect();
+        let stale_window = setup.stale_window;
+        let turns = Vec::new();
+        let mut run = Self { store, shared, events, processes, first, stale_window, turns };
+        run.settle().await;
+        run
+    }
+
+    /// The possible next turns: each process that waits at its gate, and for a read that any member
+    /// may answer, each member that would return something else than a member less far behind.
+    pub(super) fn options(&self) -> Vec<Turn> {
+        let mut options = Vec::new();
+        for (process, Process { gate, .. }) in self.processes.iter().enumerate() {
+            if !gate.has_waiting() {
+                continue;
+            }
+            options.push(Turn { process, behind: 0 });
+            if let Some(read) = gate.next_local_read() {
+                self.add_stale(process, gate, &read, &mut options);
+            }
+        }
+        options
+    }
+
+    fn add_stale(&self, process: usize, gate: &Gate, read: &LocalRead, options: &mut Vec<Turn>) {
+        let newest = self.shared.revision();
+        let mut answers = Vec::new();
+        for behind in 0..=self.stale_window {
+            let revision = Revision(newest.0 - i64::from(behind));
+            if behind > 0 && revision < self.first {
+                return;
+            }
+            let answer = gate.answer_at(read, revision);
+            let is_new = !answers.contains(&answer);
+            answers.push(answer);
+            if is_new && behind > 0 {
+                options.push(Turn { process, behind });
+            }
+        }
+    }
+
+    /// Whether a process waits at its gate.
+    pub(super) fn is_waiting(&self, process: usize) -> bool {
+        self.processes[process].gate.has_waiting()
+    }
+
+    /// Whether a turn is possible.
+    pub(super) fn is_possible(&self, turn: Turn) -> bool {
+        self.options().contains(&turn)
+    }
+
+    /// Lets the next request of a process through. The process must wait at its gate.
+    pub(super) async fn take(&mut self, turn: Turn) -> Effect {
+        let gate = self.processes[turn.process].gate.clone();
+        let revision = self.shared.revision();
+        let ended = sync::lock(&gate.state).ended;
+        let begins = gate.admit(turn.behind);
+        self.turns.push(turn);
+        self.settle().await;
+        let ends = sync::lock(&gate.state).ended > ended;
+        Effect { writes: self.shared.revision() > revision, begins, ends }
+    }
+
+    /// Polls the processes until each has ended or waits at its gate.
+    async fn settle(&mut self) {
+        if poll_fn(|cx| Poll::Ready(self.poll_all(cx))).await {
+            return;
+        }
+        // A process that is still not at its gate gets no turn until another one has woken it.
+        let is_settled = |cx: &mut Context<'_>| match self.poll_all(cx) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        };
+        let _ = timeout(SETTLE_TIME, poll_fn(is_settled)).await;
+    }
+
+    /// Returns whether each process has ended or waits at its gate.
+    fn poll_all(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut all = true;
+        for process in &mut self.processes {
+            let Some(future) = process.future.as_mut().filter(|_| !process.gate.has_waiting())
+            else {
+                continue;
+            };
+            let captured = panics::Capture::start();
+            let polled = panics::catch(|| future.as_mut().poll(cx));
+            drop(captured);
+            let result = match polled {
+                Ok(Poll::Pending) => {
+                    all &= process.gate.has_waiting();
+                    continue;
+                }
+                Ok(Poll::Ready(result)) => result,
+                Err(failure) => Err(failure.text),
+            };
+            process.result = result;
+            process.future = None;
+        }
+        all
+    }
+
+    /// Ends the run.
+    pub(super) async fn finish(mut self) -> Outcome {
+        for process in &mut self.processes {
+            if process.future.take().is_some() {
+                process.result = Err("waits for something that no turn provides".to_owned());
+            }
+        }
+        let mut history = std::mem::take(&mut *sync::lock(&self.events));
+        let changes = changes(&self.store, self.first).await;
+        let mut state = BTreeMap::new();
+        for write in changes.iter().flat_map(|change| &change.writes) {
+            match &write.value {
+                Some(value) => drop(state.insert(write.key.clone(), value.clone())),
+                None => drop(state.remove(&write.key)),
+            }
+        }
+        let at = self.shared.now();
+        history.extend(changes.into_iter().map(|change| {
+            let kind = EventKind::Changed(change);
+            Event { at, process: None, kind }
+        }));
+        let trace = self.shared.trace.as_ref();
+        Outcome {
+            schedule: Schedule(self.turns),
+            history: History(history),
+            state: State(state),
+            results: self.processes.into_iter().map(|process| process.result).collect(),
+            requests: trace.map_or_else(Vec::new, |trace| std::mem::take(&mut *sync::lock(trace))),
+        }
+    }
+}
+
+/// The changes of the store from the revision `first` on.
+async fn changes(store: &MemBackend, first: Revision) -> Vec<StoreChange> {
+    let watch = Watch::new(KeyRange::all()).start_at(first);
+    let Ok(mut watch) = KvBackend::watch(store, watch).await else { return Vec::new() };
+    let mut changes = Vec::new();
+    // The store delivers the whole history without waiting.
+    while let Some(Some(Ok(batch))) = watch.next().now_or_never() {
+        let writes = batch.events.into_iter().map(|event| KeyWrite {
+            value: (event.kind == kv::EventKind::Put).then_some(event.kv.value),
+            key: event.kv.key,
+        });
+        changes.push(StoreChange { revision: batch.revision, writes: writes.collect() });
+    }
+    changes
+}
