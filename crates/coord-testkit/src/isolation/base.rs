@@ -1,7 +1,7 @@
 //! What a checker still knows of the transactions that it has forgotten.
 //!
-//! A checker with a window forgets all transactions up to a revision, the *boundary*. Of each key it
-//! keeps the version that is current at the boundary:
+//! A checker with a window forgets all transactions up to a revision, the *boundary*. Of each key
+//! it keeps the version that is current at the boundary:
 //!
 //! ```text
 //! revision    1      2      3 boundary     4      5

@@ -4,8 +4,8 @@ use super::base::Base;
 use super::conclude::{summarize, verdict};
 use super::log::Log;
 use super::options::{Engine, Values};
+use super::parts::Parts;
 use super::resolve::resolve;
-use super::segments::Segments;
 use super::verdict::Verdict;
 use crate::history::Event;
 
@@ -20,7 +20,7 @@ pub struct Checker {
     log: Log,
     values: Values,
     engine: Engine,
-    segments: Option<Box<Segments>>,
+    parts: Option<Box<Parts>>,
 }
 
 impl Checker {
@@ -44,7 +44,7 @@ impl Checker {
     /// Bounds the memory: forgets transactions when `window` later ones have been added. Without
     /// this setting nothing is forgotten.
     ///
-    /// Events are checked in segments of four windows, of which the last window is kept. Memory
+    /// Events are checked in parts of four windows, of which the last window is kept. Memory
     /// then grows with the number of keys, of processes, of transactions whose numbers are not
     /// consecutive, and of commits whose outcome stays unknown, but not with the number of
     /// transactions. With a window of 8192 attempts that read two keys and write one, a check takes
@@ -61,8 +61,8 @@ impl Checker {
     /// - values are [`Values::Unique`], and an attempt that was forgotten may have put a value that
     ///   no committed transaction has put.
     ///
-    /// [`Coverage::beyond_window`](super::Coverage::beyond_window) counts them. If an engine is set,
-    /// it applies to histories that fit into one segment.
+    /// [`Coverage::beyond_window`](super::Coverage::beyond_window) counts them. If an engine is
+    /// set, it applies to histories that fit into one part.
     ///
     /// ```
     /// use coord_testkit::history::History;
@@ -77,24 +77,24 @@ impl Checker {
     /// assert_eq!(verdict.status(Level::Serializable), Status::Unknown);
     /// ```
     pub fn window(mut self, window: usize) -> Self {
-        self.segments = Some(Box::new(Segments::new(window)));
+        self.parts = Some(Box::new(Parts::new(window)));
         self
     }
 
     /// Adds an event. Only attempts and changes of the store matter. Attempts are added in the
     /// order of their ends, changes in any order.
     pub fn push(&mut self, event: &Event) {
-        match &mut self.segments {
+        match &mut self.parts {
             None => self.log.push(event),
-            Some(segments) => segments.push(&mut self.log, event, self.values),
+            Some(parts) => parts.push(&mut self.log, event, self.values),
         }
     }
 
     /// The verdict about all events.
     #[must_use]
     pub fn finish(self) -> Verdict {
-        let summary = match self.segments {
-            Some(segments) if segments.has_forgotten() => segments.finish(self.log, self.values),
+        let summary = match self.parts {
+            Some(parts) if parts.has_forgotten() => parts.finish(self.log, self.values),
             _ => summarize(&resolve(self.log, Base::default(), self.values), self.engine),
         };
         verdict(summary)

@@ -24,8 +24,8 @@ pub struct Coverage {
     pub unmatched_unknown: usize,
     /// The revisions that no recorded transaction wrote.
     pub other_changes: usize,
-    /// The committed transactions that write, of which the history does not have the revision, as in
-    /// files of other tools. The order of their versions is not known, so levels that nothing
+    /// The committed transactions that write and whose revision is not known, as in files of other
+    /// tools. The order of their versions is not known, so levels that nothing
     /// refutes are unknown.
     pub without_revision: usize,
     /// In a check with a [window](super::Checker::window): the reads, commits and changes that what

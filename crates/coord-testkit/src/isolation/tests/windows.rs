@@ -64,7 +64,7 @@ fn mutate(history: &mut History, rng: &mut fastrand::Rng) {
     history.0.sort_by_key(|event| event.at);
 }
 
-/// How many levels a verdict with a window decides, or the level that contradicts the whole history.
+/// How many levels a verdict with a window decides, or how it contradicts the whole history.
 fn decided(whole: &Verdict, part: &Verdict) -> Result<usize, String> {
     let kind = |status: Status| if status.is_refuted() { Status::Not } else { status };
     let whole_levels = whole.levels().map(|(level, status)| (Some(level), status));

@@ -1,4 +1,4 @@
-//! One segment of a history: what is forgotten of it, and what that leaves in doubt.
+//! One part of a history: what is forgotten of it, and what that leaves in doubt.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,14 @@ use crate::isolation::resolved::{Finding, Node, ReadSet, Resolved};
 use crate::isolation::snapshots::{Places, Window, lowest_snapshot, merge, near, place};
 use crate::isolation::versions::Version;
 
-/// A segment.
+/// A part.
 #[derive(Debug)]
-pub(super) struct Segment {
+pub(super) struct Part {
     pub(super) resolved: Resolved,
     pub(super) places: Places,
     /// The windows of all transactions without a place, merged.
     pub(super) windows: Vec<Window>,
-    /// The boundary after this segment; `i64::MAX` if it is the last one.
+    /// The boundary after this part; `i64::MAX` if it is the last one.
     pub(super) boundary: i64,
     pub(super) is_forgotten: Vec<bool>,
     values: Values,
@@ -29,7 +29,7 @@ pub(super) struct Segment {
     nodes: Vec<u32>,
 }
 
-impl Segment {
+impl Part {
     /// Places the attempts, and chooses what to forget: all but a window of attempts, or everything
     /// if there is no window.
     pub(super) fn new(log: Log, base: Base, values: Values, window: Option<usize>) -> Self {

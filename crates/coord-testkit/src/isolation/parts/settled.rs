@@ -8,23 +8,23 @@
 //! ```
 //!
 //! A transaction that has not committed may be attempted again. It counts as settled when none of
-//! its attempts was seen for some segments.
+//! its attempts was seen for some parts.
 
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
-/// After how many segments a transaction that has not committed is settled.
-const SEGMENTS_MAX: u32 = 8;
+/// After how many parts a transaction that has not committed is settled.
+const PARTS_MAX: u32 = 8;
 
 /// The numbers of settled transactions, and the transactions in progress.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
     /// The first and the last number of each range.
     ranges: BTreeMap<u64, u64>,
-    /// When the first attempt of a transaction began, and the segment of its last attempt.
+    /// When the first attempt of a transaction began, and the part of its last attempt.
     open: HashMap<u64, (u64, u32)>,
-    segment: u32,
+    part: u32,
 }
 
 impl Settled {
@@ -52,14 +52,14 @@ impl Settled {
         if self.contains(number) {
             return;
         }
-        let open = self.open.entry(number).or_insert((began, self.segment));
-        *open = (open.0.min(began), self.segment);
+        let open = self.open.entry(number).or_insert((began, self.part));
+        *open = (open.0.min(began), self.part);
     }
 
-    /// Starts the next segment. Returns when the transactions in progress began.
-    pub(super) fn next_segment(&mut self) -> HashMap<u64, u64> {
-        self.segment += 1;
-        let oldest = self.segment.saturating_sub(SEGMENTS_MAX);
+    /// Starts the next part. Returns when the transactions in progress began.
+    pub(super) fn next_part(&mut self) -> HashMap<u64, u64> {
+        self.part += 1;
+        let oldest = self.part.saturating_sub(PARTS_MAX);
         let is_old = |(number, (_, seen)): (&u64, &(u64, u32))| (*seen < oldest).then_some(*number);
         let old: Vec<u64> = self.open.iter().filter_map(is_old).collect();
         old.into_iter().for_each(|number| self.settle(number));
@@ -84,14 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn transaction_is_settled_some_segments_after_its_last_attempt() {
+    fn transaction_is_settled_some_parts_after_its_last_attempt() {
         let mut settled = Settled::default();
         settled.keep_open(7, 20);
         settled.keep_open(7, 10);
-        for _ in 0..SEGMENTS_MAX {
-            assert_eq!(settled.next_segment().get(&7), Some(&10));
+        for _ in 0..PARTS_MAX {
+            assert_eq!(settled.next_part().get(&7), Some(&10));
         }
-        assert!(settled.next_segment().is_empty());
+        assert!(settled.next_part().is_empty());
         assert!(settled.contains(7));
     }
 }

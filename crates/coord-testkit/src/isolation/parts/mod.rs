@@ -1,4 +1,4 @@
-//! Checks a history in segments, and forgets transactions that nothing to come can concern.
+//! Checks a history in parts, and forgets transactions that nothing to come can concern.
 //!
 //! When enough attempts have been added, they are placed as in a whole history, and a *boundary* is
 //! chosen: transactions placed at or before it are forgotten, with their versions, except for the
@@ -15,18 +15,18 @@
 //! the order in time. So the boundary is a floor for all of them, and nothing else about time is
 //! kept. A cycle through what was forgotten needs an edge back to it:
 //!
-//! - a transaction that comes too late, or reads a version that was overwritten before the boundary.
-//!   Such events are *doubts*, which make levels undecided;
+//! - a transaction that comes too late, or reads a version that was overwritten before the
+//!   boundary. Such events are *doubts*, which make levels undecided;
 //! - a window that the boundary cuts, because it is too long to be kept: another doubt.
 //!
 //! A cycle refutes a level only if it consists of edges that nothing to come can take back.
 
-mod segment;
+mod part;
 mod settled;
 
 use std::mem::take;
 
-use segment::Segment;
+use part::Part;
 use settled::Settled;
 
 use super::anomaly::{Anomaly, AnomalyKind};
@@ -65,9 +65,9 @@ impl Doubt {
     }
 }
 
-/// The state of a check in segments.
+/// The state of a check in parts.
 #[derive(Debug)]
-pub(super) struct Segments {
+pub(super) struct Parts {
     window: usize,
     /// The number of attempts at which the next transactions are forgotten.
     next: usize,
@@ -82,7 +82,7 @@ pub(super) struct Segments {
     beyond: usize,
 }
 
-impl Segments {
+impl Parts {
     pub(super) fn new(window: usize) -> Self {
         let window = window.max(1);
         Self {
@@ -118,9 +118,9 @@ impl Segments {
         }
         log.push(event);
         if log.attempts.len() >= self.next {
-            let segment = self.segment(take(log), values, false);
-            self.conclude(&segment);
-            *log = self.forget(segment);
+            let part = self.part(take(log), values, false);
+            self.conclude(&part);
+            *log = self.forget(part);
             self.next = (4 * self.window).max(log.attempts.len() + self.window);
         }
     }
@@ -158,8 +158,8 @@ impl Segments {
 
     /// Concludes about all that is left.
     pub(super) fn finish(mut self, log: Log, values: Values) -> Summary {
-        let segment = self.segment(log, values, true);
-        self.conclude(&segment);
+        let part = self.part(log, values, true);
+        self.conclude(&part);
         if self.summary.coverage.reads > 0 && !self.has_found {
             // That keys are absent may mean nothing: whether it does is known for whole histories.
             self.doubt(Doubt::All);
@@ -191,16 +191,16 @@ impl Segments {
     }
 
     /// Checks what is forgotten.
-    fn conclude(&mut self, segment: &Segment) {
-        let Segment { resolved, places, .. } = segment;
-        for doubt in segment.doubts() {
+    fn conclude(&mut self, part: &Part) {
+        let Part { resolved, places, .. } = part;
+        for doubt in part.doubts() {
             self.doubt(doubt);
         }
-        segment.count(&mut self.summary.coverage);
-        self.has_found |= segment.has_found();
-        let boundary = segment.boundary;
+        part.count(&mut self.summary.coverage);
+        self.has_found |= part.has_found();
+        let boundary = part.boundary;
         let windows: Vec<Window> =
-            segment.windows.iter().copied().filter(|window| window.first <= boundary).collect();
+            part.windows.iter().copied().filter(|window| window.first <= boundary).collect();
         let choices = Choices::new();
         let all = graphs(resolved, places, &windows, &mut Builder::new(resolved, places, &choices));
         let mut builder = Builder::new(resolved, places, &choices).certain();
@@ -219,8 +219,8 @@ impl Segments {
         }
         let edges = all.iter().map(|dependencies| dependencies.graph.edge_count());
         self.summary.coverage.edges += edges.sum::<usize>();
-        let findings = segment.findings();
-        let inconsistent = segment.inconsistent_attempts();
+        let findings = part.findings();
+        let inconsistent = part.inconsistent_attempts();
         self.summary.breaks_declared |= !findings.is_empty()
             || inconsistent.iter().any(|&attempt| is_strong(resolved, attempt));
         for anomaly in classify::anomalies(resolved, cycles, findings, inconsistent) {
@@ -242,22 +242,17 @@ impl Segments {
         }
     }
 
-    fn segment(&mut self, log: Log, values: Values, is_last: bool) -> Segment {
-        Segment::new(
-            log,
-            take(&mut self.base),
-            values,
-            if is_last { None } else { Some(self.window) },
-        )
+    fn part(&mut self, log: Log, values: Values, is_last: bool) -> Part {
+        Part::new(log, take(&mut self.base), values, if is_last { None } else { Some(self.window) })
     }
 
     /// Forgets what was checked. Returns the rest.
-    fn forget(&mut self, segment: Segment) -> Log {
-        let boundary = segment.boundary;
-        let current = segment.current_versions();
-        let unclaimed = segment.claimable_versions();
-        for (number, attempt) in segment.forgotten_attempts() {
-            match segment.node(number) {
+    fn forget(&mut self, part: Part) -> Log {
+        let boundary = part.boundary;
+        let current = part.current_versions();
+        let unclaimed = part.claimable_versions();
+        for (number, attempt) in part.forgotten_attempts() {
+            match part.node(number) {
                 Some(node) => {
                     self.settled.settle(attempt.transaction);
                     self.newest_begin = self.newest_begin.max(node.began);
@@ -266,14 +261,14 @@ impl Segments {
             }
         }
         let settled = &self.settled;
-        let is_repeated = segment.kept_attempts().any(|(number, attempt)| {
-            segment.node(number).is_some() && settled.contains(attempt.transaction)
+        let is_repeated = part.kept_attempts().any(|(number, attempt)| {
+            part.node(number).is_some() && settled.contains(attempt.transaction)
         });
         if is_repeated {
             self.doubt(Doubt::All);
         }
-        let checked = segment.checked_attempts();
-        let Segment { mut resolved, is_forgotten, .. } = segment;
+        let checked = part.checked_attempts();
+        let Part { mut resolved, is_forgotten, .. } = part;
         for number in checked {
             resolved.log.attempts[number as usize].is_checked = true;
         }
@@ -284,7 +279,7 @@ impl Segments {
         self.base.versions = current;
         self.base.changes = resolved.changes;
         self.base.first_revision = (first < i64::MAX).then_some(first);
-        self.base.begins = self.settled.next_segment();
+        self.base.begins = self.settled.next_part();
         let mut log = resolved.log;
         log.retain(boundary, |number| !is_forgotten[number]);
         log
