@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use coord_core::kv::Revision;
 
-use super::edges::EdgeKind;
+use super::edge_kind::EdgeKind;
 use super::level::Level;
 
 /// The kind of an anomaly, the worst first. A name that starts with `G` is from Elle or from Adya's

@@ -20,7 +20,7 @@ use coord_core::kv::Revision;
 
 use super::anomaly::AnomalyKind;
 use super::log::{NONE, WriteRow, length, rows};
-use super::resolve::{Finding, Node, ReadSet, Resolved};
+use super::resolved::{Finding, Node, ReadSet, Resolved};
 use super::unknown::Match;
 use super::versions::Versions;
 use crate::history::AttemptEnd;
@@ -62,7 +62,7 @@ pub(super) fn add_transactions(resolved: &mut Resolved, matches: &[Match]) {
         let (has_put, has_delete) =
             link_writes(&resolved.versions, writes, revision.0, &mut cursors);
         let attempt = &resolved.log.attempts[number as usize];
-        if !attempt.writes.is_empty() {
+        if !attempt.writes.is_empty() && !attempt.lacks_revision() {
             claims.push(Claim { revision: revision.0, began, node, has_put, has_delete });
         }
         let read_set = if matched.is_none_or(|matched| matched.is_certain) {

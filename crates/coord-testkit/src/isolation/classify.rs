@@ -14,14 +14,15 @@ use coord_core::kv::Revision;
 
 use super::anomaly::{Anomaly, AnomalyKind, Order, Participant, Step};
 use super::cycles::CycleEdge;
-use super::edges::EdgeKind;
+use super::edge_kind::EdgeKind;
 use super::log::NONE;
-use super::resolve::{Finding, Resolved};
+use super::resolved::{Finding, Resolved};
 
 /// The anomalies of a history: one for each kind and order, the worst first.
 pub(super) fn anomalies(
     resolved: &Resolved,
     cycles: Vec<Vec<CycleEdge>>,
+    findings: impl IntoIterator<Item = Finding>,
     inconsistent: impl IntoIterator<Item = u32>,
 ) -> Vec<Anomaly> {
     let mut anomalies: BTreeMap<(AnomalyKind, Order), Anomaly> = BTreeMap::new();
@@ -29,7 +30,7 @@ pub(super) fn anomalies(
         let kind = AnomalyKind::InconsistentAttempt;
         Finding { kind, attempt, key: NONE, revision: 0, writer: NONE }
     });
-    for finding in resolved.findings.iter().copied().chain(attempts) {
+    for finding in findings.into_iter().chain(attempts) {
         let entry = anomalies.entry((finding.kind, Order::None));
         entry.or_insert_with(|| from_finding(resolved, finding)).count += 1;
     }

@@ -14,9 +14,10 @@
 use std::collections::VecDeque;
 
 use super::decide::{Decision, EdgeSet, components};
-use super::edges::{Dependencies, EdgeKind, Label};
+use super::edge_kind::EdgeKind;
+use super::edges::{Dependencies, Label};
 use super::log::NONE;
-use super::resolve::Resolved;
+use super::resolved::Resolved;
 use super::snapshots::Window;
 
 /// From how many transactions a rule is searched.

@@ -17,10 +17,11 @@ use std::collections::BTreeMap;
 
 use coord_core::stm::Isolation;
 
-use super::edges::{Builder, Choices, Dependencies, EdgeKind, Label};
+use super::edge_kind::EdgeKind;
+use super::edges::{Builder, Choices, Dependencies, Label};
 use super::graph::Components;
 use super::log::KeyId;
-use super::resolve::{Node, Resolved};
+use super::resolved::{Node, Resolved};
 use super::snapshots::Places;
 
 /// How many edges the search through the gaps builds before it is given up.
@@ -53,7 +54,7 @@ pub(super) enum EdgeSet {
 }
 
 /// All edge sets, each with the smallest superset before it.
-const SETS: [(EdgeSet, Option<EdgeSet>); 9] = [
+pub(super) const SETS: [(EdgeSet, Option<EdgeSet>); 9] = [
     (EdgeSet::All, None),
     (EdgeSet::Session, Some(EdgeSet::All)),
     (EdgeSet::Declared, Some(EdgeSet::All)),
@@ -186,6 +187,23 @@ impl Decider<'_> {
             decisions.insert(set, decision);
         }
         decisions
+    }
+
+    /// Decides about all edge sets of a part of a history. `certain` has the edges that nothing
+    /// outside of the part can take back.
+    pub(super) fn decide_part(&self, certain: &[Dependencies]) -> BTreeMap<EdgeSet, Decision> {
+        let has_cycle = |graphs: &[Dependencies], set| {
+            graphs.iter().any(|graph| components_of(self.resolved, graph, set, true).has_cycle())
+        };
+        let decide = |(set, _)| {
+            let decision = match set {
+                _ if !has_cycle(self.graphs, set) => Decision::Acyclic,
+                _ if has_cycle(certain, set) => Decision::Cyclic,
+                _ => Decision::Undecided,
+            };
+            (set, decision)
+        };
+        SETS.into_iter().map(decide).collect()
     }
 
     /// Decides about an edge set.

@@ -26,68 +26,14 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 
+use super::edge_kind::EdgeKind;
 use super::graph::Graph;
 use super::log::{KeyId, NONE, rows};
-use super::resolve::{Node, Resolved};
+use super::resolved::{Node, Resolved};
 use super::snapshots::{Places, near};
 use super::versions::Gap;
-
-/// Why a transaction comes before another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum EdgeKind {
-    /// `ww`: the second overwrote what the first wrote.
-    WriteWrite,
-    /// `wr`: the second read what the first wrote.
-    WriteRead,
-    /// `rw`: the second overwrote what the first read.
-    ReadWrite,
-    /// `wr` of a range: the second did not find a key in a range, because the first deleted it.
-    PredicateWriteRead,
-    /// `rw` of a range: the second created a key in a range that the first had read without it.
-    PredicateReadWrite,
-    /// The first ended before the second began, in the same process.
-    Session,
-    /// The first ended before the second began.
-    RealTime,
-}
-
-impl EdgeKind {
-    /// Whether the second transaction changed what the first one read.
-    #[must_use]
-    pub const fn is_anti_dependency(self) -> bool {
-        matches!(self, Self::ReadWrite | Self::PredicateReadWrite)
-    }
-
-    /// Whether the edge is from an order in time, not from data.
-    #[must_use]
-    pub const fn is_order(self) -> bool {
-        matches!(self, Self::Session | Self::RealTime)
-    }
-
-    /// Whether the edge is from a key of a range that the read of the range did not find.
-    #[must_use]
-    pub const fn is_predicate(self) -> bool {
-        matches!(self, Self::PredicateWriteRead | Self::PredicateReadWrite)
-    }
-}
-
-impl fmt::Display for EdgeKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::WriteWrite => "ww",
-            Self::WriteRead => "wr",
-            Self::ReadWrite => "rw",
-            Self::PredicateWriteRead => "wr range",
-            Self::PredicateReadWrite => "rw range",
-            Self::Session => "session",
-            Self::RealTime => "real time",
-        })
-    }
-}
 
 /// The label of an edge.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +63,8 @@ pub(super) struct Builder<'a> {
     resolved: &'a Resolved,
     places: &'a Places,
     choices: &'a Choices,
+    /// Whether only edges are built that no other event can take back.
+    is_certain: bool,
     /// The number of each node in the graph; `NONE` if it is not in it.
     local: Vec<u32>,
     edges: Vec<(u32, u32, Label)>,
@@ -128,9 +76,17 @@ impl<'a> Builder<'a> {
             resolved,
             places,
             choices,
+            is_certain: false,
             local: vec![NONE; resolved.nodes.len()],
             edges: Vec::new(),
         }
+    }
+
+    /// Leaves out what other events of the history could take back: that a key was absent, because
+    /// the key may have been deleted later, and what is known of commits with unknown outcome.
+    pub(super) const fn certain(mut self) -> Self {
+        self.is_certain = true;
+        self
     }
 
     /// The graph of all nodes.
@@ -189,6 +145,9 @@ impl<'a> Builder<'a> {
     fn add_reads(&mut self, member: u32) {
         let resolved = self.resolved;
         let (versions, node) = (&resolved.versions, &resolved.nodes[member as usize]);
+        if self.is_certain && resolved.is_matched(node) {
+            return;
+        }
         for read in rows(&resolved.log.reads, &node.read_set.reads) {
             if read.version == NONE {
                 continue;
@@ -200,6 +159,9 @@ impl<'a> Builder<'a> {
                 let label = Label { kind: EdgeKind::ReadWrite, is_assumed: false, version };
                 self.link(Some(member), versions.writer(version), label);
             }
+        }
+        if self.is_certain {
+            return;
         }
         let position = near(node, self.places.position[member as usize]);
         resolved.each_absent(&node.read_set, |key, is_predicate| {
@@ -250,7 +212,9 @@ impl<'a> Builder<'a> {
         let mut begins: Vec<(u32, u64, u32)> = Vec::new();
         for (local, &member) in members.iter().enumerate() {
             let node = &nodes[member as usize];
-            if let (true, Some(group)) = (node.attempt != NONE, group(node)) {
+            let has_times =
+                node.attempt != NONE && !(self.is_certain && self.resolved.is_matched(node));
+            if let (true, Some(group)) = (has_times, group(node)) {
                 begins.push((group, node.began, local as u32));
             }
         }

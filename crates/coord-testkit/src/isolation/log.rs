@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::kv::KeyRange;
+use coord_core::kv::{KeyRange, Revision};
 use coord_core::stm::Isolation;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use std::hash::BuildHasher;
@@ -20,6 +20,10 @@ pub(super) type KeyId = u32;
 
 /// No number: a process without a name, a version without a writer, a read without a version.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// The revision of a read whose version was found, but is not known, as in formats without
+/// revisions.
+const UNKNOWN_REVISION: i64 = i64::MIN;
 
 /// A part of a table.
 pub(super) type Slice = Range<u32>;
@@ -43,11 +47,19 @@ pub(super) struct AttemptRow {
     pub(super) ranges: Slice,
     pub(super) writes: Slice,
     pub(super) end: AttemptEnd,
+    /// Whether it is known, before others are forgotten, that it has read one snapshot.
+    pub(super) is_checked: bool,
 }
 
 impl AttemptRow {
     pub(super) const fn is_committed(&self) -> bool {
         matches!(self.end, AttemptEnd::Committed { .. })
+    }
+
+    /// Whether it has committed writes, and the history does not have their revision.
+    pub(super) fn lacks_revision(&self) -> bool {
+        let is_unknown = matches!(self.end, AttemptEnd::Committed { revision } if revision.0 <= 0);
+        is_unknown && !self.writes.is_empty()
     }
 }
 
@@ -57,7 +69,7 @@ pub(super) struct ReadRow {
     pub(super) key: KeyId,
     /// The version read, as an index into all versions; `NONE` if there is none or if it is absent.
     pub(super) version: u32,
-    /// The mod revision; 0 if the key was absent.
+    /// The mod revision; 0 if the key was absent, negative if it is not known.
     pub(super) revision: i64,
     /// The hash of the value; 0 if it was not recorded.
     pub(super) value: u64,
@@ -66,6 +78,11 @@ pub(super) struct ReadRow {
 impl ReadRow {
     pub(super) const fn is_absent(self) -> bool {
         self.revision == 0
+    }
+
+    /// Whether a version was read, and its revision is known.
+    pub(super) const fn has_revision(self) -> bool {
+        self.revision > 0
     }
 }
 
@@ -123,7 +140,7 @@ impl Log {
         for read in &attempt.reads {
             let key = self.key(&read.key);
             let (revision, value) = match &read.found {
-                Some((revision, value)) => (revision.0, self.hash(value)),
+                Some((revision, value)) => (found_at(*revision), self.hash(value)),
                 None => (0, 0),
             };
             self.reads.push(ReadRow { key, version: NONE, revision, value });
@@ -133,7 +150,8 @@ impl Log {
             let first_found = length(&self.reads);
             for (key, revision) in &range.found {
                 let key = self.key(key);
-                self.reads.push(ReadRow { key, version: NONE, revision: revision.0, value: 0 });
+                let revision = found_at(*revision);
+                self.reads.push(ReadRow { key, version: NONE, revision, value: 0 });
             }
             let found = first_found..length(&self.reads);
             self.ranges.push(RangeRow { range: range.range.clone(), found });
@@ -150,6 +168,7 @@ impl Log {
             ranges: first_range..length(&self.ranges),
             writes,
             end: attempt.end,
+            is_checked: false,
         });
     }
 
@@ -166,6 +185,48 @@ impl Log {
             self.writes.push(WriteRow { key, version: NONE, value });
         }
         first..length(&self.writes)
+    }
+
+    /// Keeps the attempts for which `keep`, called with the number, returns true, and the changes
+    /// after `boundary`.
+    pub(super) fn retain(&mut self, boundary: i64, keep: impl Fn(usize) -> bool) {
+        let (reads, ranges) = (std::mem::take(&mut self.reads), std::mem::take(&mut self.ranges));
+        let writes = std::mem::take(&mut self.writes);
+        let attempts = std::mem::take(&mut self.attempts);
+        let changes = std::mem::take(&mut self.changes);
+        let unlinked = |read: &ReadRow| ReadRow { version: NONE, ..*read };
+        for (_, mut attempt) in attempts.into_iter().enumerate().filter(|(i, _)| keep(*i)) {
+            let first_read = length(&self.reads);
+            let shift = |slice: &Slice, from: u32| {
+                let start = slice.start - from + first_read;
+                start..start + (slice.end - slice.start)
+            };
+            let first_range = length(&self.ranges);
+            for RangeRow { range, found } in rows(&ranges, &attempt.ranges) {
+                let found = shift(found, attempt.reads.start);
+                self.ranges.push(RangeRow { range: range.clone(), found });
+            }
+            self.reads.extend(rows(&reads, &attempt.reads).iter().map(unlinked));
+            attempt.reads = first_read..length(&self.reads);
+            attempt.ranges = first_range..length(&self.ranges);
+            attempt.writes = self.keep_writes(rows(&writes, &attempt.writes));
+            self.attempts.push(attempt);
+        }
+        for change in changes.into_iter().filter(|change| change.revision > boundary) {
+            let writes = self.keep_writes(rows(&writes, &change.writes));
+            self.changes.push(ChangeRow { writes, ..change });
+        }
+    }
+
+    fn keep_writes(&mut self, writes: &[WriteRow]) -> Slice {
+        let first = length(&self.writes);
+        self.writes.extend(writes.iter().map(|write| WriteRow { version: NONE, ..*write }));
+        first..length(&self.writes)
+    }
+
+    /// The number of a key that is known.
+    pub(super) fn known_key(&self, key: &Bytes) -> Option<KeyId> {
+        self.key_ids.get(key).copied()
     }
 
     /// The number of a key.
@@ -194,6 +255,11 @@ impl Log {
     }
 }
 
+/// The revision of a version that was read.
+const fn found_at(revision: Revision) -> i64 {
+    if revision.0 > 0 { revision.0 } else { UNKNOWN_REVISION }
+}
+
 /// The length of a table, as the number of its next row.
 ///
 /// # Panics
@@ -203,6 +269,6 @@ pub(super) fn length<T>(table: &[T]) -> u32 {
 }
 
 /// Whole nanoseconds; the clock of a history ends after 584 years.
-fn nanoseconds(duration: Duration) -> u64 {
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

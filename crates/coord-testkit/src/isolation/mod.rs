@@ -37,15 +37,23 @@
 //! to its last.
 
 mod anomaly;
+mod base;
+mod checker;
 mod claims;
 mod classify;
+mod conclude;
+mod coverage;
 mod cycles;
 mod decide;
+mod edge_kind;
 mod edges;
 mod graph;
 mod level;
 mod log;
+mod options;
+mod parts;
 mod resolve;
+mod resolved;
 mod snapshots;
 mod unclaimed;
 mod unknown;
@@ -55,17 +63,14 @@ mod versions;
 #[cfg(test)]
 mod tests;
 
-use crate::history::{Event, History};
+use crate::history::History;
 pub use anomaly::{Anomaly, AnomalyKind, Order, Participant, Step};
-use cycles::CycleEdge;
-use decide::{Decider, Decision, EdgeSet};
-pub use edges::EdgeKind;
-use edges::{Builder, Choices, Dependencies};
+pub use checker::Checker;
+pub use coverage::Coverage;
+pub use edge_kind::EdgeKind;
 pub use level::{Level, Status};
-use log::Log;
-use resolve::{Resolved, resolve};
-use snapshots::{Places, Window};
-pub use verdict::{Coverage, Verdict};
+pub use options::{Engine, Values};
+pub use verdict::Verdict;
 
 /// Checks a history.
 ///
@@ -116,185 +121,4 @@ pub fn check(history: &History) -> Verdict {
     let mut checker = Checker::new();
     history.0.iter().for_each(|event| checker.push(event));
     checker.finish()
-}
-
-/// Whether a value shows which attempt has written it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Values {
-    /// Several attempts, and other clients, may put the same value.
-    #[default]
-    Any,
-    /// No two writes of a key put the same value, except attempts of one transaction. This lets the
-    /// checker find writes of aborted attempts, and commits that were applied twice.
-    Unique,
-}
-
-/// How cycles are searched for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Engine {
-    /// Only around transactions that have no place in the order of revisions.
-    #[default]
-    Intervals,
-    /// In the dependency graph of all transactions. The verdict is the same, in more time.
-    WholeGraph,
-}
-
-/// Checks events as they come.
-///
-/// It keeps what it needs of each attempt, some 200 bytes for three keys, and drops the rest.
-#[derive(Debug, Default)]
-#[must_use = "call `finish` for the verdict"]
-pub struct Checker {
-    log: Log,
-    values: Values,
-    engine: Engine,
-}
-
-impl Checker {
-    /// A checker without events.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets whether values are unique. [`Values::Any`] by default.
-    pub const fn values(mut self, values: Values) -> Self {
-        self.values = values;
-        self
-    }
-
-    /// Sets how cycles are searched for. [`Engine::Intervals`] by default.
-    pub const fn engine(mut self, engine: Engine) -> Self {
-        self.engine = engine;
-        self
-    }
-
-    /// Adds an event. Only attempts and changes of the store matter. Attempts are added in the
-    /// order of their ends, changes in any order.
-    pub fn push(&mut self, event: &Event) {
-        self.log.push(event);
-    }
-
-    /// The verdict about all events.
-    #[must_use]
-    pub fn finish(self) -> Verdict {
-        let resolved = resolve(self.log, self.values);
-        let places = snapshots::place(&resolved);
-        let choices = Choices::new();
-        let mut builder = Builder::new(&resolved, &places, &choices);
-        let graphs = match self.engine {
-            Engine::Intervals => windows(&resolved, &places, &mut builder),
-            Engine::WholeGraph => vec![builder.whole()],
-        };
-        verdict(&resolved, &places, &graphs)
-    }
-}
-
-/// The dependency graphs of the windows.
-fn windows(resolved: &Resolved, places: &Places, builder: &mut Builder<'_>) -> Vec<Dependencies> {
-    if places.failing.is_empty() {
-        return Vec::new();
-    }
-    let mut nodes: Vec<u32> = (0..log::length(&resolved.nodes)).collect();
-    let position = |&node: &u32| places.position[node as usize];
-    nodes.sort_by_key(position);
-    let mut versions: Vec<u32> = (0..log::length(&resolved.versions.all)).collect();
-    let revision = |&version: &u32| resolved.versions.get(version).revision;
-    versions.sort_by_key(revision);
-    let graph = |window: Window| {
-        let within = |first: usize, last: usize| first..last.max(first);
-        let nodes = &nodes[within(
-            nodes.partition_point(|node| position(node) < window.first),
-            nodes.partition_point(|node| position(node) <= window.last),
-        )];
-        let versions = &versions[within(
-            versions.partition_point(|version| revision(version) < window.first),
-            versions.partition_point(|version| revision(version) <= window.last),
-        )];
-        builder.build(nodes.to_vec(), versions.iter().copied())
-    };
-    snapshots::merge(&places.failing).into_iter().map(graph).collect()
-}
-
-/// Decides about all levels.
-fn verdict(resolved: &Resolved, places: &Places, graphs: &[Dependencies]) -> Verdict {
-    let decider = Decider { resolved, places, graphs };
-    let decisions = decider.decide_all();
-    let decision = |set: EdgeSet| decisions[&set];
-    let mut cycles = cycles::short_cycles(resolved, graphs, &places.failing, decision);
-    if cycles.is_empty() && decision(EdgeSet::All) == Decision::Cyclic {
-        cycles = cycles_of_other_gaps(&decider, decision);
-    }
-    let anomalies =
-        classify::anomalies(resolved, cycles, snapshots::inconsistent_attempts(resolved));
-    let mut coverage = resolved.coverage;
-    coverage.unplaced = places.failing.len();
-    coverage.edges = graphs.iter().map(|dependencies| dependencies.graph.edge_count()).sum();
-    let shows_nothing =
-        coverage.transactions == 0 || (coverage.reads > 0 && coverage.resolved_reads == 0);
-    let status = |is_refuted: bool, decision: Decision| match decision {
-        _ if is_refuted => Status::Not,
-        Decision::Cyclic => Status::Not,
-        Decision::Undecided => Status::Unknown,
-        Decision::Acyclic if shows_nothing => Status::Unknown,
-        Decision::Acyclic => Status::Holds,
-    };
-    let mut levels: Vec<(Level, Status)> = Vec::new();
-    for level in Level::ALL {
-        let is_refuted = anomalies.iter().any(|anomaly| anomaly.kind.refutes().contains(&level));
-        let weaker = levels.iter().filter(|(weaker, _)| level.implies(*weaker));
-        let is_also_refuted = weaker.clone().any(|(_, status)| status.is_refuted());
-        let status = match status(is_refuted, decision(edge_set(level))) {
-            _ if is_also_refuted => Status::AlsoNot,
-            status => status,
-        };
-        levels.push((level, status));
-    }
-    let declared = status(breaks_declared(resolved), decision(EdgeSet::Declared));
-    Verdict { levels, declared, anomalies, coverage }
-}
-
-/// Cycles with an order in time, in other gaps than those near the places of the transactions. They
-/// are needed if each gap of an absent read gives a cycle, and the cycle of the gap near the place
-/// has no order in time.
-fn cycles_of_other_gaps(
-    decider: &Decider<'_>,
-    decision: impl Fn(EdgeSet) -> Decision + Copy,
-) -> Vec<Vec<CycleEdge>> {
-    let (resolved, places) = (decider.resolved, decider.places);
-    let mut dead_ends = Vec::new();
-    decider.try_gaps(EdgeSet::All, |choices| dead_ends.push(choices));
-    let mut cycles = dead_ends.into_iter().map(|choices| {
-        let chosen = choices.keys().map(|&(node, _)| (node, Window { first: 0, last: 0 }));
-        let starts: Vec<_> = chosen.chain(places.failing.iter().copied()).collect();
-        let whole = Builder::new(resolved, places, &choices).whole();
-        cycles::short_cycles(resolved, &[whole], &starts, decision)
-    });
-    cycles.find(|cycles| !cycles.is_empty()).unwrap_or_default()
-}
-
-/// The edges that must have no cycle at a level.
-const fn edge_set(level: Level) -> EdgeSet {
-    match level {
-        Level::ReadUncommitted => EdgeSet::Writes,
-        Level::ReadCommitted | Level::CoordReadCommitted => EdgeSet::Reads,
-        Level::RepeatableRead => EdgeSet::Items,
-        Level::SnapshotIsolation => EdgeSet::NonAdjacent,
-        Level::Serializable => EdgeSet::Data,
-        Level::StrictSerializable | Level::CoordSerializable | Level::CoordSerializableSnapshot => {
-            EdgeSet::All
-        }
-        Level::CoordRepeatableReads => EdgeSet::CoordRepeatableReads,
-    }
-}
-
-/// Whether a transaction was promised more than it got, apart from cycles.
-fn breaks_declared(resolved: &Resolved) -> bool {
-    use coord_core::stm::Isolation;
-    let is_strong = |attempt: u32| {
-        let isolation = resolved.log.attempts[attempt as usize].isolation;
-        matches!(isolation, Isolation::SerializableSnapshot | Isolation::Serializable)
-    };
-    !resolved.findings.is_empty() || snapshots::inconsistent_attempts(resolved).any(is_strong)
 }

@@ -17,107 +17,55 @@
 
 use std::ops::RangeInclusive;
 
-use coord_core::stm::Isolation;
-use hashbrown::HashMap;
-
 use super::anomaly::AnomalyKind;
-use super::log::{AttemptRow, KeyId, Log, NONE, RangeRow, Slice, WriteRow, length, rows};
+use super::base::Base;
+use super::coverage::Coverage;
+use super::log::{Log, NONE, ReadRow, WriteRow, length, rows};
+use super::options::Values;
+use super::resolved::{Finding, Node, Resolved};
 use super::unknown::Match;
 use super::versions::{Origin, Version, Versions};
-use super::{Coverage, Values, claims, unclaimed, unknown};
+use super::{claims, unclaimed, unknown};
 use crate::history::AttemptEnd;
 
-/// What a node has read.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ReadSet {
-    pub(super) reads: Slice,
-    pub(super) ranges: Slice,
-    /// The keys that it has deleted although they were absent, in `Resolved::no_op_deletes`.
-    pub(super) no_op_deletes: Slice,
-}
-
-/// A committed transaction, or a change of the store that no recorded transaction made.
-#[derive(Clone, Debug)]
-pub(super) struct Node {
-    /// Its committed attempt; `NONE` for a change of the store.
-    pub(super) attempt: u32,
-    /// The revision of its writes; 0 if it has changed nothing.
-    pub(super) commit: i64,
-    /// When its first attempt began: in real time it comes after all that ended before.
-    pub(super) began: u64,
-    /// When it ended; `u64::MAX` if that is not known.
-    pub(super) ended: u64,
-    pub(super) process: u32,
-    pub(super) isolation: Option<Isolation>,
-    pub(super) read_set: ReadSet,
-    /// Whether its writes are in several revisions.
-    pub(super) is_split: bool,
-}
-
-impl Node {
-    pub(super) const fn writes(&self) -> bool {
-        self.commit > 0
-    }
-}
-
-/// Something that no isolation level permits, found without a search for cycles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
-    pub(super) kind: AnomalyKind,
-    /// The attempt.
-    pub(super) attempt: u32,
-    pub(super) key: KeyId,
-    /// The revision of the version that is concerned.
-    pub(super) revision: i64,
-    /// The attempt that wrote it; `NONE` if that is not known.
-    pub(super) writer: u32,
-}
-
-/// A history, joined to its version order.
-#[derive(Debug)]
-pub(super) struct Resolved {
-    pub(super) log: Log,
-    pub(super) versions: Versions,
-    pub(super) nodes: Vec<Node>,
-    pub(super) no_op_deletes: Vec<KeyId>,
-    pub(super) findings: Vec<Finding>,
-    pub(super) coverage: Coverage,
-    /// The revisions whose changes are all known.
-    pub(super) changes: Option<RangeInclusive<i64>>,
-    /// Keys that were written by transactions of which the history does not have everything: that
-    /// such a key is absent means nothing.
-    pub(super) has_unknown_writes: Vec<bool>,
-    /// The keys with versions, in key order.
-    sorted_keys: Vec<KeyId>,
-}
-
-/// Joins a history to its version order.
-pub(super) fn resolve(mut log: Log, values: Values) -> Resolved {
+/// Joins a history, or the part of it that is not forgotten, to its version order.
+pub(super) fn resolve(mut log: Log, base: Base, values: Values) -> Resolved {
     log.changes.sort_by_key(|change| change.revision);
-    let changes = match &log.changes[..] {
-        [] => None,
-        [first, .., last] => Some(first.revision..=last.revision),
-        [only] => Some(only.revision..=only.revision),
-    };
+    let changes = known_changes(&log, &base);
     let keys = log.keys.len();
+    let mut versions = written_versions(&log, changes.as_ref());
+    versions.extend_from_slice(&base.versions);
     let mut resolved = Resolved {
-        versions: Versions::new(written_versions(&log, changes.as_ref()), keys),
+        versions: Versions::new(versions, keys),
         log,
+        base,
         nodes: Vec::new(),
         no_op_deletes: Vec::new(),
         findings: Vec::new(),
         coverage: Coverage::default(),
         changes,
         has_unknown_writes: vec![false; keys],
+        contested: Vec::new(),
+        late_versions: Vec::new(),
         sorted_keys: Vec::new(),
     };
-    let matches = resolved.complete_versions(values);
+    let matches = complete_versions(&mut resolved, values);
     claims::add_transactions(&mut resolved, &matches);
     unclaimed::attribute(&mut resolved, values);
     unclaimed::add_changes(&mut resolved);
     unclaimed::check_values(&mut resolved);
-    resolved.count();
+    mark_unknown_writes(&mut resolved);
+    count(&mut resolved);
     resolved
+}
+
+/// The revisions whose changes are all known.
+fn known_changes(log: &Log, base: &Base) -> Option<RangeInclusive<i64>> {
+    let revisions = log.changes.iter().map(|change| change.revision);
+    let known = base.changes.iter().flat_map(|known| [*known.start(), *known.end()]);
+    let (first, last) =
+        (revisions.clone().chain(known.clone()).min()?, revisions.chain(known).max()?);
+    Some(first..=last)
 }
 
 /// The versions that the changes of the store and the committed attempts have written.
@@ -138,209 +86,178 @@ fn written_versions(log: &Log, changes: Option<&RangeInclusive<i64>>) -> Vec<Ver
     }
     for attempt in &log.attempts {
         let AttemptEnd::Committed { revision } = attempt.end else { continue };
-        if changes.is_none_or(|known| !known.contains(&revision.0)) {
+        if revision.0 > 0 && changes.is_none_or(|known| !known.contains(&revision.0)) {
             push(rows(&log.writes, &attempt.writes), revision.0, Origin::Attempt);
         }
     }
     versions
 }
 
-impl Resolved {
-    /// Adds versions that only reads show, and those of commits with unknown outcome; removes
-    /// deletions that had no effect. Returns the matched commits, with their revisions.
-    fn complete_versions(&mut self, values: Values) -> Vec<Match> {
-        self.link_reads();
-        let observed = self.observed_versions();
-        let mut is_changed = self.add_versions(observed);
-        let (matches, added) = unknown::match_commits(self, values);
-        is_changed |= self.add_versions(added);
-        // A deletion that a change shows had an effect. Of another one this is known only if the
-        // key existed.
-        let has_effect = |previous: Option<&Version>, version: &Version| {
-            version.is_put
-                || version.origin == Origin::Change
-                || previous.is_some_and(|previous| previous.is_put)
-        };
-        if !self.versions.all.iter().all(|version| has_effect(None, version)) {
-            self.versions.retain(has_effect);
-            is_changed = true;
-        }
-        if is_changed {
-            self.link_reads();
-        }
-        self.versions.before_changes = self.changes.as_ref().map_or(0, |known| known.start() - 1);
-        self.sorted_keys =
-            (0..length(&self.log.keys)).filter(|&key| self.versions.first(key).is_some()).collect();
-        self.sorted_keys.sort_unstable_by_key(|&key| &self.log.keys[key as usize]);
-        matches
+/// Adds versions that only reads show, and those of commits with unknown outcome; removes deletions
+/// that had no effect. Returns the matched commits, with their revisions.
+fn complete_versions(resolved: &mut Resolved, values: Values) -> Vec<Match> {
+    link_reads(resolved);
+    let observed = observed_versions(resolved);
+    let boundary = resolved.base.boundary;
+    let is_late = |version: &&Version| version.revision <= boundary;
+    resolved.late_versions = observed.iter().filter(is_late).copied().collect();
+    let mut is_changed = add_versions(resolved, observed);
+    let (matches, added) = unknown::match_commits(resolved, values);
+    is_changed |= add_versions(resolved, added);
+    // A deletion that a change shows had an effect. Of another one this is known only if the key
+    // existed.
+    let has_effect = |previous: Option<&Version>, version: &Version| {
+        version.is_put
+            || version.origin == Origin::Change
+            || version.revision <= boundary
+            || previous.is_some_and(|previous| previous.is_put)
+    };
+    if !resolved.versions.all.iter().all(|version| has_effect(None, version)) {
+        resolved.versions.retain(has_effect);
+        is_changed = true;
     }
-
-    /// Adds versions, and returns whether there were any.
-    fn add_versions(&mut self, mut added: Vec<Version>) -> bool {
-        if added.is_empty() {
-            return false;
-        }
-        added.extend_from_slice(&self.versions.all);
-        self.versions = Versions::new(added, self.log.keys.len());
-        true
+    if is_changed {
+        link_reads(resolved);
     }
+    resolved.versions.before_changes =
+        resolved.changes.as_ref().map_or(0, |known| known.start() - 1);
+    let keys = 0..length(&resolved.log.keys);
+    let has_versions = |&key: &u32| resolved.versions.first(key).is_some();
+    let mut sorted_keys: Vec<_> = keys.filter(has_versions).collect();
+    sorted_keys.sort_unstable_by_key(|&key| &resolved.log.keys[key as usize]);
+    resolved.sorted_keys = sorted_keys;
+    matches
+}
 
-    /// The versions that were read and that no attempt or change has written. In revisions whose
-    /// changes are known there can be none: such a read is garbage.
-    fn observed_versions(&mut self) -> Vec<Version> {
-        let mut observed = Vec::new();
-        for (number, attempt) in self.log.attempts.iter().enumerate() {
-            let reads = rows(&self.log.reads, &attempt.reads).iter();
-            for read in reads.filter(|read| !read.is_absent() && read.version == NONE) {
-                if self.changes.as_ref().is_some_and(|known| known.contains(&read.revision)) {
-                    self.findings.push(Finding {
-                        kind: AnomalyKind::GarbageRead,
-                        attempt: number as u32,
-                        key: read.key,
-                        revision: read.revision,
-                        writer: NONE,
-                    });
-                } else {
-                    observed.push(Version {
-                        revision: read.revision,
-                        value: read.value,
-                        key: read.key,
-                        writer: NONE,
-                        is_put: true,
-                        origin: Origin::Read,
-                    });
-                }
+/// Adds versions, and returns whether there were any.
+fn add_versions(resolved: &mut Resolved, mut added: Vec<Version>) -> bool {
+    if added.is_empty() {
+        return false;
+    }
+    added.extend_from_slice(&resolved.versions.all);
+    resolved.versions = Versions::new(added, resolved.log.keys.len());
+    true
+}
+
+/// The versions that were read and that no attempt or change has written. In revisions whose
+/// changes are known there can be none: such a read is garbage.
+fn observed_versions(resolved: &mut Resolved) -> Vec<Version> {
+    let mut observed = Vec::new();
+    for (number, attempt) in resolved.log.attempts.iter().enumerate() {
+        let reads = rows(&resolved.log.reads, &attempt.reads).iter();
+        for read in reads.filter(|read| read.has_revision() && read.version == NONE) {
+            let is_known =
+                resolved.changes.as_ref().is_some_and(|all| all.contains(&read.revision));
+            if is_beyond(resolved, read, is_known) {
+                continue;
             }
-        }
-        observed
-    }
-
-    /// Links each read to its version.
-    fn link_reads(&mut self) {
-        let mut cursors = vec![0; self.log.keys.len()];
-        for read in self.log.reads.iter_mut().filter(|read| !read.is_absent()) {
-            let cursor = &mut cursors[read.key as usize];
-            let version = self.versions.find_near(read.key, read.revision, cursor);
-            read.version =
-                version.filter(|&version| self.versions.get(version).is_put).unwrap_or(NONE);
-        }
-    }
-
-    /// The lowest revision that a recorded transaction or a known change has written: versions
-    /// below are from the initial state.
-    fn first_revision(&self) -> i64 {
-        let commits = self.nodes.iter().filter(|node| node.attempt != NONE && node.writes());
-        let first = commits.map(|node| node.commit).min().unwrap_or(i64::MAX);
-        self.changes.as_ref().map_or(first, |known| first.min(*known.start()))
-    }
-
-    /// Counts what could be joined, and marks the keys with unknown writes.
-    fn count(&mut self) {
-        let first = self.first_revision();
-        let is_other = |version: &&Version| {
-            version.origin == Origin::Read && version.writer_is_no_attempt(&self.nodes)
-        };
-        for version in self.versions.all.iter().filter(is_other) {
-            self.has_unknown_writes[version.key as usize] = true;
-        }
-        let mut resolved = 0;
-        for read in &self.log.reads {
-            resolved += usize::from(if read.is_absent() {
-                !self.has_unknown_writes[read.key as usize]
-            } else if read.version == NONE {
-                false
+            if is_known {
+                resolved.findings.push(Finding {
+                    kind: AnomalyKind::GarbageRead,
+                    attempt: number as u32,
+                    key: read.key,
+                    revision: read.revision,
+                    writer: NONE,
+                });
             } else {
-                let version = self.versions.get(read.version);
-                !is_other(&version) || version.revision < first
-            });
-        }
-        self.coverage.reads = self.log.reads.len();
-        self.coverage.resolved_reads = resolved;
-        self.coverage.attempts = self.log.attempts.len();
-        let transactions = self.nodes.iter().filter(|node| node.attempt != NONE);
-        self.coverage.transactions = transactions.count();
-        self.coverage.other_changes = self.nodes.len() - self.coverage.transactions;
-    }
-
-    /// The writes of the change of the store in a revision; empty if it is not known.
-    pub(super) fn change(&self, revision: i64) -> &[WriteRow] {
-        let changes = &self.log.changes;
-        match changes.binary_search_by_key(&revision, |change| change.revision) {
-            Ok(found) => rows(&self.log.writes, &changes[found].writes),
-            Err(_) => &[],
-        }
-    }
-
-    /// The attempt of a node.
-    pub(super) fn attempt(&self, node: &Node) -> Option<&AttemptRow> {
-        self.log.attempts.get(node.attempt as usize)
-    }
-
-    /// Calls `f` with each key that was read as absent, and with whether only a range shows it.
-    pub(super) fn each_absent(&self, read_set: &ReadSet, mut f: impl FnMut(KeyId, bool)) {
-        let is_known = |key: KeyId| !self.has_unknown_writes[key as usize];
-        let reads = rows(&self.log.reads, &read_set.reads).iter().filter(|read| read.is_absent());
-        let no_ops = rows(&self.no_op_deletes, &read_set.no_op_deletes);
-        for key in reads.map(|read| read.key).chain(no_ops.iter().copied()) {
-            if is_known(key) {
-                f(key, false);
-            }
-        }
-        for range in rows(&self.log.ranges, &read_set.ranges) {
-            self.each_absent_of_range(range, |key| {
-                if is_known(key) {
-                    f(key, true);
-                }
-            });
-        }
-    }
-
-    /// Calls `f` with each key with versions that is in a range, and that was not found.
-    fn each_absent_of_range(&self, range: &RangeRow, mut f: impl FnMut(KeyId)) {
-        let found = rows(&self.log.reads, &range.found);
-        let mut found: Vec<KeyId> = found.iter().map(|read| read.key).collect();
-        found.sort_unstable();
-        let name = |key: KeyId| &self.log.keys[key as usize];
-        let start = self.sorted_keys.partition_point(|&key| name(key) < range.range.start());
-        // A range that is a single key, or has no keys, ends at its first key at the latest.
-        let keys = self.sorted_keys[start..].iter().copied();
-        for key in keys.take_while(|&key| range.range.contains(name(key))) {
-            if found.binary_search(&key).is_err() {
-                f(key);
+                observed.push(Version {
+                    revision: read.revision,
+                    value: read.value,
+                    key: read.key,
+                    writer: NONE,
+                    is_put: true,
+                    origin: Origin::Read,
+                });
             }
         }
     }
+    observed
+}
 
-    /// Whether everything in a read set is valid at `revision`.
-    pub(super) fn holds_at(&self, read_set: &ReadSet, revision: i64) -> bool {
-        let reads = rows(&self.log.reads, &read_set.reads);
-        let found = reads.iter().filter(|read| read.version != NONE).all(|read| {
-            read.revision <= revision && revision <= self.versions.valid_until(read.version)
-        });
-        if !found {
-            return false;
-        }
-        let mut holds = true;
-        self.each_absent(read_set, |key, _| {
-            holds = holds && self.versions.is_absent(key, revision)
-        });
-        holds
-    }
+/// Whether a read returned a version that may have existed and be forgotten.
+fn is_beyond(resolved: &Resolved, read: &ReadRow, is_known: bool) -> bool {
+    let boundary = resolved.base.boundary;
+    // The first version is that at the boundary, if the key had one.
+    let first = resolved.versions.first(read.key);
+    first.map(|first| resolved.versions.get(first).revision).is_some_and(|first| {
+        read.revision <= boundary && first <= boundary && (first >= read.revision || !is_known)
+    })
+}
 
-    /// The transactions with an attempt that did not commit, and when the first such attempt began.
-    pub(super) fn first_begins(&self) -> HashMap<u64, u64> {
-        let mut begins = HashMap::new();
-        for attempt in self.log.attempts.iter().filter(|attempt| !attempt.is_committed()) {
-            let begin = begins.entry(attempt.transaction).or_insert(attempt.began);
-            *begin = attempt.began.min(*begin);
-        }
-        begins
+/// Links each read to its version.
+fn link_reads(resolved: &mut Resolved) {
+    let mut cursors = vec![0; resolved.log.keys.len()];
+    for read in resolved.log.reads.iter_mut().filter(|read| !read.is_absent()) {
+        let cursor = &mut cursors[read.key as usize];
+        let version = resolved.versions.find_near(read.key, read.revision, cursor);
+        read.version =
+            version.filter(|&version| resolved.versions.get(version).is_put).unwrap_or(NONE);
     }
 }
 
-impl Version {
-    /// Whether no recorded attempt has written it.
-    fn writer_is_no_attempt(&self, nodes: &[Node]) -> bool {
-        nodes.get(self.writer as usize).is_none_or(|node| node.attempt == NONE)
+/// The lowest revision that a recorded transaction or a known change has written: versions below
+/// are from the initial state.
+pub(super) fn first_revision(resolved: &Resolved) -> i64 {
+    let commits = resolved.nodes.iter().filter(|node| node.attempt != NONE && node.writes());
+    let first = commits.map(|node| node.commit).min().unwrap_or(i64::MAX);
+    let first = resolved.base.first_revision.map_or(first, |known| first.min(known));
+    resolved.changes.as_ref().map_or(first, |known| first.min(*known.start()))
+}
+
+/// Marks the keys with unknown writes. Of a key whose versions may still get a writer, nothing is
+/// concluded before its version is forgotten.
+fn mark_unknown_writes(resolved: &mut Resolved) {
+    if resolved.base.is_partial {
+        resolved.has_unknown_writes = (0..length(&resolved.log.keys))
+            .map(|key| resolved.base.marks(key).has_unknown_writes)
+            .collect();
+        return;
     }
+    for attempt in resolved.log.attempts.iter().filter(|attempt| attempt.lacks_revision()) {
+        for write in rows(&resolved.log.writes, &attempt.writes) {
+            resolved.has_unknown_writes[write.key as usize] = true;
+        }
+    }
+    for version in &resolved.versions.all {
+        if is_other(&resolved.nodes, version) {
+            resolved.has_unknown_writes[version.key as usize] = true;
+        }
+    }
+}
+
+/// Whether only a read shows the version, and no recorded attempt has written it.
+fn is_other(nodes: &[Node], version: &Version) -> bool {
+    let writer = nodes.get(version.writer as usize);
+    version.origin == Origin::Read && writer.is_none_or(|node| node.attempt == NONE)
+}
+
+/// Counts what could be joined.
+fn count(resolved: &mut Resolved) {
+    let first = first_revision(resolved);
+    let reads = &resolved.log.reads;
+    let is_resolved = |read: &&ReadRow| is_resolved(resolved, read, first);
+    let resolved_reads = reads.iter().filter(is_resolved).count();
+    let transactions = resolved.nodes.iter().filter(|node| node.attempt != NONE).count();
+    let without_revision =
+        resolved.log.attempts.iter().filter(|attempt| attempt.lacks_revision()).count();
+    let coverage = &mut resolved.coverage;
+    coverage.reads = resolved.log.reads.len();
+    coverage.resolved_reads = resolved_reads;
+    coverage.attempts = resolved.log.attempts.len();
+    coverage.transactions = transactions;
+    coverage.without_revision = without_revision;
+    coverage.other_changes = resolved.nodes.len() - transactions;
+}
+
+/// Whether the history has the version that was read, and its writer. `first` is the
+/// [`first_revision`].
+pub(super) fn is_resolved(resolved: &Resolved, read: &ReadRow, first: i64) -> bool {
+    if read.is_absent() {
+        return !resolved.has_unknown_writes[read.key as usize];
+    }
+    if read.version == NONE {
+        return false;
+    }
+    let version = resolved.versions.get(read.version);
+    !is_other(&resolved.nodes, version) || version.revision < first
 }

@@ -20,7 +20,7 @@
 //! merged with the windows that overlap.
 
 use super::log::{NONE, rows};
-use super::resolve::{Node, ReadSet, Resolved};
+use super::resolved::{Node, ReadSet, Resolved};
 use super::versions::Gap;
 
 /// The places of the nodes.
@@ -61,7 +61,8 @@ pub(super) fn place(resolved: &Resolved) -> Places {
     let mut places =
         Places { position: nodes.iter().map(|node| node.commit).collect(), failing: Vec::new() };
     let mut ended = by_end.into_iter().peekable();
-    let mut floor = 0;
+    // Everything that is forgotten is visible to what is not.
+    let mut floor = resolved.base.boundary;
     for i in by_begin {
         let node = &nodes[i as usize];
         // What ended before has begun before, and is placed.
@@ -71,7 +72,10 @@ pub(super) fn place(resolved: &Resolved) -> Places {
         match place_node(resolved, node, floor) {
             Some(position) => places.position[i as usize] = position,
             None => {
-                let (position, window) = window(resolved, i, floor);
+                let (position, mut window) = window(resolved, i, floor);
+                // Edges from forgotten transactions are on no cycle.
+                window.first = window.first.max(resolved.base.boundary + 1);
+                window.last = window.last.max(window.first);
                 places.position[i as usize] = position;
                 places.failing.push((i, window));
             }

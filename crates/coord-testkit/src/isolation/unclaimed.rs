@@ -16,10 +16,11 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
-use super::Values;
 use super::anomaly::AnomalyKind;
 use super::log::{AttemptRow, KeyId, NONE, length, rows};
-use super::resolve::{Finding, Node, ReadSet, Resolved};
+use super::options::Values;
+use super::resolved::{Finding, Node, ReadSet, Resolved};
+use super::versions::Version;
 use crate::history::AttemptEnd;
 
 /// Reports versions whose value shows a writer that should not have written them, and reads of
@@ -33,15 +34,19 @@ pub(super) fn attribute(resolved: &mut Resolved, values: Values) {
     for (number, node) in resolved.nodes.iter().enumerate() {
         nodes[node.attempt as usize] = number as u32;
     }
+    let boundary = resolved.base.boundary;
     // The anomaly of a read of a version, and the attempt that wrote the version.
     let mut bad_reads: HashMap<u32, (AnomalyKind, u32)> = HashMap::new();
     for i in 0..resolved.versions.all.len() {
         let version = resolved.versions.all[i];
         let Some(&attempt) = writers.get(&(version.key, version.value)) else { continue };
-        if version.writer != NONE || !version.is_put {
+        if version.writer != NONE || !version.is_put || version.revision <= boundary {
             continue;
         }
         let node = nodes[attempt as usize];
+        if resolved.log.attempts[attempt as usize].lacks_revision() {
+            continue;
+        }
         let kind = if node != NONE {
             let commit = resolved.nodes[node as usize].commit;
             resolved.versions.all[i].writer = node;
@@ -113,7 +118,10 @@ fn report_bad_reads(resolved: &mut Resolved, bad_reads: &HashMap<u32, (AnomalyKi
 pub(super) fn add_changes(resolved: &mut Resolved) {
     let mut nodes: BTreeMap<i64, u32> = BTreeMap::new();
     let first = length(&resolved.nodes);
-    for version in resolved.versions.all.iter_mut().filter(|version| version.writer == NONE) {
+    let boundary = resolved.base.boundary;
+    let is_unclaimed =
+        |version: &&mut Version| version.writer == NONE && version.revision > boundary;
+    for version in resolved.versions.all.iter_mut().filter(is_unclaimed) {
         let next = first + nodes.len() as u32;
         version.writer = *nodes.entry(version.revision).or_insert(next);
     }
@@ -140,13 +148,13 @@ pub(super) fn check_values(resolved: &mut Resolved) {
             }
             let version = resolved.versions.get(read.version);
             if version.value != 0 && version.value != read.value {
-                let writer = &resolved.nodes[version.writer as usize];
+                let writer = resolved.nodes.get(version.writer as usize);
                 resolved.findings.push(Finding {
                     kind: AnomalyKind::GarbageRead,
                     attempt: number as u32,
                     key: read.key,
                     revision: read.revision,
-                    writer: writer.attempt,
+                    writer: writer.map_or(NONE, |writer| writer.attempt),
                 });
             }
         }

@@ -17,9 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
-use super::Values;
 use super::log::{AttemptRow, KeyId, NONE, WriteRow, rows};
-use super::resolve::Resolved;
+use super::options::Values;
+use super::resolved::Resolved;
 use super::versions::{Origin, Version};
 use crate::history::AttemptEnd;
 
@@ -64,7 +64,9 @@ pub(super) fn match_commits(resolved: &mut Resolved, values: Values) -> (Vec<Mat
                     added.extend(writes.iter().map(|write| version(write, revision)));
                 }
             }
-            _ => {
+            revisions => {
+                let lowest = revisions.and_then(|revisions| revisions.iter().min());
+                resolved.contested.extend(lowest.map(|&lowest| (number, lowest)));
                 let keys: Vec<KeyId> = writes.iter().map(|write| write.key).collect();
                 resolved.coverage.unmatched_unknown += 1;
                 if !all_changes_are_known(resolved) {
@@ -127,7 +129,8 @@ fn candidates(resolved: &Resolved, unknown: &[u32]) -> BTreeSet<(u32, i64)> {
         }
     }
     let mut candidates = BTreeSet::new();
-    for version in &resolved.versions.all {
+    let boundary = resolved.base.boundary;
+    for version in resolved.versions.all.iter().filter(|version| version.revision > boundary) {
         let Some(writers) = writers.get(&(version.key, version.value)) else { continue };
         let is_claimed = claimed.contains(&(version.revision, true))
             || (!version.is_put && claimed.contains(&(version.revision, false)));

@@ -10,7 +10,7 @@ use super::{assert_all_hold, assert_same_levels, verdict};
 use crate::isolation::{Checker, Engine, Level, Status, Values, Verdict};
 
 /// How many random cases to try: `cases`, or the environment variable `COORD_CASES`.
-fn cases(cases: u64) -> u64 {
+pub(super) fn cases(cases: u64) -> u64 {
     match std::env::var("COORD_CASES") {
         Ok(cases) => cases.parse().expect("COORD_CASES is a number"),
         Err(_) => cases,

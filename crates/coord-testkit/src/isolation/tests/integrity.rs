@@ -1,5 +1,7 @@
 //! Histories that do not fit the store's version order, commits with unknown outcome, and coverage.
 
+use coord_core::kv::Revision;
+
 use super::{
     Level, Status, Values, assert_all_hold, changed, summary, transaction, verdict, verdict_with,
 };
@@ -217,4 +219,23 @@ checked 2 transactions, 2 attempts
   1 changes by other clients
 ";
     assert_eq!(verdict.to_string(), text);
+}
+
+/// A version of which only the value was known counted as an absent key, and a transaction without
+/// a revision as read-only: the stale read of T3 was no anomaly, and all levels held.
+#[test]
+fn history_without_revisions_is_unknown() {
+    let mut read = transaction(3).span(30, 40).read("x", 1);
+    read.attempt.reads[0].found = Some((Revision::ZERO, "x1".into()));
+    let history: Vec<Event> = vec![
+        transaction(1).span(0, 10).put("x", 1).into(),
+        transaction(2).span(15, 20).put("x", 2).into(),
+        read.into(),
+    ];
+    let verdict = verdict(history);
+    assert_eq!((verdict.coverage().without_revision, verdict.coverage().resolved_reads), (2, 0));
+    for (level, status) in verdict.levels() {
+        assert_eq!(status, Status::Unknown, "{level}:\n{verdict}");
+    }
+    assert!(verdict.to_string().contains("  2 transactions without a revision\n"), "{verdict}");
 }

@@ -6,6 +6,7 @@ mod elle;
 mod generator;
 mod integrity;
 mod oracle;
+mod windows;
 mod witnesses;
 
 use std::time::Duration;

@@ -24,6 +24,7 @@
 //! Source: the README of github.com/ligurio/elle-cli; `history.rs` and `rw_register.rs` of the
 //! crate adya 0.1.
 
+mod inferred;
 mod reading;
 mod scalar;
 

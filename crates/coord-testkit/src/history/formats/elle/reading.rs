@@ -27,21 +27,26 @@ use coord_core::stm::Isolation;
 use serde_json::Value;
 
 use super::super::{FormatError, edn};
+use super::inferred;
 use super::scalar::{to_bytes, to_string};
 use crate::history::{Attempt, AttemptEnd, Event, EventKind, History, KeyRead, KeyWrite};
 
 /// A line of a file.
-struct Operation {
+pub(super) struct Operation {
     index: u64,
-    kind: String,
+    pub(super) kind: String,
     process: i64,
     time: Option<u64>,
-    micro: Vec<(String, Bytes, Value)>,
+    pub(super) micro: Vec<(String, Bytes, Value)>,
 }
 
 /// Reads a history in JSON Lines, as a JSON array, or in EDN. Only operations whose `f` is `txn`,
 /// or that have no `f`, are transactions; all other operations are left out, and so are operations
 /// whose process is not a number.
+///
+/// Without an `order`, that of a list-append history is inferred from the lists that were read;
+/// elements of keys that were not read are left out. If it cannot be inferred, as for registers, no
+/// revision is known, and the isolation checker leaves all levels unknown that nothing refutes.
 ///
 /// The isolation level of every transaction is the default one. If an operation has no `time`, the
 /// times are the positions in the file.
@@ -77,21 +82,42 @@ pub fn read(text: &str, order: &BTreeMap<u64, i64>) -> Result<History, FormatErr
         }
     }
     let longest = longest_lists(&operations);
+    let is_lists = |operation: &Operation| operation.micro.iter().any(|(f, ..)| f == "append");
+    let inferred = (order.is_empty() && operations.iter().any(is_lists))
+        .then(|| inferred::positions(&operations))
+        .flatten();
+    let positions = Positions { order, inferred };
     let mut pending = BTreeMap::new();
     let mut events = Vec::new();
     let last = operations.iter().filter_map(|operation| operation.time).max();
-    for operation in operations {
+    for (place, operation) in operations.into_iter().enumerate() {
         if operation.kind == "invoke" {
-            pending.insert(operation.process, operation);
-        } else if let Some(invoked) = pending.remove(&operation.process) {
-            events.push(event(&invoked, &operation, order, &longest, events.len()));
+            pending.insert(operation.process, (place, operation));
+        } else if let Some((_, mut invoked)) = pending.remove(&operation.process) {
+            let mut operation = operation;
+            if positions.is_inferred() {
+                drop_unread(&mut operation, &longest);
+                drop_unread(&mut invoked, &longest);
+            }
+            let mut event = event(
+                &invoked,
+                &operation,
+                positions.of(place, &operation),
+                &longest,
+                events.len(),
+            );
+            if operation.kind == "info" && positions.is_inferred_at(place) {
+                // Its elements were read: it has committed, and nothing shows when.
+                event.at = nanos(last);
+            }
+            events.push(event);
         }
     }
     // Transactions in progress at the end.
-    for (_, mut invoked) in pending {
+    for (_, (_, mut invoked)) in pending {
         let began = invoked.time;
         (invoked.kind, invoked.time) = ("info".to_owned(), last);
-        let mut pending = event(&invoked, &invoked, order, &longest, events.len());
+        let mut pending = event(&invoked, &invoked, None, &longest, events.len());
         if let EventKind::Attempt(attempt) = &mut pending.kind {
             attempt.began = nanos(began);
         }
@@ -99,6 +125,47 @@ pub fn read(text: &str, order: &BTreeMap<u64, i64>) -> Result<History, FormatErr
     }
     resolve_reads(&mut events);
     Ok(History(events))
+}
+
+/// The positions of transactions in their order.
+struct Positions<'a> {
+    /// By the index of the completion.
+    order: &'a BTreeMap<u64, i64>,
+    /// By the place of the completion, if they are inferred.
+    inferred: Option<BTreeMap<usize, i64>>,
+}
+
+impl Positions<'_> {
+    const fn is_inferred(&self) -> bool {
+        self.inferred.is_some()
+    }
+
+    fn is_inferred_at(&self, place: usize) -> bool {
+        self.inferred.as_ref().is_some_and(|inferred| inferred.contains_key(&place))
+    }
+
+    /// The revision of a completed transaction.
+    fn of(&self, place: usize, completed: &Operation) -> Option<i64> {
+        if let Some(inferred) = &self.inferred {
+            return inferred.get(&place).copied();
+        }
+        // Revisions are positive. A transaction without a known outcome has none.
+        let shift = (1 - self.order.values().min().copied().unwrap_or(1)).max(0);
+        let position = self.order.get(&completed.index).filter(|_| completed.kind == "ok");
+        position.map(|position| position + shift)
+    }
+}
+
+/// Removes what an operation has appended, if nothing depends on it: no list of the key was read,
+/// or no list shows whether it was applied.
+fn drop_unread(operation: &mut Operation, longest: &BTreeMap<Bytes, Vec<String>>) {
+    let is_committed = operation.kind == "ok";
+    operation.micro.retain(|(function, key, value)| {
+        let is_read =
+            |list: &Vec<String>| to_string(value).is_some_and(|value| list.contains(&value));
+        let list = longest.get(key);
+        function != "append" || list.is_some_and(|list| is_committed || is_read(list))
+    });
 }
 
 /// The operations of a file, as JSON values.
@@ -153,7 +220,7 @@ fn operation(form: &Value) -> Result<Option<Operation>, String> {
 }
 
 /// The longest list that was read of each key.
-fn longest_lists(operations: &[Operation]) -> BTreeMap<Bytes, Vec<String>> {
+pub(super) fn longest_lists(operations: &[Operation]) -> BTreeMap<Bytes, Vec<String>> {
     let mut longest = BTreeMap::<_, Vec<_>>::new();
     for (function, key, value) in operations.iter().flat_map(|operation| &operation.micro) {
         if let ("r", Some(list)) = (function.as_str(), list(value)) {
@@ -166,7 +233,7 @@ fn longest_lists(operations: &[Operation]) -> BTreeMap<Bytes, Vec<String>> {
     longest
 }
 
-fn list(value: &Value) -> Option<Vec<String>> {
+pub(super) fn list(value: &Value) -> Option<Vec<String>> {
     value.as_array()?.iter().map(to_string).collect()
 }
 
@@ -174,17 +241,15 @@ fn list(value: &Value) -> Option<Vec<String>> {
 fn event(
     invoked: &Operation,
     completed: &Operation,
-    order: &BTreeMap<u64, i64>,
+    position: Option<i64>,
     longest: &BTreeMap<Bytes, Vec<String>>,
     earlier: usize,
 ) -> Event {
-    let lowest = order.values().min().copied().unwrap_or(1);
-    // Revisions are positive.
-    let shift = (1 - lowest).max(0);
-    let revision = order.get(&completed.index).map_or(0, |position| position + shift);
-    let end = match completed.kind.as_str() {
-        "ok" => AttemptEnd::Committed { revision: Revision(revision) },
-        "fail" => AttemptEnd::Aborted,
+    let end = match (completed.kind.as_str(), position) {
+        ("ok", _) | ("info", Some(_)) => {
+            AttemptEnd::Committed { revision: Revision(position.unwrap_or(0)) }
+        }
+        ("fail", _) => AttemptEnd::Aborted,
         _ => AttemptEnd::Unknown,
     };
     // Without a response only the invocation has the writes.
@@ -228,7 +293,8 @@ fn reads_and_writes(
             "append" => {
                 let element = to_string(value).unwrap_or_default();
                 let before = writes.get(key).or_else(|| reads.get(key)).cloned();
-                let list = match before {
+                let is_read = longest.get(key).is_some_and(|list| list.contains(&element));
+                let list = match before.filter(|_| !is_read) {
                     Some(Some(before)) => [&before, &b" "[..], element.as_bytes()].concat(),
                     Some(None) => element.into_bytes(),
                     None => beginning(longest.get(key), element).into_bytes(),

@@ -13,21 +13,32 @@ use crate::history::{
     Attempt, AttemptEnd, Event, EventKind, KeyRead, KeyWrite, RangeRead, StoreChange,
 };
 
+/// A text that borrows from the line if it has no escape. An `Option` of a `Cow` never borrows.
+#[derive(Deserialize, Serialize)]
+#[serde(transparent)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+impl<'a> From<Cow<'a, str>> for Text<'a> {
+    fn from(text: Cow<'a, str>) -> Self {
+        Self(text)
+    }
+}
+
 /// One event. Exactly one of the fields after `process` is present.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Line<'a> {
     pub(super) at: u64,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub(super) process: Option<Cow<'a, str>>,
+    pub(super) process: Option<Text<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     attempt: Option<AttemptLine<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     change: Option<ChangeLine<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    note: Option<Cow<'a, str>>,
+    note: Option<Text<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    fault: Option<Cow<'a, str>>,
+    fault: Option<Text<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     applied: Option<ResponseLine<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -66,7 +77,7 @@ struct ReadLine<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     revision: Option<i64>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    value: Option<Cow<'a, str>>,
+    value: Option<Text<'a>>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -86,7 +97,7 @@ struct WriteLine<'a> {
     #[serde(borrow)]
     key: Cow<'a, str>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    value: Option<Cow<'a, str>>,
+    value: Option<Text<'a>>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -104,7 +115,7 @@ struct ResponseLine<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     revision: Option<i64>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    error: Option<Cow<'a, str>>,
+    error: Option<Text<'a>>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -125,7 +136,7 @@ impl<'a> From<&'a Event> for Line<'a> {
     fn from(event: &'a Event) -> Self {
         let mut line = Self {
             at: nanos(event.at),
-            process: event.process.as_deref().map(Cow::Borrowed),
+            process: event.process.as_deref().map(|name| Text(name.into())),
             ..Self::default()
         };
         match &event.kind {
@@ -135,12 +146,12 @@ impl<'a> From<&'a Event> for Line<'a> {
                 line.change = Some(ChangeLine { revision: change.revision.0, writes });
             }
             EventKind::Applied { request, result } => {
-                let error = result.as_ref().err().map(Cow::from);
+                let error = result.as_ref().err().map(|error| Text(error.into()));
                 let revision = result.as_ref().ok().map(|revision| revision.0);
                 line.applied = Some(ResponseLine { request: *request, revision, error });
             }
             EventKind::Received { request, error } => {
-                let error = error.as_deref().map(Cow::Borrowed);
+                let error = error.as_deref().map(|error| Text(error.into()));
                 line.received = Some(ResponseLine { request: *request, revision: None, error });
             }
             EventKind::Watched { revision, events } => {
@@ -149,9 +160,9 @@ impl<'a> From<&'a Event> for Line<'a> {
             EventKind::Restored { newest, found } => {
                 line.restored = Some(RestoredLine { newest: newest.0, found: found.0 });
             }
-            EventKind::Fault(text) => line.fault = Some(text.into()),
-            EventKind::Note(text) => line.note = Some(text.into()),
-            EventKind::Sent { .. } => line.note = Some(event.kind.to_string().into()),
+            EventKind::Fault(text) => line.fault = Some(Text(text.into())),
+            EventKind::Note(text) => line.note = Some(Text(text.into())),
+            EventKind::Sent { .. } => line.note = Some(Text(event.kind.to_string().into())),
         }
         line
     }
@@ -168,18 +179,18 @@ impl Line<'_> {
                     line.writes.iter().map(WriteLine::to_write).collect::<Result<_, _>>()?;
                 Ok(EventKind::Changed(StoreChange { revision: Revision(line.revision), writes }))
             }),
-            note.map(|text| Ok(EventKind::Note(text.into_owned()))),
-            fault.map(|text| Ok(EventKind::Fault(text.into_owned()))),
+            note.map(|text| Ok(EventKind::Note(text.0.into_owned()))),
+            fault.map(|text| Ok(EventKind::Fault(text.0.into_owned()))),
             applied.map(|ResponseLine { request, revision, error }| {
                 let result = match (revision, error) {
                     (Some(revision), None) => Ok(Revision(revision)),
-                    (None, Some(error)) => Err(error.into_owned()),
+                    (None, Some(error)) => Err(error.0.into_owned()),
                     _ => return Err("`applied` needs a revision or an error".to_owned()),
                 };
                 Ok(EventKind::Applied { request, result })
             }),
             received.map(|ResponseLine { request, error, .. }| {
-                Ok(EventKind::Received { request, error: error.map(Cow::into_owned) })
+                Ok(EventKind::Received { request, error: error.map(|error| error.0.into_owned()) })
             }),
             watched.map(|WatchedLine { revision, events }| {
                 Ok(EventKind::Watched { revision: Revision(revision), events })
@@ -208,7 +219,7 @@ impl<'a> From<&'a Attempt> for AttemptLine<'a> {
         let read = |read: &'a KeyRead| ReadLine {
             key: to_text(&read.key),
             revision: read.found.as_ref().map(|(revision, _)| revision.0),
-            value: read.found.as_ref().map(|(_, value)| to_text(value)),
+            value: read.found.as_ref().map(|(_, value)| to_text(value).into()),
         };
         let found = |(key, revision): &'a (Bytes, Revision)| ReadLine {
             key: to_text(key),
@@ -269,7 +280,7 @@ impl AttemptLine<'_> {
 impl ReadLine<'_> {
     fn to_read(&self) -> Result<KeyRead, String> {
         let found = match (self.revision, &self.value) {
-            (Some(revision), Some(value)) => Some((Revision(revision), decode(value)?)),
+            (Some(revision), Some(value)) => Some((Revision(revision), decode(&value.0)?)),
             (None, None) => None,
             _ => return Err(format!("the read of {:?} needs a revision and a value", self.key)),
         };
@@ -279,13 +290,16 @@ impl ReadLine<'_> {
 
 impl<'a> From<&'a KeyWrite> for WriteLine<'a> {
     fn from(write: &'a KeyWrite) -> Self {
-        Self { key: to_text(&write.key), value: write.value.as_deref().map(to_text) }
+        Self {
+            key: to_text(&write.key),
+            value: write.value.as_deref().map(|value| to_text(value).into()),
+        }
     }
 }
 
 impl WriteLine<'_> {
     fn to_write(&self) -> Result<KeyWrite, String> {
-        let value = self.value.as_deref().map(decode).transpose()?;
+        let value = self.value.as_ref().map(|value| decode(&value.0)).transpose()?;
         Ok(KeyWrite { key: decode(&self.key)?, value })
     }
 }

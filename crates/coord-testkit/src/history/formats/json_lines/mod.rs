@@ -119,9 +119,12 @@ pub fn events(
 /// The event of a line, or what is wrong with it.
 fn parse(line: &str, names: &mut BTreeMap<String, Arc<str>>) -> Result<Event, String> {
     let line: Line<'_> = serde_json::from_str(line).map_err(|error| error.to_string())?;
-    let process = line.process.as_deref().map(|name| match names.get(name) {
+    let process = line.process.as_ref().map(|name| match names.get(&*name.0) {
         Some(name) => Arc::clone(name),
-        None => Arc::clone(names.entry(name.to_owned()).or_insert_with(|| name.into())),
+        None => {
+            let name = name.0.to_string();
+            Arc::clone(names.entry(name.clone()).or_insert_with(|| name.into()))
+        }
     });
     Ok(Event { at: Duration::from_nanos(line.at), process, kind: line.into_kind()? })
 }
