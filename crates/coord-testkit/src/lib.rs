@@ -13,6 +13,7 @@
 //! - [`history`]: what happened in a run, or in transactions that were recorded on any backend;
 //!   files of histories;
 //! - [`isolation`]: which isolation levels a history of transactions refutes;
+//! - [`report`]: what a history shows, as text, as a graph, and as a page for a browser;
 //! - [`strategy`]: operations on a store and, with the feature `proptest`, random sequences of
 //!   them for property tests.
 //!
@@ -32,6 +33,7 @@ pub mod isolation;
 pub mod mirror;
 mod process;
 mod recorder;
+pub mod report;
 pub mod sim;
 mod stale_member;
 pub mod strategy;
