@@ -21,6 +21,8 @@
 //!
 //! `proptest`, off by default: everything in [`strategy`] that generates random values, that is
 //! `operations`, `Options` and the strategies of single requests; and `plans` in [`sim`].
+//!
+//! `html`, off by default: `html` of [`report::Report`], the report as a page for a browser.
 
 mod call;
 mod cancel;

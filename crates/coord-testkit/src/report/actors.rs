@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A verdict names transactions. Their reads and writes are looked up in the history: of several
-//! attempts of a transaction, the one that committed is meant, otherwise the last one that wrote the
-//! key of the anomaly.
+//! attempts of a transaction, the one that committed is meant, otherwise the last one that wrote
+//! the key of the anomaly.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -8,8 +8,8 @@
 //!     "0 T1" -> "0 T2" [label="rw\nT1 read y @1, T2 overwrote it @3"];
 //! ```
 //!
-//! A quoted string may contain any text in which quotes and backslashes are escaped. Each anomaly is
-//! a cluster with nodes of its own, so that two cycles through one transaction stay apart.
+//! A quoted string may contain any text in which quotes and backslashes are escaped. Each anomaly
+//! is a cluster with nodes of its own, so that two cycles through one transaction stay apart.
 
 use std::fmt::Write as _;
 

@@ -8,8 +8,8 @@
 //!
 //! A read is in the column of the version that it has returned, `absent` if there was no key; a
 //! write (`w`) or a deletion (`d`) in the column of its commit. `c` is the commit of a read-only
-//! transaction. Only the keys of the anomaly are drawn. What does not fit into 80 columns is written
-//! as one paragraph per revision instead.
+//! transaction. Only the keys of the anomaly are drawn. What does not fit into 80 columns is
+//! written as one paragraph per revision instead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

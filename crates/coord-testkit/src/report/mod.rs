@@ -2,8 +2,8 @@
 //!
 //! A report has three forms:
 //!
-//! - text, from its `Display`: the levels, the coverage, and for each anomaly its lanes, the edges of
-//!   its cycle, the serial orders that were tried, and the compare that would have prevented it;
+//! - text, from its `Display`: the levels, the coverage, and for each anomaly its lanes, the edges
+//!   of its cycle, the serial orders that were tried, and the compare that would have prevented it;
 //! - [`Report::dot`]: the cycles as a graph for Graphviz;
 //! - `Report::html`, with the feature `html`: one page without any other file, for a browser.
 //!
@@ -21,6 +21,8 @@ mod actors;
 mod dot;
 mod lanes;
 mod orders;
+#[cfg(feature = "html")]
+mod page;
 mod text;
 mod words;
 
@@ -96,5 +98,31 @@ impl<'a> Report<'a> {
     #[must_use]
     pub fn dot(&self) -> String {
         dot::graph(self.history, self.verdict)
+    }
+
+    /// The report as one page for a browser, of at most 300 kB whatever the history. It needs no
+    /// other file and no network.
+    ///
+    /// With a verdict, the transactions are drawn over an axis of revisions: those of the anomaly
+    /// with the validity of what they have read, others in grey, and those beyond a limit are
+    /// counted. Without one, the events of the run are drawn, the last ones if there are many. The
+    /// page shows the state of the store at each place of the axis, and `#rev=4` at the end of its
+    /// address leads to revision 4.
+    ///
+    /// ```
+    /// use coord_testkit::history::{Event, EventKind, History};
+    /// use coord_testkit::report::Report;
+    /// use std::time::Duration;
+    ///
+    /// let kind = EventKind::Fault("partitioned from <the store>".to_owned());
+    /// let process = Some("a".into());
+    /// let history = History(vec![Event { at: Duration::from_secs(2), process, kind }]);
+    /// let page = Report::timeline(&history).html();
+    /// assert!(page.contains("partitioned from &#60;the store&#62;"));
+    /// ```
+    #[cfg(feature = "html")]
+    #[must_use]
+    pub fn html(&self) -> String {
+        page::page(self)
     }
 }

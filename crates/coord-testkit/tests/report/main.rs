@@ -4,6 +4,8 @@
 //! `UPDATE_GOLDENFILES=1 cargo test -p coord-testkit --test report` writes the texts.
 
 mod dot;
+#[cfg(feature = "html")]
+mod page;
 mod text;
 
 use std::path::{Path, PathBuf};
