@@ -3,6 +3,8 @@
 //! `histories/NAME.jsonl` is a history, `texts/NAME.txt` the text of its report.
 //! `UPDATE_GOLDENFILES=1 cargo test -p coord-testkit --test report` writes the texts.
 
+#[cfg(feature = "html")]
+mod browser;
 mod dot;
 #[cfg(feature = "html")]
 mod page;
