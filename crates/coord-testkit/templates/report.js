@@ -87,6 +87,12 @@
     return best;
   };
 
+  // The names of the lanes stay in sight while the drawing scrolls, above everything else.
+  const names = [...drawing.querySelectorAll('.lane-name')];
+  drawing.append(...names);
+  drawing.parentElement.addEventListener('scroll', (event) => {
+    for (const name of names) name.setAttribute('x', 12 + event.target.scrollLeft);
+  });
   byId('scrubber').max = columns.length - 1;
   byId('scrubber').addEventListener('input', (event) => visit(Number(event.target.value)));
   byId('back').addEventListener('click', () => visit(current - 1));

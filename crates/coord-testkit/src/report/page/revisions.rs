@@ -156,6 +156,7 @@ fn axis(
         revisions.extend(reads.take(limits.reads).map(|(revision, _)| revision.0));
     }
     let (first, last) = (revisions.first().copied(), revisions.last().copied());
+    let focus = first.unwrap_or(1)..=last.unwrap_or(0);
     if let (Some(first), Some(last)) = (first, last) {
         let within = versions.revisions_of(keys).into_iter();
         revisions.extend(within.filter(|at| (first..=last + 1).contains(at)).take(limits.columns));
@@ -169,7 +170,7 @@ fn axis(
     if revisions.is_empty() {
         revisions.insert(1);
     }
-    Axis::new(revisions.into_iter().collect())
+    Axis::new(revisions.into_iter().collect(), &focus)
 }
 
 /// The columns as the script reads them, with what happens in each.
@@ -240,7 +241,7 @@ fn add_faults(scene: &mut Scene, history: &History, axis: &Axis, limits: &Limits
         let number = scene.marks.len() + 1;
         let column = column_of(&scene.data.columns, newest);
         let after = scene.data.columns.get(column).map_or(newest, |column| column.revision);
-        let x = axis.x(after) + axis.step / 2 - 4 + 8 * (to_i32(number) % 3 - 1);
+        let x = axis.x(after) + 17 + 8 * (to_i32(number) % 3 - 1);
         let mut group = Group::new("fault", format!("fault {number}: {text}"));
         let path = format!("M{x} 16V{}", scene.height - 8);
         group.shapes.push(Shape::Path { path, class: "fault-line" });

@@ -9,6 +9,8 @@
 //! A group has a title, which a browser shows as a tooltip, and which a screen reader speaks. All
 //! texts are escaped by the template. Coordinates are pixels.
 
+use std::ops::RangeInclusive;
+
 use serde::Serialize;
 
 /// The width that a drawing takes if it can.
@@ -17,6 +19,13 @@ const WIDTH: i32 = 1180;
 pub(super) const LEFT: i32 = 150;
 /// The space behind the last column, for what its commits have written.
 pub(super) const RIGHT: i32 = 220;
+
+/// The least distance of two columns of revisions.
+const STEP_MIN: i32 = 34;
+/// The least distance in the part of the axis that the anomaly is about.
+const STEP_FOCUSED: i32 = 130;
+/// How many columns can be that far apart.
+const FOCUSED_MAX: usize = 24;
 
 /// A shape.
 #[derive(Clone, Debug)]
@@ -95,23 +104,39 @@ pub(super) struct Scene {
 pub(super) struct Axis {
     /// The revisions that have a column, in order.
     pub(super) revisions: Vec<i64>,
-    pub(super) step: i32,
+    /// The place of each of them.
+    places: Vec<i32>,
 }
 
 impl Axis {
-    /// An axis with these revisions, in order and without duplicates.
-    pub(super) fn new(revisions: Vec<i64>) -> Self {
-        let step = column_step(revisions.len(), 34, 270);
-        Self { revisions, step }
+    /// An axis with these revisions, in order and without duplicates. Those in `focus` have columns
+    /// wide enough for texts, unless there are many.
+    pub(super) fn new(revisions: Vec<i64>, focus: &RangeInclusive<i64>) -> Self {
+        let step = column_step(revisions.len(), STEP_MIN, 270);
+        let focused = revisions.iter().filter(|revision| focus.contains(revision)).count();
+        let wide = if focused <= FOCUSED_MAX { step.max(STEP_FOCUSED) } else { step };
+        let mut next = LEFT;
+        let places = revisions.iter().map(|revision| {
+            let place = next;
+            next += if focus.contains(revision) { wide } else { step };
+            place
+        });
+        let places = places.collect();
+        Self { revisions, places }
     }
 
-    /// The place of a revision. One without a column is between two columns.
+    /// The place of a revision. One without a column is shortly before the next column.
     pub(super) fn x(&self, revision: i64) -> i32 {
-        let (column, offset) = match self.revisions.binary_search(&revision) {
-            Ok(column) => (column, 0),
-            Err(next) => (next, -self.step / 2),
-        };
-        LEFT + to_i32(column) * self.step + offset
+        match self.revisions.binary_search(&revision) {
+            Ok(column) => self.places[column],
+            Err(next) => {
+                self.places.get(next).map_or_else(|| self.last(), |place| *place) - STEP_MIN / 2
+            }
+        }
+    }
+
+    fn last(&self) -> i32 {
+        self.places.last().copied().unwrap_or(LEFT) + STEP_MIN
     }
 
     /// The width of a drawing with this axis.
@@ -121,7 +146,7 @@ impl Axis {
 
     /// Where a strip without an end stops.
     pub(super) fn end(&self) -> i32 {
-        LEFT + to_i32(self.revisions.len().saturating_sub(1)) * self.step + 36
+        self.last() + 2
     }
 }
 
