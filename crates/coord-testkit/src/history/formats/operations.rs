@@ -100,8 +100,8 @@ pub(super) const fn inexpressible(
     FormatError::NotExpressible { format, event, reason }
 }
 
-/// Gives operations of one process that overlap different clients. After an unknown outcome a client
-/// is not used again: the operation may still be in progress.
+/// Gives operations of one process that overlap different clients. After an unknown outcome a
+/// client is not used again: the operation may still be in progress.
 fn assign_clients(operations: &mut [Operation<'_>]) {
     operations.sort_by_key(|operation| (operation.attempt.began, operation.event));
     let mut clients = BTreeMap::<_, Vec<(u64, Option<Duration>)>>::new();
