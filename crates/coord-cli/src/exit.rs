@@ -1,8 +1,9 @@
 //! Exit statuses, error messages and output of the subcommands.
 //!
 //! A subcommand returns an [`ExitError`] when it did not do its work; `main` prints the message and
-//! exits with the status. The statuses 0 to 4 mean the same in every subcommand that uses them;
-//! `lock` and `elect` define their own from 122 (`hold/request.rs`).
+//! exits with the status. The statuses 0 to 4 mean the same in every subcommand that uses them,
+//! except in `check`, which has its own (`check.rs`); `lock` and `elect` define their own from 122
+//! (`hold/request.rs`).
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};

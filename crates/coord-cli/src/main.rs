@@ -15,6 +15,7 @@
 
 mod bench;
 mod break_lock;
+mod check;
 mod elect;
 mod exit;
 mod hold;
@@ -59,6 +60,7 @@ enum Command {
     Who(who::Who),
     List(list::List),
     Break(break_lock::Break),
+    Check(check::Check),
     Serve(serve::Serve),
     Bench(bench::Bench),
     Completions(manual::Completions),
@@ -75,6 +77,8 @@ Examples:
       show the holder of the lock and the waiters
   coord list
       list the locks and elections that are held
+  coord check history.jsonl
+      check the isolation of recorded transactions
   coord serve
       serve etcd's API from memory, for tests of programs in any language
 
@@ -102,6 +106,7 @@ impl Command {
             Self::Who(who) => ("who", who.run().await),
             Self::List(list) => ("list", list.run().await),
             Self::Break(break_lock) => ("break", break_lock.run().await),
+            Self::Check(check) => ("check", check.run()),
             Self::Serve(serve) => ("serve", serve.run().await),
             Self::Bench(bench) => ("bench", bench.run().await),
             Self::Completions(completions) => ("completions", completions.run(Cli::command())),

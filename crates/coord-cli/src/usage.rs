@@ -16,13 +16,23 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::Cli;
+use crate::check::ERROR_STATUS;
 use crate::text;
 
 /// Parses the command line. If there is no subcommand to run, prints the error or the requested
-/// help, and exits.
+/// help, and exits. The status of a usage error is 2, except for `check`, where 2 is a result.
 pub(crate) fn parse() -> Cli {
     let arguments: Vec<_> = std::env::args_os().collect();
-    Cli::try_parse_from(&arguments).unwrap_or_else(|error| correct(error, &arguments).exit())
+    Cli::try_parse_from(&arguments).unwrap_or_else(|error| {
+        let error = correct(error, &arguments);
+        let is_check = arguments.get(1).is_some_and(|word| word == "check");
+        if is_check && error.use_stderr() {
+            // As clap's own `exit`, a failed write to standard error is ignored.
+            let _ = error.print();
+            std::process::exit(i32::from(ERROR_STATUS));
+        }
+        error.exit()
+    })
 }
 
 /// Escapes the arguments that an error quotes, and replaces its tip.

@@ -15,6 +15,7 @@
 //!   files of histories;
 //! - [`isolation`]: which isolation levels a history of transactions refutes;
 //! - [`programs`]: transactions under every schedule of their requests;
+//! - [`report`]: what a history shows, as text, as a graph, and as a page for a browser;
 //! - [`strategy`]: operations on a store and, with the feature `proptest`, random sequences of
 //!   them for property tests.
 //!
@@ -22,6 +23,8 @@
 //!
 //! `proptest`, off by default: everything in [`strategy`] that generates random values, that is
 //! `operations`, `Options` and the strategies of single requests; and `plans` in [`sim`].
+//!
+//! `html`, off by default: `html` of [`report::Report`], the report as a page for a browser.
 
 mod call;
 mod cancel;
@@ -35,6 +38,7 @@ pub mod mirror;
 mod process;
 pub mod programs;
 mod recorder;
+pub mod report;
 pub mod sim;
 mod stale_member;
 pub mod strategy;

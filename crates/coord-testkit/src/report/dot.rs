@@ -1,0 +1,57 @@
+//! The cycles of a report as a graph in the language of Graphviz.
+//!
+//! ```text
+//! digraph isolation {
+//!   subgraph cluster_0 {
+//!     label="write skew (G2-item)";
+//!     "0 T1" [label="T1"];
+//!     "0 T1" -> "0 T2" [label="rw\nT1 read y @1, T2 overwrote it @3"];
+//! ```
+//!
+//! A quoted string may contain any text in which quotes and backslashes are escaped. Each anomaly
+//! is a cluster with nodes of its own, so that two cycles through one transaction stay apart.
+
+use std::fmt::Write as _;
+
+use super::actors::actors;
+use super::text::heading;
+use super::words::{edge, finding};
+use crate::history::History;
+use crate::isolation::Verdict;
+
+pub(super) fn graph(history: &History, verdict: Option<&Verdict>) -> String {
+    let mut dot = "digraph isolation {\n  node [shape=box];\n".to_owned();
+    let anomalies = verdict.map_or(&[][..], Verdict::anomalies);
+    for (number, anomaly) in anomalies.iter().enumerate() {
+        let actors = actors(history, anomaly);
+        let _ = writeln!(dot, "  subgraph cluster_{number} {{");
+        let title = match anomaly.steps.is_empty() {
+            true => format!("{}\n{}", heading(anomaly), finding(anomaly)),
+            false => heading(anomaly),
+        };
+        let _ = writeln!(dot, "    label={};", string(&title));
+        for actor in &actors {
+            let name = actor.participant.to_string();
+            let label = match actor.process {
+                Some(process) => format!("{name}\n{process}"),
+                None => name.clone(),
+            };
+            let node = string(&format!("{number} {name}"));
+            let _ = writeln!(dot, "    {node} [label={}];", string(&label));
+        }
+        for step in &anomaly.steps {
+            let node = |participant| string(&format!("{number} {participant}"));
+            let label = string(&format!("{}\n{}", step.kind, edge(step, &actors)));
+            let _ = writeln!(dot, "    {} -> {} [label={label}];", node(step.from), node(step.to));
+        }
+        dot.push_str("  }\n");
+    }
+    dot.push_str("}\n");
+    dot
+}
+
+/// A quoted string. Line breaks become the escape that centres the line before it.
+fn string(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("\"{escaped}\"")
+}

@@ -1,0 +1,222 @@
+//! The report as text: 80 columns, and the same bytes for the same history.
+
+use std::fmt;
+
+use super::Report;
+use super::actors::{Actor, Effect, Write, actors};
+use super::lanes::lanes;
+use super::orders::{missing_guards, serial_orders};
+use super::words::{counted, edge, finding, quoted, refuted_by, short, title, wrap};
+use crate::history::Attempt;
+use crate::isolation::{Anomaly, Coverage, Level, Participant, Status, Step, Verdict};
+
+/// How many reads or writes of a transaction are listed.
+const LISTED_MAX: usize = 8;
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(verdict) = self.verdict else { return write!(f, "{}", self.history) };
+        f.write_str(&wrap("", 2, &self.headline()))?;
+        f.write_str(&levels(verdict))?;
+        f.write_str(&wrap("  ", 4, &coverage(verdict.coverage())))?;
+        if !verdict.anomalies().is_empty() {
+            f.write_str(
+                "  in the lanes: r read, w wrote, d deleted, c committed without a write\n",
+            )?;
+        }
+        for anomaly in verdict.anomalies() {
+            let actors = actors(self.history, anomaly);
+            writeln!(f)?;
+            f.write_str(&wrap("", 2, &heading(anomaly)))?;
+            f.write_str(&lanes(anomaly, &actors))?;
+            f.write_str(&edges(anomaly, &actors))?;
+            f.write_str(&serial_orders(anomaly, &actors))?;
+            f.write_str(&missing_guards(anomaly, &actors))?;
+            f.write_str(&details(&actors))?;
+        }
+        Ok(())
+    }
+}
+
+impl Report<'_> {
+    /// The first line: what was checked, and what came out.
+    pub(super) fn headline(&self) -> String {
+        let level = match self.level {
+            Some(level) => level.to_string(),
+            None => "the level of each transaction".to_owned(),
+        };
+        let anomalies = self.verdict.map_or(&[][..], Verdict::anomalies);
+        let titles = |anomalies: &mut dyn Iterator<Item = &Anomaly>| {
+            anomalies.map(title).collect::<Vec<_>>().join("; ")
+        };
+        match self.status() {
+            Status::Not | Status::AlsoNot => {
+                let refutes = |anomaly: &&Anomaly| {
+                    self.level.is_none_or(|level| {
+                        refuted_by(anomaly).iter().any(|weaker| level.implies(*weaker))
+                    })
+                };
+                let mut titles_shown = titles(&mut anomalies.iter().filter(refutes));
+                if titles_shown.is_empty() {
+                    titles_shown = titles(&mut anomalies.iter());
+                }
+                format!("VIOLATION of {level}: {titles_shown}")
+            }
+            Status::Holds if anomalies.is_empty() => format!("HOLDS: {level}, as far as checked"),
+            Status::Holds => {
+                format!("HOLDS: {level}, which permits {}", titles(&mut anomalies.iter()))
+            }
+            Status::Unknown => format!("UNKNOWN: whether {level} holds"),
+        }
+    }
+}
+
+/// The heading of an anomaly.
+pub(super) fn heading(anomaly: &Anomaly) -> String {
+    let levels: Vec<String> = refuted_by(anomaly).iter().map(Level::to_string).collect();
+    format!("{} refutes {}", title(anomaly), levels.join(" and "))
+}
+
+/// The levels by status, one paragraph for each status.
+fn levels(verdict: &Verdict) -> String {
+    let mut text = String::new();
+    for (name, status) in STATUSES {
+        let levels = verdict.levels().filter(|(_, other)| *other == status);
+        let levels: Vec<String> = levels.map(|(level, _)| level.to_string()).collect();
+        if !levels.is_empty() {
+            text.push_str(&wrap(&format!("  {name}: "), 4, &levels.join(", ")));
+        }
+    }
+    text
+}
+
+/// The name of each status.
+pub(super) const STATUSES: [(&str, Status); 4] = [
+    ("not", Status::Not),
+    ("also not", Status::AlsoNot),
+    ("still holds", Status::Holds),
+    ("unknown", Status::Unknown),
+];
+
+/// How much was checked, in one sentence.
+pub(super) fn coverage(coverage: &Coverage) -> String {
+    let Coverage { transactions, attempts, reads, resolved_reads, .. } = coverage;
+    // Rounded down: 100 % means all.
+    let percent = (resolved_reads * 100).checked_div(*reads).unwrap_or(100);
+    let (transactions, attempts) =
+        (counted(*transactions, "transaction"), counted(*attempts, "attempt"));
+    let mut parts = vec![
+        format!("checked {transactions}, {attempts}"),
+        format!("{resolved_reads} of {} resolved ({percent} %)", counted(*reads, "read")),
+        format!("{} without a place", counted(coverage.unplaced, "transaction")),
+        format!("{} searched", counted(coverage.edges, "edge")),
+    ];
+    let (matched, unmatched) = (coverage.matched_unknown, coverage.unmatched_unknown);
+    if matched + unmatched > 0 {
+        parts.push(format!("unknown commits: {matched} matched, {unmatched} unmatched"));
+    }
+    if coverage.other_changes > 0 {
+        parts.push(format!("{} by other clients", counted(coverage.other_changes, "change")));
+    }
+    parts.join("; ")
+}
+
+/// The edges of a cycle, or the words of a finding.
+fn edges(anomaly: &Anomaly, actors: &[Actor<'_>]) -> String {
+    if anomaly.steps.is_empty() {
+        return wrap("  Found: ", 4, &finding(anomaly));
+    }
+    let label = |step: &Step| format!("{} -> {}", step.from, step.to);
+    let labels = anomaly.steps.iter().map(|step| label(step).len()).max().unwrap_or(0);
+    let kinds = anomaly.steps.iter().map(|step| step.kind.to_string().len()).max().unwrap_or(0);
+    let mut text =
+        "  Edges of the cycle, each from the earlier to the later transaction:\n".to_owned();
+    for step in &anomaly.steps {
+        let (label, kind) = (label(step), step.kind.to_string());
+        let first = format!("    {label:labels$}  {kind:kinds$}  ");
+        text.push_str(&wrap(&first, 6, &edge(step, actors)));
+    }
+    text
+}
+
+/// What each participant has read and written.
+fn details(actors: &[Actor<'_>]) -> String {
+    let names = actors.iter().map(|actor| actor.participant.to_string().len()).max().unwrap_or(0);
+    let mut text = "  Participants:\n".to_owned();
+    for actor in actors {
+        let name = actor.participant.to_string();
+        let first = format!("    {name:names$}  ");
+        let indent = first.len();
+        text.push_str(&wrap(&first, indent, &origin(actor)));
+        let indent_text = " ".repeat(indent);
+        for line in [actor.attempt.map_or_else(String::new, reads), writes(&actor.writes)] {
+            if !line.is_empty() {
+                text.push_str(&wrap(&indent_text, indent + 2, &line));
+            }
+        }
+    }
+    text
+}
+
+/// Where and when an actor ran, and how it ended.
+pub(super) fn origin(actor: &Actor<'_>) -> String {
+    let Some(attempt) = actor.attempt else {
+        return match actor.participant {
+            Participant::Change(_) => "by a client that is not recorded".to_owned(),
+            Participant::Transaction(_) => "not in the history".to_owned(),
+        };
+    };
+    let process = match actor.process {
+        Some(process) => format!("process {}, ", short(process.as_bytes())),
+        None => String::new(),
+    };
+    let number = match attempt.number {
+        1 => String::new(),
+        number => format!("attempt {number}, "),
+    };
+    let Attempt { isolation, began, end, .. } = attempt;
+    format!("{process}{number}{isolation}, {began:?} to {:?}, {end}", actor.ended)
+}
+
+/// The first items of a list, and how many others there are.
+fn listed(items: impl ExactSizeIterator<Item = String>) -> String {
+    let others = items.len().saturating_sub(LISTED_MAX);
+    let mut items: Vec<String> = items.take(LISTED_MAX).collect();
+    if others > 0 {
+        items.push(format!("and {others} more"));
+    }
+    items.join(", ")
+}
+
+pub(super) fn reads(attempt: &Attempt) -> String {
+    let ranges = listed(attempt.ranges.iter().map(|read| {
+        let found = counted(read.found.len(), "key");
+        format!("{} with {found}", shortened_range(&read.range.to_string()))
+    }));
+    let keys = listed(attempt.reads.iter().map(|read| match &read.found {
+        Some((revision, value)) => format!("{} @{revision} = {}", short(&read.key), quoted(value)),
+        None => format!("no {}", short(&read.key)),
+    }));
+    match (ranges.is_empty(), keys.is_empty()) {
+        (true, true) => String::new(),
+        (false, true) => format!("reads {ranges}"),
+        (true, false) => format!("reads {keys}"),
+        (false, false) => format!("reads {ranges}: {keys}"),
+    }
+}
+
+/// A range, whose text is ASCII, in short.
+fn shortened_range(range: &str) -> String {
+    if range.len() <= 40 { range.to_owned() } else { short(range.as_bytes()) }
+}
+
+pub(super) fn writes(writes: &[Write<'_>]) -> String {
+    listed(writes.iter().map(|write| {
+        let key = short(write.key);
+        match write.effect {
+            Effect::Put(value) => format!("puts {key} = {}", quoted(value)),
+            Effect::Delete => format!("deletes {key}"),
+            Effect::Unknown => format!("changes {key}"),
+        }
+    }))
+}
