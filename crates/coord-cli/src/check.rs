@@ -1,8 +1,8 @@
 //! `coord check`: which isolation levels a recorded history refutes.
 //!
 //! The subcommand needs no store. Its exit statuses are its own: a script must distinguish a
-//! history that refutes a level from a file that cannot be read, and 2 means that neither could be
-//! shown. So its usage errors have status 3 too (see `usage`).
+//! history that refutes a level from a file that cannot be read, and 2 means that the level is
+//! unknown. So its usage errors have status 3 too (see `usage`).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
