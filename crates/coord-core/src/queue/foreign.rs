@@ -1,8 +1,8 @@
 //! Foreign keys: keys in the range of a wait queue that no contender has created.
 //!
-//! The range of a queue is all that its name shares with other programs. A key of an application
-//! may be in it, and contenders wait behind that key until it is deleted. The name of a contender's
-//! key ends with the id of the key's own lease, so a foreign key can be recognized:
+//! Other programs can put keys in the range of a queue. Contenders wait behind such a key, for
+//! example a key of an application, until it is deleted. The name of a contender's key ends with
+//! the id of the key's own lease, so a foreign key can be recognized:
 //!
 //! ```text
 //! key                    lease   last part      foreign
