@@ -1,9 +1,9 @@
 //! Requests and their responses as one line of text, for a failed schedule.
 //!
 //! ```text
-//! range "x"  x@2
-//! txn if x@2 then put y  applied at revision 3
-//! txn if x@2 then put y  not applied: x@3
+//! read x: x@2
+//! if x@2 then put y: revision 3
+//! if x@2 then put y: no: x@3
 //! ```
 
 use bytes::Bytes;

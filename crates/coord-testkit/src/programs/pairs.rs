@@ -8,7 +8,7 @@
 //! reads                 writes                     operations
 //! r(x)                  (none), w(x), d(x), ...    1 to 3
 //! r(x) r(y)             (none), w(x), ...          2 or 3
-//! range(p/) r(p/x)      ...                        ...
+//! r(p/x) range(p/)      ...                        ...
 //! ```
 //!
 //! Pairs that differ only in the names of the keys, or in the order of the programs, are one pair.

@@ -29,7 +29,7 @@ const EXTERNAL: &str = "external";
 pub enum Operation {
     /// `r(x)`: reads the key.
     Get(String),
-    /// `w(x)`: puts the key, with a value that no other operation puts.
+    /// `w(x)`: puts the key, with a value of [`PutValues`](super::PutValues).
     Put(String),
     /// `d(x)`: deletes the key.
     Delete(String),
@@ -37,7 +37,8 @@ pub enum Operation {
     Range(String),
     /// `rev(x)`: reads the mod revision of the key.
     RevisionOf(String),
-    /// `append(x)`: reads a list, and puts it with one more value, which no other operation puts.
+    /// `append(x)`: reads a list, and puts it with one more value of
+    /// [`PutValues`](super::PutValues).
     Append(String),
     /// `abort`: returns an error. The operations after it do not run.
     Abort,
@@ -92,8 +93,9 @@ impl FromStr for Operation {
     type Err = ParseProgramError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error =
-            || ParseProgramError::new(text, "r(x), w(x), d(x), range(p/), append(x), abort");
+        let error = || {
+            ParseProgramError::new(text, "r(x), w(x), d(x), range(p/), rev(x), append(x), abort")
+        };
         if text == "abort" {
             return Ok(Self::Abort);
         }

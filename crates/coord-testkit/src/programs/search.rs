@@ -80,7 +80,7 @@ impl Search {
         self
     }
 
-    /// Sets in how many runs a failure is shrunk at most.
+    /// Sets after how many runs shrinking tries no further case.
     pub const fn shrink_runs(mut self, runs: u64) -> Self {
         self.shrink_runs = runs;
         self

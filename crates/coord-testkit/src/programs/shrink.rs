@@ -4,13 +4,14 @@
 //! one means little to it. The order of the steps:
 //!
 //! ```text
-//! 1. only the programs in the cycle        5. all schedules: fewest context switches,
-//! 2. without one program                      then freshest reads
-//! 3. without one operation                 6. one key instead of two
-//! 4. without an initial key                7. names: T1 first, keys x, y, z
+//! 1. only the programs in the cycle        6. names of keys: x, y, z
+//! 2. without one program                   7. all schedules: fewest context switches,
+//! 3. without one operation                    then freshest reads
+//! 4. without an initial key                8. names of programs: T1 first
+//! 5. one key instead of two
 //! ```
 //!
-//! Steps 2 to 4 and 6 are repeated until none is accepted.
+//! Steps 2 to 5 are repeated until none is accepted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -39,7 +40,8 @@ pub struct Shrunk {
 
 impl Explorer {
     /// Shrinks a counterexample: looks for fewer programs, fewer operations and a simpler schedule
-    /// that still satisfy `fails`, in at most `runs_max` runs and the runs of one smaller case.
+    /// that still satisfy `fails`. After `runs_max` runs no further case is tried, and only the
+    /// schedules of the smallest case are compared.
     ///
     /// Let `fails` accept what is no stronger than the original failure, for example every history
     /// that refutes the same level.

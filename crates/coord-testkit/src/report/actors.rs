@@ -7,8 +7,9 @@
 //! ```
 //!
 //! A verdict names transactions. Their reads and writes are looked up in the history: of several
-//! attempts of a transaction, the one that committed is meant, otherwise the last one that wrote
-//! the key of the anomaly.
+//! attempts of a transaction, the committed attempt is meant, otherwise the last attempt that wrote
+//! the key of the anomaly. If the anomaly is about an attempt without a commit, the committed
+//! attempt is left out.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

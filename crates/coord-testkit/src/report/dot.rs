@@ -3,7 +3,7 @@
 //! ```text
 //! digraph isolation {
 //!   subgraph cluster_0 {
-//!     label="write skew (G2-item)";
+//!     label="write skew (G2-item) refutes repeatable read";
 //!     "0 T1" [label="T1"];
 //!     "0 T1" -> "0 T2" [label="rw\nT1 read y @1, T2 overwrote it @3"];
 //! ```

@@ -1,9 +1,9 @@
 //! The lanes of an anomaly in text: one line per participant over an axis of revisions.
 //!
 //! ```text
-//! rev  1         2      3
-//! T1   r(x,y)────w(x)
-//! T2   r(x,y)───────────w(y)
+//! rev  1        2      3
+//! T1   r(x,y)───w(x)
+//! T2   r(x,y)──────────w(y)
 //! ```
 //!
 //! A read is in the column of the version that it has returned, `absent` if there was no key; a

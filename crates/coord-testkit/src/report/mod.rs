@@ -10,9 +10,9 @@
 //! ```text
 //! VIOLATION of serializable: write skew (G2-item)
 //! ...
-//!   rev  1         2      3
-//!   T1   r(x,y)────w(x)
-//!   T2   r(x,y)───────────w(y)
+//!   rev  1        2      3
+//!   T1   r(x,y)───w(x)
+//!   T2   r(x,y)──────────w(y)
 //! ```
 //!
 //! T2 read x in the version of revision 1 and commits at revision 3, after T1 has overwritten x.

@@ -25,7 +25,7 @@ pub(super) struct Request {
     pub(super) lines: Vec<String>,
 }
 
-/// Draws a request, if two columns are `step` apart.
+/// Draws a request. Columns are `step` apart.
 pub(super) fn draw(request: &Request, step: i32) -> Group {
     let Request { sent, store, received, .. } = *request;
     let (from, y) = sent;

@@ -10,9 +10,9 @@
 //! first row, and as long as it is too large, with those of the next:
 //!
 //! ```text
-//! attempts   events   keys   bytes of a key or value
+//! attempts   events   keys   characters of a key or value
 //! 160        400      60     48
-//! 80         200      30     32
+//! 80         200      30     24
 //! ...
 //! ```
 

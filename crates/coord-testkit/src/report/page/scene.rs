@@ -91,7 +91,7 @@ pub(super) struct Scene {
     /// What the drawing shows, for readers who do not see it.
     pub(super) description: String,
     pub(super) groups: Vec<Group>,
-    /// Faults and marks with numbers, as they are listed below the drawing: the column and the
+    /// Faults and notes with numbers, as they are listed below the drawing: the column and the
     /// text.
     pub(super) marks: Vec<(usize, String)>,
     /// What is counted instead of drawn.
@@ -166,6 +166,6 @@ pub(super) fn to_i32(number: usize) -> i32 {
 pub(super) fn arrow(from: (i32, i32), to: (i32, i32), bow: i32) -> (String, (i32, i32)) {
     let middle = (i32::midpoint(from.0, to.0) + bow, i32::midpoint(from.1, to.1));
     let path = format!("M{} {}Q{} {} {} {}", from.0, from.1, middle.0, middle.1, to.0, to.1);
-    // A quadratic curve comes half as near to its control point.
+    // The middle of a quadratic curve is half-way between its chord and its control point.
     (path, (middle.0 - bow / 2, middle.1))
 }

@@ -77,7 +77,8 @@ impl<'a> Versions<'a> {
         (start, self.end_of(key, start))
     }
 
-    /// Adds the changes of each column. `first` are the keys that are shown in any case.
+    /// Adds the changes of each column, of as many keys as the limit permits: the keys `first`
+    /// before all others.
     pub(super) fn fill(&self, data: &mut Data, first: &BTreeSet<&Bytes>, limits: &Limits) {
         let others = self.0.keys().filter(|key| !first.contains(*key));
         let known = first.iter().filter(|key| self.0.contains_key(*key));
@@ -109,14 +110,14 @@ impl<'a> Versions<'a> {
         }
     }
 
-    /// The revisions at which one of these keys changed, from the first to the last column.
+    /// The revisions at which one of these keys changed.
     pub(super) fn revisions_of(&self, keys: &BTreeSet<&Bytes>) -> BTreeSet<i64> {
         let versions = keys.iter().filter_map(|key| self.0.get(*key));
         versions.flat_map(|versions| versions.keys().copied()).collect()
     }
 }
 
-/// Where the columns of revisions are in the list.
+/// The number of the last column at or before a revision; 0 if there is none.
 pub(super) fn column_of(columns: &[Column], revision: i64) -> usize {
     let after = columns.partition_point(|column| column.revision <= revision);
     after.saturating_sub(1)
