@@ -21,7 +21,7 @@ fn case(text: &str, level: impl std::fmt::Display) -> Case {
     text.replace("LEVEL", &level.to_string()).parse().unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Whether an anomaly of a run has the name or the kind.
+/// Whether an anomaly of a run has the name.
 fn has_name(checked: &Checked, name: &str) -> bool {
     let mut anomalies = checked.verdict.anomalies().iter();
     anomalies.any(|anomaly| anomaly.name == Some(name))

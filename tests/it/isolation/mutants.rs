@@ -203,7 +203,8 @@ const MUTANTS: [(Fault, Isolation, &str); 11] = [
     (ComparesRangeOnly, Serializable, "lost update"),
 ];
 
-/// The first schedule that breaks the level, what it shows, and how many schedules were run.
+/// The first case with a schedule that breaks the level, what the schedule shows, and how many
+/// schedules were run.
 fn search(fault: Fault, level: Isolation) -> Option<(Case, String, u64)> {
     let values = if fault == ComparesValues { PutValues::Equal } else { PutValues::Unique };
     let explorer = Explorer::new()

@@ -149,7 +149,7 @@ const ROWS: [Row; 16] = [
     },
 ];
 
-/// The attempts of a transaction that committed, with the times of their ends.
+/// The attempt of a transaction that committed, with its revision and the time of its end.
 fn committed(checked: &Checked, transaction: u64) -> Option<(&Attempt, i64, std::time::Duration)> {
     checked.history().0.iter().find_map(|event| match &event.kind {
         EventKind::Attempt(attempt) if attempt.transaction == transaction => match attempt.end {
