@@ -48,7 +48,7 @@ impl Checker {
     /// then grows with the number of keys, of processes, of transactions whose numbers are not
     /// consecutive, and of commits whose outcome stays unknown, but not with the number of
     /// transactions. With a window of 8192 attempts that read two keys and write one, a check takes
-    /// some 30 MB.
+    /// some 15 MB.
     ///
     /// The verdict is that of a check without a window, or [`Status::Unknown`](super::Status) for
     /// levels about which something that was forgotten, or is still to come, could decide:

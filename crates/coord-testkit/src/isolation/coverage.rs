@@ -12,7 +12,8 @@ pub struct Coverage {
     pub attempts: usize,
     /// The keys that were read, each once per attempt, with those found in ranges.
     pub reads: usize,
-    /// The reads of which the history has the version and its writer. Other reads constrain less.
+    /// The reads of which the history has the version and its writer, and those of the initial
+    /// state. Other reads constrain less.
     pub resolved_reads: usize,
     /// The transactions that have no place in the order of revisions, and were searched for cycles.
     pub unplaced: usize,

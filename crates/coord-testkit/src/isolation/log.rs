@@ -47,7 +47,7 @@ pub(super) struct AttemptRow {
     pub(super) ranges: Slice,
     pub(super) writes: Slice,
     pub(super) end: AttemptEnd,
-    /// Whether it is known, before others are forgotten, that it has read one snapshot.
+    /// Whether a part has already checked that it has read one snapshot.
     pub(super) is_checked: bool,
 }
 

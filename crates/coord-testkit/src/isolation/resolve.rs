@@ -249,8 +249,8 @@ fn count(resolved: &mut Resolved) {
     coverage.other_changes = resolved.nodes.len() - transactions;
 }
 
-/// Whether the history has the version that was read, and its writer. `first` is the
-/// [`first_revision`].
+/// Whether the history has the version that was read and its writer, or the version is from the
+/// initial state. `first` is the [`first_revision`].
 pub(super) fn is_resolved(resolved: &Resolved, read: &ReadRow, first: i64) -> bool {
     if read.is_absent() {
         return !resolved.has_unknown_writes[read.key as usize];

@@ -46,7 +46,7 @@ impl Node {
     }
 }
 
-/// Something that no isolation level permits, found without a search for cycles.
+/// Something that no level of coord permits, found without a search for cycles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) kind: AnomalyKind,

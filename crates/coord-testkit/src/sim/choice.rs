@@ -228,7 +228,7 @@ impl Choices {
         self.is_healed = true;
     }
 
-    /// The scheduling policy, if choices are generated.
+    /// The generator, if choices are generated and the fault phase is not over.
     pub(crate) const fn generator(&mut self) -> Option<&mut Generator> {
         match &mut self.source {
             Source::Generate(generator) if !self.is_healed => Some(generator),

@@ -11,8 +11,8 @@ pub(crate) const SCENARIO: &str = "scenario";
 /// Why a run failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The kind, or the name of the oracle. Shrinking keeps it, and the place of a panic: a smaller
-    /// run with another failure does not replace the first.
+    /// The kind, or the name of the oracle. Shrinking keeps it, and the place of a panic or the
+    /// text of the scenario's error: a smaller run with another failure does not replace the first.
     pub oracle: String,
     /// What went wrong.
     pub text: String,

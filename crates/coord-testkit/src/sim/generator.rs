@@ -4,12 +4,12 @@
 //! few kinds of faults reaches states that a run with all of them never does: a process that always
 //! crashes early never holds a lock for long.
 //!
-//! **Two schedules.** The seed selects one. A *random walk* delays and postpones at random: it
-//! finds races of two adjacent steps. *Probabilistic concurrency testing* (PCT) gives each process
-//! a priority, lets a process act only when no process of a higher priority can, and lowers the
-//! priority of the acting process at one or two random moments: it finds bugs in which one process
-//! must be slow for a long time. Both schedules are part of the swarm: a run without reordering and
-//! latency takes the oldest step first, whatever the priorities.
+//! **Two scheduling policies.** The seed selects one. A *random walk* delays and postpones at
+//! random: it finds races of two adjacent steps. *Probabilistic concurrency testing* (PCT) gives
+//! each process a priority, lets a process act only when no process of a higher priority can, and
+//! lowers the priority of the acting process at one or two random moments: it finds bugs in which
+//! one process must be slow for a long time. Both policies are part of the swarm: a run without
+//! reordering and latency takes the oldest step first, whatever the priorities.
 //!
 //! Sources: Groce et al., "Swarm Testing", ISSTA 2012. Burckhardt et al., "A Randomized Scheduler
 //! with Probabilistic Guarantees of Finding Bugs", ASPLOS 2010.

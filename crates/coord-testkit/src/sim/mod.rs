@@ -3,7 +3,7 @@
 //!
 //! A scenario starts processes. Each has a [`Client`] of its own, over one store, through a
 //! simulated network, on virtual time. The code in the processes is plain tokio and coord code. A
-//! [`Sweep`] runs the scenario without faults, then under thousands of random schedules and faults:
+//! [`Sweep`] runs the scenario without faults, then under hundreds of random schedules and faults:
 //!
 //! ```
 //! use coord_core::{Mutex, Session, error::PrimitiveError};

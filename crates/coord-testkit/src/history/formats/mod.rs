@@ -7,7 +7,7 @@
 //! | [`plume`] | the text of Plume and AWDIT | puts of keys |
 //! | [`porcupine`] | porcupine's operations as JSON | transactions of one key |
 //!
-//! A format of another checker has no revisions, and most have no deletions and no ranges. Writing
+//! A format of another checker has no revisions and no ranges, and most have no deletions. Writing
 //! a history that such a format cannot express fails with an error that names the event: a file
 //! without that event would be another history.
 

@@ -7,8 +7,8 @@
 //! ```text
 //! revision     1    2    3    4    5    6    7    8
 //! placed       T1   T2        T3   T4   T6   T5
-//! T4 has no place; its window            |         |
-//! boundary               |  T1, T2 and T3 are forgotten: T4 is kept, with its window
+//! T4 has no place; its window      |         |
+//! boundary                    |  T1, T2 and T3 are forgotten: T4 is kept, with its window
 //! ```
 //!
 //! A transaction that is placed after the boundary is after everything that was forgotten, whatever

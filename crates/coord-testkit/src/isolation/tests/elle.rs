@@ -182,7 +182,7 @@ fn verdicts_of_lists_equal_those_of_adya() {
             let is_refuted = verdict.status(level).is_refuted();
             compared += 1;
             refuted += usize::from(is_refuted);
-            // Of a history in which nothing is resolved, nothing is said.
+            // A level whose status is unknown is not compared.
             if verdict.status(level) == Status::Unknown {
                 unknown += 1;
             } else if (report.valid == Valid::False) != is_refuted {

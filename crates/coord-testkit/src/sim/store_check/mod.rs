@@ -6,11 +6,11 @@
 //! one for each request, and needs no history of the run:
 //!
 //! ```text
-//! revision     5      6      7                 8
+//! revision     5      6             7          8
 //! process a    |-- put k=1 --|                 the point of the put is 6: k must be 1 at 6
-//! process b           |-- get k ---|           the point of the read is 6 or 7, not 5, because a
+//! process b                     |-- get k ---| the point of the read is 6 or 7, not 5, because a
 //!                                              response of revision 6 was received before
-//! store               |6|    |7|               between two points, one change is one revision
+//! store               |6|           |7|        between two points, one change is one revision
 //! ```
 //!
 //! What is checked, for the requests `range`, `put`, `delete` and `txn`:

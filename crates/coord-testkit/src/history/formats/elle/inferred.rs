@@ -23,8 +23,8 @@ use bytes::Bytes;
 use super::reading::{Operation, list, longest_lists};
 use super::scalar::to_string;
 
-/// The position of each transaction whose elements were read, by the place of its completion in
-/// `operations`; `None` if it cannot be inferred.
+/// The position of each transaction that has one, by the place of its completion in `operations`;
+/// `None` if the order cannot be inferred.
 pub(super) fn positions(operations: &[Operation]) -> Option<BTreeMap<usize, i64>> {
     let writers = writers(operations)?;
     let mut after: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();

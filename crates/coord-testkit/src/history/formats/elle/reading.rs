@@ -31,7 +31,7 @@ use super::inferred;
 use super::scalar::{to_bytes, to_string};
 use crate::history::{Attempt, AttemptEnd, Event, EventKind, History, KeyRead, KeyWrite};
 
-/// A line of a file.
+/// An operation of a file: the invocation or the completion of a transaction.
 pub(super) struct Operation {
     index: u64,
     pub(super) kind: String,
