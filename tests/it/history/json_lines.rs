@@ -124,14 +124,14 @@ fn file_of_another_format_is_refused() {
         (String::new(), "line 1: no header of a history: "),
         ("{\"at\":1}\n".to_owned(), "line 1: no header of a history: "),
         ("{\"format\":\"x\",\"version\":1}\n".to_owned(), "line 1: the format is \"x\""),
-        (header.replace('1', "2"), "version 2 of the format is not supported: this is version 1"),
+        (header.replace('1', "2"), "version 2 of the format is not supported: "),
         (with("{"), "line 3: "),
         (with("{\"at\":1}"), "line 3: a line needs exactly one event"),
         (with("{\"at\":1,\"note\":\"a\",\"fault\":\"b\"}"), "line 3: a line needs exactly one"),
         (with("{\"at\":1,\"nota\":\"a\"}"), "line 3: unknown field `nota`"),
         (with("{\"at\":1,\"applied\":{\"request\":1}}"), "line 3: `applied` needs a revision"),
         (attempt("\"isolation\":\"si\",\"end\":\"failed\""), "line 3: the isolation level \"si\""),
-        (attempt("\"isolation\":\"serializable\",\"end\":\"committed\""), "line 3: the end "),
+        (attempt("\"isolation\":\"serializable\",\"end\":\"committed\""), "line 3: invalid end "),
         (
             attempt(
                 "\"isolation\":\"serializable\",\"end\":\"failed\",\"reads\":[{\"key\":\"\\\\\"}]",

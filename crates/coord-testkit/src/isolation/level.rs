@@ -124,7 +124,7 @@ pub enum Status {
     Not,
     /// The history refutes the level, because it refutes a weaker one.
     AlsoNot,
-    /// Neither could be shown.
+    /// The history neither refutes the level nor shows that it holds.
     Unknown,
 }
 

@@ -37,7 +37,9 @@ pub enum FormatError {
         message: String,
     },
     /// The file has another version of the format.
-    #[error("version {version} of the format is not supported: this is version {supported}")]
+    #[error(
+        "version {version} of the format is not supported: the supported version is {supported}"
+    )]
     Version {
         /// The version of the file.
         version: u64,

@@ -253,7 +253,11 @@ impl AttemptLine<'_> {
             ("aborted", None) => AttemptEnd::Aborted,
             ("failed", None) => AttemptEnd::Failed,
             ("unknown", None) => AttemptEnd::Unknown,
-            (end, _) => return Err(format!("the end {end:?} is unknown, or its revision")),
+            (end, _) => {
+                let expected = "committed with a revision, or conflict, aborted, failed or unknown \
+                                without one";
+                return Err(format!("invalid end {end:?}: must be {expected}"));
+            }
         };
         let found = |line: &ReadLine<'_>| match line.revision {
             Some(revision) => Ok((decode(&line.key)?, Revision(revision))),
