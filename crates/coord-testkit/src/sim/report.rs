@@ -8,10 +8,13 @@ use futures_util::FutureExt as _;
 use super::choice::Deviations;
 use super::failure::Failure;
 use super::world::{State, World};
-use crate::history::History;
+use crate::history::{Event, EventKind, History};
 
-/// How many lines of the history a report shows before the failure.
-const HISTORY_LINES: usize = 40;
+/// How many events a report shows before the failure. Of earlier events it shows the faults.
+const LAST_EVENTS: usize = 40;
+
+/// How many earlier faults a report shows, the last ones.
+const EARLIER_FAULTS: usize = 40;
 
 /// A failed run, shrunk: what broke, the deviations that make it break, and how to run it again.
 #[derive(Clone, Debug)]
@@ -38,16 +41,36 @@ pub struct FailureReport {
 }
 
 impl FailureReport {
-    /// The command that runs the list again. The name of the sweep is in it where the test may have
-    /// other sweeps.
+    /// How to run the list again. The name of the sweep is in it where the test may have other
+    /// sweeps.
     fn command(&self) -> String {
         let Self { sweep, deviations, .. } = self;
         let Some(test) = &self.test else {
-            return format!("COORD_SIM='{sweep}:{deviations}' cargo test");
+            return format!("run the program with COORD_SIM='{sweep}:{deviations}'");
         };
         let is_named_alike = test.rsplit("::").next() == Some(sweep);
         let prefix = if is_named_alike { String::new() } else { format!("{sweep}:") };
         format!("COORD_SIM='{prefix}{deviations}' cargo test {test} -- --exact")
+    }
+}
+
+impl FailureReport {
+    /// Writes the last events. Of the earlier ones only the faults, which may be the cause.
+    fn write_history(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let events = &self.history.0;
+        let (earlier, last) = events.split_at(events.len().saturating_sub(LAST_EVENTS));
+        let is_fault = |event: &&Event| matches!(event.kind, EventKind::Fault(_));
+        let faults: Vec<_> = earlier.iter().filter(is_fault).collect();
+        let faults = &faults[faults.len().saturating_sub(EARLIER_FAULTS)..];
+        match earlier.len() - faults.len() {
+            0 => writeln!(f, "\nhistory:")?,
+            hidden => writeln!(f, "\nhistory ({hidden} earlier events not shown):")?,
+        }
+        faults.iter().try_for_each(|event| writeln!(f, "{event}"))?;
+        if !faults.is_empty() {
+            writeln!(f, "\u{2026}")?;
+        }
+        last.iter().try_for_each(|event| writeln!(f, "{event}"))
     }
 }
 
@@ -69,20 +92,16 @@ impl fmt::Display for FailureReport {
                 self.shrink_runs,
                 words.len()
             )?,
-            None => writeln!(f, "it fails with these {} deviations:", words.len())?,
+            None if words.is_empty() => writeln!(f, "it fails without any fault")?,
+            None => writeln!(f, "it fails with these deviations, {}:", words.len())?,
         }
-        if words.is_empty() {
+        if words.is_empty() && self.seed.is_some() {
             writeln!(f, "  none: it fails without any fault")?;
         }
         for (i, words) in words.iter().enumerate() {
             writeln!(f, "  {}. {words}", i + 1)?;
         }
-        let events = &self.history.0;
-        let skipped = events.len().saturating_sub(HISTORY_LINES);
-        writeln!(f, "\nhistory ({skipped} earlier events not shown):")?;
-        for event in &events[skipped..] {
-            writeln!(f, "{event}")?;
-        }
+        self.write_history(f)?;
         writeln!(f, "\nto run it again with its whole history:")?;
         writeln!(f, "  {}", self.command())?;
         writeln!(f, "\nto keep it as a regression test:")?;

@@ -197,6 +197,8 @@ pub(crate) struct State {
     pub(crate) attempts: Attempts,
     /// How many deviations are in the history.
     pub(crate) noted_deviations: usize,
+    /// How many events the history had when the last step ended.
+    pub(crate) step_started: usize,
     pub(crate) failure: Option<Failure>,
     pub(crate) steps: u64,
     pub(crate) requests: u64,
@@ -254,6 +256,7 @@ impl World {
             history: is_recorded.then(Vec::new),
             attempts: Attempts::default(),
             noted_deviations: 0,
+            step_started: 0,
             failure: None,
             steps: 0,
             requests: 0,
@@ -395,12 +398,17 @@ impl State {
         history.push(Event { at, process, kind: kind() });
     }
 
-    /// Adds the deviations of the last step to the history, if the run is recorded.
+    /// Ends a step: adds its deviations to the history, if the run is recorded. They come before
+    /// the other events of the step, which are their effects.
     pub(crate) fn record_deviations(&mut self) {
-        for words in self.choices.words_since(self.noted_deviations).to_vec() {
-            self.noted_deviations += 1;
-            self.record(Owner::Harness, || EventKind::Fault(words));
-        }
+        let Some(history) = &mut self.history else { return };
+        let words = self.choices.words_since(self.noted_deviations);
+        self.noted_deviations += words.len();
+        let at = Instant::now().saturating_duration_since(self.started);
+        let faults = words.iter().cloned().map(EventKind::Fault);
+        let first = self.step_started.min(history.len());
+        history.splice(first..first, faults.map(|kind| Event { at, process: None, kind }));
+        self.step_started = history.len();
     }
 
     /// Ends the run with a failure, unless it has failed already.

@@ -159,7 +159,7 @@ impl<B: KvBackend> SimBackend<B> {
         request: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let (reply, response) = oneshot::channel();
-        self.send(call, request, reply);
+        let id = self.send(call, request, reply);
         let response = async {
             match response.await {
                 Ok(response) => response,
@@ -169,30 +169,35 @@ impl<B: KvBackend> SimBackend<B> {
         };
         match timeout(REQUEST_TIMEOUT, response).await {
             Ok(response) => response,
-            Err(_) => Err(Error::Timeout { after: REQUEST_TIMEOUT }),
+            Err(_) => {
+                let text = || format!("#{id} has no response within {REQUEST_TIMEOUT:?}: timeout");
+                self.world.lock().record(self.owner(), || EventKind::Note(text()));
+                Err(Error::Timeout { after: REQUEST_TIMEOUT })
+            }
         }
     }
 
-    /// Sends a request, and chooses its faults.
+    /// Sends a request, and chooses its faults. Returns its number; 0 if it was not sent.
     fn send<T: Response>(
         &self,
         call: Call,
         request: impl Future<Output = Result<T>> + Send + 'static,
         reply: oneshot::Sender<Result<T>>,
-    ) {
+    ) -> u64 {
         let (index, owner) = (self.index, self.owner());
         let is_elsewhere = self.world.woken.is_elsewhere();
         let mut state = self.world.lock();
         if is_elsewhere {
-            return state.fail(Failure::escape());
+            state.fail(Failure::escape());
+            return 0;
         }
         let process = &state.processes[index];
         if process.is_crashed || process.life != self.life {
-            return;
+            return 0;
         }
         state.note_process_point(index, "sends a request");
         if state.processes[index].is_crashed {
-            return;
+            return 0;
         }
         state.requests += 1;
         let id = state.requests;
@@ -206,7 +211,8 @@ impl<B: KvBackend> SimBackend<B> {
             6 => state.respond(sent, Err(broken(Outcome::Unknown)), 0),
             value => {
                 if let Some(error) = faults::rejection(value, &sent.call, NO_LEADER) {
-                    return state.respond(sent, Err(error), 0);
+                    state.respond(sent, Err(error), 0);
+                    return id;
                 }
                 let (world, member) = (Arc::clone(&self.world), self.member.clone());
                 let work = store::process_request(world, member, sent, request);
@@ -214,6 +220,7 @@ impl<B: KvBackend> SimBackend<B> {
                 state.send(owner, latency, Message::Request(Box::pin(work)));
             }
         }
+        id
     }
 
     fn wrap(&self, watch: Watcher) -> Watcher {

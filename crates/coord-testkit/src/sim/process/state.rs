@@ -72,6 +72,18 @@ pub(crate) enum Stall {
     Responses,
 }
 
+impl Stall {
+    /// What a process is that is stalled in these ways.
+    const fn words(stalls: &[Self]) -> &'static str {
+        match stalls {
+            [Self::Pause] => "paused",
+            [Self::Requests] => "partitioned, requests only,",
+            [Self::Responses] => "partitioned, responses only,",
+            _ => "partitioned",
+        }
+    }
+}
+
 /// Both directions of messages: a partition.
 pub(super) const PARTITION: &[Stall] = &[Stall::Requests, Stall::Responses];
 
@@ -206,7 +218,7 @@ impl State {
             process.stalls.extend(*stall, until);
         }
         let owner = Owner::Process { index, life };
-        self.record(owner, || EventKind::Fault(format!("stalled for {time:?}: {stalls:?}")));
+        self.record(owner, || EventKind::Fault(format!("{} for {time:?}", Stall::words(stalls))));
         let end = move |world: &Arc<World>| world.lock().end_stalls(index);
         self.send(Owner::Harness, time, Message::Change(Box::new(end)));
     }
