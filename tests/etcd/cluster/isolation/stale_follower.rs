@@ -14,7 +14,7 @@ use coord_core::stm::Isolation::{self, *};
 use coord_core::{Client, Error, Stm};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Cluster, ClusterBuilder, Release};
-use coord_testkit::history::{ChangeRecorder, HistoryRecorder};
+use coord_testkit::history::HistoryRecorder;
 use coord_testkit::isolation::{self, Level, Status, Verdict};
 use coord_testkit::{Intercept, Recorder};
 use futures_util::future::join_all;
@@ -59,14 +59,11 @@ struct Subject {
     kind: &'static Kind,
     prefix: String,
     recorder: HistoryRecorder,
-    changes: ChangeRecorder,
 }
 
 impl Subject {
-    async fn new(number: usize, kind: &'static Kind, store: &Client) -> Self {
-        let recorder = HistoryRecorder::new();
-        let changes = recorder.watch_changes(store).await.unwrap();
-        Self { kind, prefix: format!("{number}/"), recorder, changes }
+    fn new(number: usize, kind: &'static Kind) -> Self {
+        Self { kind, prefix: format!("{number}/"), recorder: HistoryRecorder::new() }
     }
 
     fn stm(&self, client: &Client, process: &str) -> Stm {
@@ -101,12 +98,6 @@ impl Subject {
         let reads = (0..READS).map(|_| self.reads_old_values(client));
         join_all(reads).await.into_iter().filter(|is_old| *is_old).count()
     }
-
-    /// Checks the history.
-    async fn verdict(mut self) -> Verdict {
-        self.changes.catch_up().await.unwrap();
-        isolation::check(&self.recorder.take())
-    }
 }
 
 /// Makes a follower stale and lets transactions of each kind read from it. Returns how many of each
@@ -119,11 +110,12 @@ async fn read_from_a_stale_follower(cluster: &Cluster) -> Vec<(usize, Verdict)> 
     let requests = Recorder::new();
     let backend = EtcdBackend::connect(&[endpoint(follower)]).await.unwrap();
     let reader = Client::new(Intercept::new(backend, requests.clone()));
-    let mut subjects = Vec::new();
-    for (number, kind) in KINDS.iter().enumerate() {
-        let subject = Subject::new(number, kind, &writer).await;
+    let subjects: Vec<_> =
+        KINDS.iter().enumerate().map(|(number, kind)| Subject::new(number, kind)).collect();
+    let mut changes = Vec::new();
+    for subject in &subjects {
+        changes.push(subject.recorder.watch_changes(&writer).await.unwrap());
         subject.write(&writer, "old").await;
-        subjects.push(subject);
     }
     // A linearizable read, which the follower answers after it has applied these writes.
     reader.get("x").await.unwrap();
@@ -166,8 +158,11 @@ async fn read_from_a_stale_follower(cluster: &Cluster) -> Vec<(usize, Verdict)> 
     let current = within(secs(60), current).await;
 
     let mut results = Vec::new();
-    for (subject, count) in subjects.into_iter().zip(current.into_iter().chain(stale)) {
-        results.push((count, subject.verdict().await));
+    for ((subject, mut changes), count) in
+        subjects.iter().zip(changes).zip(current.into_iter().chain(stale))
+    {
+        changes.catch_up().await.unwrap();
+        results.push((count, isolation::check(&subject.recorder.take())));
     }
     results
 }
