@@ -15,6 +15,7 @@ mod examples;
 mod grpc_proxy;
 mod harness;
 mod history_replaced;
+mod isolation;
 mod member_faults;
 mod observer;
 mod paused_member;

@@ -6,8 +6,10 @@
 //! mutant   if mod revision of x < 3 then put y  else read x       misses that x was deleted
 //! ```
 //!
-//! Not among them: a transaction without a read set in memory, which reads a key twice. The record
-//! of an attempt has one version of each key, so it could not show that.
+//! One mutant has a test of its own: a transaction without a read set in memory, whose second read
+//! of a key may differ. The record of an attempt has one version of each key, and the transactions
+//! of coord cannot return two, so the record needs no more. The values that the closure receives
+//! show the difference.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -20,8 +22,10 @@ use coord_core::kv::{
 };
 use coord_core::layer::Layer;
 use coord_core::stm::Isolation::{self, *};
-use coord_core::{KvBackend, Result, sync};
-use coord_testkit::programs::{Alphabet, Case, Explorer, PutValues, pairs};
+use coord_core::{Error, KvBackend, Result, Stm, sync};
+use coord_testkit::programs::{
+    Alphabet, Case, Closures, Explorer, ISOLATION_LEVELS, PutValues, pairs,
+};
 
 use super::print;
 
@@ -251,5 +255,53 @@ fn wrong_compare_needs_deletions_to_be_detected() {
     let puts_only = Alphabet { deletes: false, ..Alphabet::default() };
     for case in pairs(RepeatableReads, puts_only) {
         assert_eq!(explorer.find(&case, |checked| checked.is_broken()).0, None, "{case}");
+    }
+}
+
+/// What two reads of one key have returned.
+type TwoReads = (Option<Bytes>, Option<Bytes>);
+
+async fn read_twice(stm: Stm) -> Result<TwoReads, String> {
+    let read = stm.run(async |tx| Ok::<_, Error>((tx.get("x").await?, tx.get("x").await?))).await;
+    read.map(|committed| committed.value).map_err(|error| error.to_string())
+}
+
+/// The mutant: each read is a request, because it is a transaction of its own.
+async fn read_twice_without_read_set(stm: Stm) -> Result<TwoReads, String> {
+    let read = async || {
+        let read = stm.run(async |tx| tx.get("x").await).await;
+        read.map(|committed| committed.value).map_err(|error| error.to_string())
+    };
+    Ok((read().await?, read().await?))
+}
+
+/// Runs two reads of a key beside a put of it, under every schedule. The error is the first
+/// schedule under which the reads differ.
+fn compare_two_reads(
+    level: Isolation,
+    reads: impl AsyncFn(Stm) -> Result<TwoReads, String> + 'static,
+) -> std::result::Result<u64, String> {
+    let closures = Closures::new(level)
+        .put("x", "0")
+        .process(async move |stm| match reads(stm).await? {
+            (first, second) if first == second => Ok(()),
+            (first, second) => Err(format!("read {first:?}, then {second:?}")),
+        })
+        .transaction(async |tx| {
+            tx.put("x", "1");
+            Ok::<_, Error>(())
+        });
+    closures.check().map(|explored| explored.schedules).map_err(|failure| failure.to_string())
+}
+
+#[test]
+fn second_read_differs_only_without_a_read_set() {
+    for level in ISOLATION_LEVELS {
+        let schedules =
+            compare_two_reads(level, read_twice).unwrap_or_else(|text| panic!("{text}"));
+        assert!(schedules >= 2, "{level}: the put comes first or last");
+        let failure = compare_two_reads(level, read_twice_without_read_set).unwrap_err();
+        let expected = "T1 failed: read Some(b\"0\"), then Some(b\"1\")";
+        assert!(failure.starts_with(expected), "{level}: {failure}");
     }
 }

@@ -9,15 +9,18 @@
 //! T2 puts y = 1, unknown     revision 5 puts y = 1      either may have been applied: unmatched
 //! T3 puts y = 1, unknown
 //! T4 deletes z, unknown      revision 6 deletes z       T4 deleted z, or another client did
+//!                            T5 ends at revision 7
+//! T6 deletes z, unknown      z is absent                T6 began after revision 6: unmatched
 //! ```
 //!
 //! A match shows which revision was written, never when: the transaction has no end in real time.
+//! But it has a beginning: a revision that another attempt had seen before is not its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
-use super::log::{AttemptRow, KeyId, NONE, WriteRow, rows};
+use super::log::{AttemptRow, KeyId, Log, NONE, WriteRow, rows};
 use super::options::Values;
 use super::resolved::Resolved;
 use super::versions::{Origin, Version};
@@ -128,6 +131,7 @@ fn candidates(resolved: &Resolved, unknown: &[u32]) -> BTreeSet<(u32, i64)> {
             writers.entry((write.key, write.value)).or_default().push(number);
         }
     }
+    let seen = seen_before(log, unknown);
     let mut candidates = BTreeSet::new();
     let boundary = resolved.base.boundary;
     for version in resolved.versions.all.iter().filter(|version| version.revision > boundary) {
@@ -137,10 +141,35 @@ fn candidates(resolved: &Resolved, unknown: &[u32]) -> BTreeSet<(u32, i64)> {
         if is_claimed || (!version.is_put && version.origin != Origin::Change) {
             continue;
         }
-        let fits = writers.iter().filter(|&&writer| fits(resolved, writer, version));
+        let fits = writers
+            .iter()
+            .filter(|&&writer| version.revision > seen[&writer] && fits(resolved, writer, version));
         candidates.extend(fits.map(|&writer| (writer, version.revision)));
     }
     candidates
+}
+
+/// For each attempt of `unknown`, the newest revision that other attempts had seen when it began.
+fn seen_before(log: &Log, unknown: &[u32]) -> HashMap<u32, i64> {
+    let mut by_end: Vec<&AttemptRow> = log.attempts.iter().collect();
+    by_end.sort_unstable_by_key(|attempt| attempt.ended);
+    let mut by_begin = unknown.to_vec();
+    by_begin.sort_unstable_by_key(|&number| log.attempts[number as usize].began);
+    let (mut ended, mut newest) = (by_end.into_iter().peekable(), 0);
+    let mut seen = HashMap::new();
+    for number in by_begin {
+        let began = log.attempts[number as usize].began;
+        while let Some(attempt) = ended.next_if(|attempt| attempt.ended < began) {
+            let reads = rows(&log.reads, &attempt.reads).iter().map(|read| read.revision);
+            let committed = match attempt.end {
+                AttemptEnd::Committed { revision } => revision.0,
+                _ => 0,
+            };
+            newest = reads.fold(newest.max(committed), i64::max);
+        }
+        seen.insert(number, newest);
+    }
+    seen
 }
 
 /// Whether the writes of an attempt can be the change that `version` is a part of.

@@ -147,6 +147,23 @@ fn unknown_commit_with_two_candidates_stays_unmatched() {
     assert_all_hold(&verdict);
 }
 
+/// A deletion of an absent key changes nothing. With an unknown outcome it was taken for an earlier
+/// deletion of that key by a client that is not recorded, so a later transaction seemed to come
+/// before one that had ended.
+#[test]
+fn unknown_deletion_is_not_matched_before_it_began() {
+    let verdict = verdict([
+        changed(1, &["w", "x"]),
+        changed(2, &["-x"]),
+        changed(3, &["y"]),
+        transaction(1).span(0, 10).read("w", 1).read("x", 0).put("y", 3).commit(3).into(),
+        transaction(2).span(20, 30).delete("x").end(AttemptEnd::Unknown).into(),
+    ]);
+    assert_all_hold(&verdict);
+    let coverage = verdict.coverage();
+    assert_eq!((coverage.matched_unknown, coverage.unmatched_unknown), (0, 1));
+}
+
 #[test]
 fn unknown_commit_is_matched_by_a_read_without_changes() {
     let verdict = unique([
