@@ -25,7 +25,11 @@
 //! crate adya 0.1.
 
 mod inferred;
+mod lists;
+mod order;
+mod parsing;
 mod reading;
+mod registers;
 mod scalar;
 
 use std::collections::BTreeMap;
