@@ -98,8 +98,7 @@ fn order<'a>(lists: &Lists<'a>) -> Order<'a> {
     for key in lists.keys().filter(|key| !bad_keys.contains(key)) {
         let mut chain = lists.chain(key);
         // What no read shows comes after the longest list.
-        let after_all = unread.get(key).into_iter().flatten().copied();
-        chain.extend(after_all.filter(|writer| !chain.contains(writer)).collect::<Vec<_>>());
+        chain.extend(unread.get(key).into_iter().flatten());
         chain.retain(|writer| !unordered.contains(writer));
         chain.dedup();
         chain.iter().for_each(|&writer| order.insert(writer));

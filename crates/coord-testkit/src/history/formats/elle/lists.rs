@@ -48,6 +48,8 @@ pub(super) struct Lists<'a> {
     longest: BTreeMap<&'a Bytes, usize>,
     /// The keys to which an element was appended twice.
     ambiguous: BTreeSet<&'a Bytes>,
+    /// The transactions that are known to have committed: by their outcome, and those of which an element was read.
+    committed: BTreeSet<usize>,
 }
 
 impl<'a> Lists<'a> {
@@ -81,12 +83,26 @@ impl<'a> Lists<'a> {
                 *known = i;
             }
         }
-        Self { transactions, reads, appends, longest, ambiguous }
+        let shown = reads.iter().flat_map(|read: &ListRead<'_>| {
+            read.list.iter().filter_map(|element| appends.get(&(read.key, element.clone())))
+        });
+        let is_committed = |number: &usize| transactions[*number].is_committed();
+        let committed = (0..transactions.len()).filter(is_committed);
+        let committed = committed
+            .chain(shown.map(|append: &Append| append.writer))
+            .filter(|&number| transactions[number].outcome != Outcome::Aborted)
+            .collect();
+        Self { transactions, reads, appends, longest, ambiguous, committed }
     }
 
     /// The longest list that was read of a key.
     pub(super) fn longest(&self, key: &Bytes) -> Option<&[String]> {
         self.longest.get(key).map(|&read| &self.reads[read].list[..])
+    }
+
+    /// Whether a transaction has committed: its elements were read, or its outcome is known.
+    pub(super) fn has_committed(&self, transaction: usize) -> bool {
+        self.committed.contains(&transaction)
     }
 
     /// The keys that were read.
@@ -118,7 +134,7 @@ impl<'a> Lists<'a> {
         let mut unread = BTreeMap::<_, BTreeSet<_>>::new();
         for ((key, element), append) in &self.appends {
             let is_unread = self.longest.contains_key(key) && !shown.contains(&(*key, element));
-            if is_unread && self.transactions[append.writer].is_committed() {
+            if is_unread && self.has_committed(append.writer) {
                 unread.entry(*key).or_default().insert(append.writer);
             }
         }

@@ -83,7 +83,10 @@ pub fn read(text: &str, order: &BTreeMap<u64, i64>) -> Result<History, FormatErr
     for (place, transaction) in transactions.iter().enumerate() {
         let position = positions.get(&place).copied();
         let shown = lists.as_ref().filter(|_| inferred.is_some());
-        let micro = without_unread(transaction, shown);
+        let is_shown = shown.is_some_and(|lists| lists.has_committed(place));
+        let micro = without_unread(transaction, is_shown, shown);
+        // A transaction that has committed without a position has an unknown revision.
+        let position = position.or(is_shown.then_some(0));
         let mut event = event(transaction, &micro, position, lists.as_ref(), events.len());
         if transaction.outcome == Outcome::Unknown && position.is_some() {
             // Its elements were read: it has committed, and nothing shows when.
@@ -122,13 +125,17 @@ fn given_positions(
 }
 
 /// The micro-operations of a transaction without the elements on which nothing depends, if the
-/// order is inferred: no list of the key was read, or no list shows whether they were applied.
-fn without_unread(transaction: &Transaction, lists: Option<&Lists<'_>>) -> Vec<Micro> {
+/// order is inferred: no list of the key was read, or nothing shows whether they were applied.
+fn without_unread(
+    transaction: &Transaction,
+    has_committed: bool,
+    lists: Option<&Lists<'_>>,
+) -> Vec<Micro> {
     let Some(lists) = lists else { return transaction.micro.clone() };
     let matters = |(function, key, value): &&Micro| {
         let is_read = |list: &[String]| to_string(value).is_some_and(|value| list.contains(&value));
         let list = lists.longest(key);
-        function != "append" || list.is_some_and(|list| transaction.is_committed() || is_read(list))
+        function != "append" || list.is_some_and(|list| has_committed || is_read(list))
     };
     transaction.micro.iter().filter(matters).cloned().collect()
 }
