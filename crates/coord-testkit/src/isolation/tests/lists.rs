@@ -217,3 +217,120 @@ fn lists_that_are_read_at_the_end_are_decided() {
         assert_eq!(verdict.coverage().without_revision, 0, "seed {seed}:\n{verdict}");
     }
 }
+
+/// Concurrent transactions: for each `ok` or `fail`, and its micro-operations.
+fn written(transactions: &[(&str, &str)]) -> Verdict {
+    let all = || transactions.iter().enumerate();
+    let invoked = |(process, _)| format!("{{:type :invoke, :process {process}, :value []}}\n");
+    let completed = |(process, (kind, value)): (usize, &(&str, &str))| {
+        format!("{{:type :{kind}, :process {process}, :value {value}}}\n")
+    };
+    verdict(&all().map(invoked).chain(all().map(completed)).collect::<String>())
+}
+
+#[test]
+fn contradictions_of_lists_are_named() {
+    let append = ("ok", "[[:append x 1] [:append x 2]]");
+    let other = ("ok", "[[:append x 3]]");
+    let read = |list| ("ok", list);
+    let cases: [(&[_], &str, &str); 10] = [
+        (
+            &[append, other, read("[[:r x [1 2 3]]]"), read("[[:r x [1 2]] [:r y [7]]]")],
+            "read committed: garbage read",
+            "  T4: y\n",
+        ),
+        (
+            &[append, ("fail", "[[:append x 3]]"), read("[[:r x [1 2 3]]]")],
+            "read committed: aborted read (G1a)",
+            "  T3: x, written by T2\n",
+        ),
+        (
+            &[append, read("[[:r x [1]]]"), read("[[:r x [1 2]]]")],
+            "read committed: intermediate read (G1b)",
+            "  T2: x, written by T1\n",
+        ),
+        (
+            &[append, other, read("[[:r x [1 2]]]"), read("[[:r x [3 1 2]]]")],
+            "read committed: incompatible-order",
+            "  T3: x, in another order than T4\n",
+        ),
+        (&[append, read("[[:r x [1 2 2]]]")], "read uncommitted: duplicate-elements", "  T2: x\n"),
+        (
+            &[
+                ("ok", "[[:append x 1] [:append y 1]]"),
+                ("ok", "[[:append x 2] [:append y 2]]"),
+                read("[[:r x [1 2]] [:r y [2 1]]]"),
+            ],
+            "read uncommitted: G0",
+            "  T1 -> T2  ww x: wrote it, then overwritten\n  T2 -> T1  ww y: ",
+        ),
+        // One transaction in two places.
+        (&[append, other, read("[[:r x [1 3 2]]]")], "read uncommitted: G0", "  T1 -> T2  ww x"),
+        (
+            &[("ok", "[[:r x [1]] [:append x 1]]"), read("[[:r x [1]]]")],
+            "read committed: future read (G1c)",
+            "  T1: x\n",
+        ),
+        (
+            &[
+                append,
+                ("ok", "[[:r x [1 2]] [:append x 3] [:r x [1 2]]]"),
+                read("[[:r x [1 2 3]]]"),
+            ],
+            "snapshot isolation: internal",
+            "  T2: x\n",
+        ),
+        // Each has read the empty list, and no read shows which append came first.
+        (
+            &[("ok", "[[:r x []] [:append x 1]]"), ("ok", "[[:r x nil] [:append x 2]]")],
+            "repeatable read, snapshot isolation: lost update (G-single-item)",
+            "  T1: x, appended to the list that T2 read\n",
+        ),
+    ];
+    for (transactions, expected, participants) in cases {
+        let verdict = written(transactions);
+        assert_eq!(super::summary(&verdict), expected, "{transactions:?}\n{verdict}");
+        assert!(verdict.to_string().contains(participants), "{verdict}");
+        assert_eq!(verdict.declared(), Status::Not);
+    }
+}
+
+#[test]
+fn contradictions_of_registers_are_named() {
+    let cases: [(&[_], &str); 7] = [
+        (&[("ok", "[[:w x 1]]"), ("ok", "[[:r x 2]]")], "read committed: garbage read"),
+        (&[("fail", "[[:w x 1]]"), ("ok", "[[:r x 1]]")], "read committed: aborted read (G1a)"),
+        (
+            &[("ok", "[[:w x 1] [:w x 2]]"), ("ok", "[[:r x 1]]")],
+            "read committed: intermediate read (G1b)",
+        ),
+        (&[("ok", "[[:r x 1] [:w x 1]]")], "read committed: future read (G1c)"),
+        (&[("ok", "[[:w x 1] [:r y 2]]"), ("ok", "[[:w y 2] [:r x 1]]")], "read committed: G1c"),
+        (&[("ok", "[[:w x 1] [:r x 2]]"), ("ok", "[[:w x 2]]")], "snapshot isolation: internal"),
+        // Two transactions have put the value: any of them may be its writer.
+        (&[("fail", "[[:w x 1]]"), ("ok", "[[:w x 1]]"), ("ok", "[[:r x 1]]")], ": "),
+    ];
+    for (transactions, expected) in cases {
+        let verdict = written(transactions);
+        assert_eq!(super::summary(&verdict), expected, "{transactions:?}\n{verdict}");
+        // Without the order of versions nothing is known about interleaved writes.
+        assert_eq!(verdict.status(Level::ReadUncommitted), Status::Unknown, "{verdict}");
+    }
+}
+
+#[test]
+fn element_of_a_transaction_in_progress_is_no_garbage() {
+    for end in
+        ["{:type :info, :process 0, :value nil}", "{:type :invoke, :process 0, :value []}", ""]
+    {
+        let text = format!(
+            "{{:type :invoke, :process 0, :value [[:append x 1]]}} {end}
+             {{:type :invoke, :process 1, :value [[:r x nil]]}}
+             {{:type :ok, :process 1, :value [[:r x [1]]]}}"
+        );
+        let verdict = verdict(&text);
+        assert_eq!(verdict.status(Level::StrictSerializable), Status::Holds, "{end}\n{verdict}");
+        assert_eq!(verdict.coverage().inferred_versions, 1);
+        assert!(verdict.to_string().ends_with("  1 versions in an inferred order\n"), "{verdict}");
+    }
+}
