@@ -12,6 +12,24 @@ use bytes::Bytes;
 
 /// What was inferred. The isolation checker counts the versions, and reports each contradiction as
 /// an anomaly.
+///
+/// ```
+/// use std::collections::BTreeMap;
+///
+/// use coord_testkit::history::{ContradictionKind, EventKind, formats::elle};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let text = "{:type :ok, :process 0, :value [[:append x 1]]}
+///             {:type :ok, :process 1, :value [[:r x [1]]]}
+///             {:type :ok, :process 2, :value [[:r x [1 2]]]}";
+/// let history = elle::read(text, &BTreeMap::new())?;
+/// let EventKind::Inferred(inference) = &history.0[3].kind else { panic!("not inferred") };
+/// assert_eq!(inference.versions, 1);
+/// assert_eq!(inference.contradictions[0].kind, ContradictionKind::GarbageRead);
+/// assert_eq!(inference.contradictions[0].transactions, [3]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inference {
     /// The versions whose order follows from the values that were read.

@@ -83,8 +83,8 @@ impl Checker {
         self
     }
 
-    /// Adds an event. Only attempts, changes of the store and inferences matter. Attempts are added in the
-    /// order of their ends, changes in any order.
+    /// Adds an event. Only attempts, changes of the store and inferences matter. Attempts are added
+    /// in the order of their ends, changes and inferences in any order.
     pub fn push(&mut self, event: &Event) {
         if let EventKind::Inferred(inference) = &event.kind {
             inferred::add(&mut self.inference, inference);

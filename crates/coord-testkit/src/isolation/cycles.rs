@@ -156,7 +156,7 @@ pub(super) fn short_cycles(
     let (mut found, mut searched): (Vec<Rule>, Vec<Rule>) = (Vec::new(), Vec::new());
     let has_predicate = graphs.iter().any(|graph| graph.has_predicate);
     for rule in rules().filter(|rule| decision(rule.set()) == Decision::Cyclic) {
-        // Without edges of ranges, a rule that permits them searches in vain again.
+        // Without edges of ranges, a rule that permits them finds nothing new.
         let is_repeated = !has_predicate && searched.contains(&rule.without_ranges());
         if is_repeated || found.iter().any(|found| found.implies(rule)) {
             continue;

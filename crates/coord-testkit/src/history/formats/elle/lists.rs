@@ -48,7 +48,8 @@ pub(super) struct Lists<'a> {
     longest: BTreeMap<&'a Bytes, usize>,
     /// The keys to which an element was appended twice.
     ambiguous: BTreeSet<&'a Bytes>,
-    /// The transactions that are known to have committed: by their outcome, and those of which an element was read.
+    /// The transactions that are known to have committed: by their outcome, or because an element
+    /// was read.
     committed: BTreeSet<usize>,
 }
 

@@ -18,6 +18,7 @@
 //! - Bytes are text: a backslash is doubled, and a byte that is not UTF-8 is written in
 //!   hexadecimal, such as `\xff`.
 //! - A request that a process sent is written as a note.
+//! - `inferred` is what the reader of a format without revisions has found.
 //! - Blank lines are skipped.
 
 mod inferred;
