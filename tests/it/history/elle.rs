@@ -244,6 +244,12 @@ fn histories_of_other_tools_are_read() {
     assert_eq!(words(registers, &[(2, 5)]), expected);
     // Positions below 1 are shifted: revisions are positive.
     assert_eq!(words(registers, &[(2, 0)])[0], "1; puts x; committed at revision 1");
+    // As far apart as they can be, which a shift cannot express.
+    for (position, revision) in [(i64::MIN, 1), (0, 2), (i64::MAX, 3)] {
+        let order = [(90, i64::MIN), (91, 0), (92, i64::MAX), (2, position)];
+        let expected = format!("1; puts x; committed at revision {revision}");
+        assert_eq!(words(registers, &order)[0], expected);
+    }
 
     let lists = r#"[
         {"index":0,"type":"invoke","process":0,"value":[["append","x",1]]},

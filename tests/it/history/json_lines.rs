@@ -8,7 +8,9 @@ use coord_core::kv::{KeyRange, Put, Revision};
 use coord_core::recording::{Attempt, AttemptEnd, KeyRead, KeyWrite, RangeRead};
 use coord_testkit::Call;
 use coord_testkit::history::formats::{FormatError, json_lines};
-use coord_testkit::history::{Event, EventKind, History, StoreChange};
+use coord_testkit::history::{
+    Contradiction, ContradictionKind, Event, EventKind, History, Inference, StoreChange,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -68,6 +70,26 @@ fn any_attempt() -> impl Strategy<Value = Attempt> {
     )
 }
 
+fn any_inference() -> impl Strategy<Value = Inference> {
+    let kinds = proptest::sample::select(vec![
+        ContradictionKind::IncompatibleOrder,
+        ContradictionKind::DuplicateElement,
+        ContradictionKind::GarbageRead,
+        ContradictionKind::AbortedRead,
+        ContradictionKind::IntermediateRead,
+        ContradictionKind::FutureRead,
+        ContradictionKind::InternalRead,
+        ContradictionKind::LostUpdate,
+        ContradictionKind::WriteCycle,
+        ContradictionKind::ReadCycle,
+    ]);
+    let keys = vec(vec(any::<u8>(), 0..4).prop_map(Bytes::from), 0..3);
+    let contradiction = (kinds, vec(any::<u64>(), 0..3), keys)
+        .prop_map(|(kind, transactions, keys)| Contradiction { kind, transactions, keys });
+    (any::<usize>(), vec(contradiction, 0..3))
+        .prop_map(|(versions, contradictions)| Inference { versions, contradictions })
+}
+
 /// Any event except a request, which becomes a note.
 fn any_event() -> impl Strategy<Value = Event> {
     let text = || ".{0,8}";
@@ -84,6 +106,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             .prop_map(|(request, error)| EventKind::Received { request, error }),
         1 => (revision(), any::<usize>())
             .prop_map(|(revision, events)| EventKind::Watched { revision, events }),
+        1 => any_inference().prop_map(EventKind::Inferred),
         1 => (revision(), revision())
             .prop_map(|(newest, found)| EventKind::Restored { newest, found }),
     ];
@@ -158,6 +181,17 @@ fn events_are_read_until_the_first_invalid_line() {
     let mut events = json_lines::events(file.as_bytes()).unwrap();
     assert_eq!(events.next().unwrap().unwrap().kind, EventKind::Note("a".to_owned()));
     assert!(matches!(events.next(), Some(Err(FormatError::Syntax { line: 3, .. }))));
+    assert!(events.next().is_none());
+}
+
+/// Editors and scripts end files with a blank line.
+#[test]
+fn blank_lines_are_skipped() {
+    let file =
+        "{\"format\":\"coord-history\",\"version\":1}\n\n{\"at\":1,\"note\":\"a\"}\n \r\n\n{";
+    let mut events = json_lines::events(file.as_bytes()).unwrap();
+    assert_eq!(events.next().unwrap().unwrap().kind, EventKind::Note("a".to_owned()));
+    assert!(matches!(events.next(), Some(Err(FormatError::Syntax { line: 6, .. }))));
     assert!(events.next().is_none());
 }
 

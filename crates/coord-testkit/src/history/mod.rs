@@ -9,6 +9,7 @@
 
 mod changes;
 pub mod formats;
+mod inference;
 mod recorder;
 mod transactions;
 
@@ -20,6 +21,7 @@ use coord_core::kv::Revision;
 
 use crate::Call;
 pub use changes::ChangeRecorder;
+pub use inference::{Contradiction, ContradictionKind, Inference};
 pub use recorder::{HistoryRecorder, ProcessRecorder};
 pub use transactions::{Attempt, AttemptEnd, KeyRead, KeyWrite, RangeRead, StoreChange};
 
@@ -60,6 +62,8 @@ pub enum EventKind {
     /// The store has changed keys. The time of the event is when that was recorded, not when it
     /// happened.
     Changed(StoreChange),
+    /// What the reader of a history without revisions has inferred about all its transactions.
+    Inferred(Inference),
     /// The test restored the store from a backup.
     Restored {
         /// The revision of the store before.
@@ -120,6 +124,7 @@ impl fmt::Display for EventKind {
             }
             Self::Attempt(attempt) => write!(f, "tx {attempt}"),
             Self::Changed(change) => write!(f, "## {change}"),
+            Self::Inferred(inference) => write!(f, "?? {inference}"),
             Self::Fault(text) => write!(f, "!! {text}"),
             Self::Note(text) => write!(f, "   {text}"),
         }

@@ -17,12 +17,17 @@ pub enum AnomalyKind {
     LostWrite,
     /// A transaction was applied twice, or two transactions claim one revision.
     DoubledWrite,
+    /// A list has an element twice that was appended once. Elle's `duplicate-elements`.
+    DuplicateElements,
     /// A cycle of `ww` edges: writes of transactions are interleaved.
     G0,
     /// A read returned a version or a value that the store never had.
     GarbageRead,
     /// A committed transaction read what an aborted one wrote.
     G1a,
+    /// Two reads of a list returned elements in orders of which neither continues the other: one of
+    /// them has read what was aborted. Elle's `incompatible-order`.
+    IncompatibleOrder,
     /// A committed transaction read what its writer wrote again later.
     G1b,
     /// A cycle of `ww` and `wr` edges: circular information flow.
@@ -31,6 +36,8 @@ pub enum AnomalyKind {
     AbortedWrite,
     /// The writes of a transaction are in several revisions.
     SplitCommit,
+    /// A transaction read a value that differs from what it had read or written before.
+    Internal,
     /// A cycle with one `rw` edge of a single key.
     GSingleItem,
     /// A cycle with one `rw` edge, and with an edge of a range.
@@ -48,11 +55,20 @@ pub enum AnomalyKind {
 }
 
 impl AnomalyKind {
-    /// The weakest levels that forbid the anomaly, if it is no cycle.
+    /// The weakest levels that forbid the anomaly, if it is no cycle of the dependency graph.
+    ///
+    /// Source: `implied-anomalies` and `direct-proscribed-anomalies` in `consistency_model.clj` of
+    /// Elle, where an incompatible order implies an aborted read, and a future read, which is
+    /// `G1c`, a cycle of one transaction.
     pub(super) const fn refutes(self) -> &'static [Level] {
         match self {
-            Self::LostWrite | Self::DoubledWrite => &[Level::ReadUncommitted],
-            Self::GarbageRead | Self::G1a | Self::G1b => &[Level::ReadCommitted],
+            Self::LostWrite | Self::DoubledWrite | Self::DuplicateElements => {
+                &[Level::ReadUncommitted]
+            }
+            Self::GarbageRead | Self::G1a | Self::IncompatibleOrder | Self::G1b => {
+                &[Level::ReadCommitted]
+            }
+            Self::Internal => &[Level::SnapshotIsolation],
             Self::AbortedWrite | Self::SplitCommit => &[Level::CoordReadCommitted],
             Self::InconsistentAttempt => &[Level::CoordSerializable],
             _ => &[],
@@ -63,13 +79,16 @@ impl AnomalyKind {
         match self {
             Self::LostWrite => "lost write",
             Self::DoubledWrite => "doubled write",
+            Self::DuplicateElements => "duplicate-elements",
             Self::G0 => "G0",
             Self::GarbageRead => "garbage read",
             Self::G1a => "G1a",
+            Self::IncompatibleOrder => "incompatible-order",
             Self::G1b => "G1b",
             Self::G1c => "G1c",
             Self::AbortedWrite => "aborted write",
             Self::SplitCommit => "split commit",
+            Self::Internal => "internal",
             Self::GSingleItem => "G-single-item",
             Self::GSingle => "G-single",
             Self::GNonadjacentItem => "G-nonadjacent-item",
@@ -125,7 +144,7 @@ pub struct Step {
     /// The key, unless the edge is an order in time.
     pub key: Option<Bytes>,
     /// The version of the key before: what `from` wrote (`ww`) or read (`rw`), or what `to` read
-    /// (`wr`). `None` if the key was absent.
+    /// (`wr`). `None` if the key was absent, or if the order of its versions is not known.
     pub before: Option<Revision>,
     /// The version of the key after, which `to` wrote (`ww`, `rw`).
     pub after: Option<Revision>,
@@ -138,6 +157,10 @@ impl fmt::Display for Step {
         write!(f, " {}: ", shortened(key))?;
         let before = self.before.map_or_else(|| "absent".to_owned(), |at| format!("@{at}"));
         match (self.kind, self.after) {
+            (EdgeKind::WriteWrite, None) => f.write_str("wrote it, then overwritten"),
+            (EdgeKind::WriteRead, None) if self.before.is_none() => {
+                f.write_str("wrote it, then read")
+            }
             (EdgeKind::WriteWrite, Some(after)) => write!(f, "wrote {before}, then @{after}"),
             (_, Some(after)) => write!(f, "read {before}, then written @{after}"),
             (_, None) => write!(f, "wrote {before}, then read"),
@@ -174,6 +197,19 @@ pub struct Anomaly {
 }
 
 impl Anomaly {
+    /// The weakest levels that the anomaly refutes by itself. Cycles of the dependency graph refute
+    /// levels by the sets of edges in which they are.
+    pub(super) fn refutes(&self) -> &'static [Level] {
+        match (self.kind, self.order) {
+            (AnomalyKind::G0, Order::None) => &[Level::ReadUncommitted],
+            (AnomalyKind::G1c, Order::None) => &[Level::ReadCommitted],
+            (AnomalyKind::GSingleItem, Order::None) if self.steps.is_empty() => {
+                &[Level::RepeatableRead, Level::SnapshotIsolation]
+            }
+            _ => self.kind.refutes(),
+        }
+    }
+
     /// Elle's name of the kind, such as `G-single-item-realtime`.
     #[must_use]
     pub fn elle_name(&self) -> String {
@@ -205,8 +241,12 @@ impl fmt::Display for Anomaly {
         if let Some(revision) = self.revision {
             write!(f, "@{revision}")?;
         }
-        if let Some(writer) = self.participants.get(1) {
-            write!(f, ", written by {writer}")?;
+        if let Some(other) = self.participants.get(1) {
+            match self.kind {
+                AnomalyKind::IncompatibleOrder => write!(f, ", in another order than {other}")?,
+                AnomalyKind::GSingleItem => write!(f, ", appended to the list that {other} read")?,
+                _ => write!(f, ", written by {other}")?,
+            }
         }
         match self.count {
             0 | 1 => writeln!(f),

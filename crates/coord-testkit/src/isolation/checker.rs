@@ -2,12 +2,13 @@
 
 use super::base::Base;
 use super::conclude::{summarize, verdict};
+use super::inferred;
 use super::log::Log;
 use super::options::{Engine, Values};
 use super::parts::Parts;
 use super::resolve::resolve;
 use super::verdict::Verdict;
-use crate::history::Event;
+use crate::history::{Event, EventKind, Inference};
 
 /// Checks events as they come.
 ///
@@ -21,6 +22,7 @@ pub struct Checker {
     values: Values,
     engine: Engine,
     parts: Option<Box<Parts>>,
+    inference: Inference,
 }
 
 impl Checker {
@@ -81,9 +83,12 @@ impl Checker {
         self
     }
 
-    /// Adds an event. Only attempts and changes of the store matter. Attempts are added in the
-    /// order of their ends, changes in any order.
+    /// Adds an event. Only attempts, changes of the store and inferences matter. Attempts are added
+    /// in the order of their ends, changes and inferences in any order.
     pub fn push(&mut self, event: &Event) {
+        if let EventKind::Inferred(inference) = &event.kind {
+            inferred::add(&mut self.inference, inference);
+        }
         match &mut self.parts {
             None => self.log.push(event),
             Some(parts) => parts.push(&mut self.log, event, self.values),
@@ -93,10 +98,11 @@ impl Checker {
     /// The verdict about all events.
     #[must_use]
     pub fn finish(self) -> Verdict {
-        let summary = match self.parts {
+        let mut summary = match self.parts {
             Some(parts) if parts.has_forgotten() => parts.finish(self.log, self.values),
             _ => summarize(&resolve(self.log, Base::default(), self.values), self.engine),
         };
+        inferred::conclude(&self.inference, &mut summary);
         verdict(summary)
     }
 }

@@ -113,7 +113,7 @@ pub(super) fn verdict(summary: Summary) -> Verdict {
     };
     let mut levels: Vec<(Level, Status)> = Vec::new();
     for level in Level::ALL {
-        let is_refuted = anomalies.iter().any(|anomaly| anomaly.kind.refutes().contains(&level));
+        let is_refuted = anomalies.iter().any(|anomaly| anomaly.refutes().contains(&level));
         let weaker = levels.iter().filter(|(weaker, _)| level.implies(*weaker));
         let is_also_refuted = weaker.clone().any(|(_, status)| status.is_refuted());
         let status = match status(is_refuted, decision(edge_set(level))) {

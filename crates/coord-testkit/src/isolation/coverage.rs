@@ -29,6 +29,8 @@ pub struct Coverage {
     /// tools. The order of their versions is not known, so levels that nothing
     /// refutes are unknown.
     pub without_revision: usize,
+    /// In a history without revisions: the versions whose order was inferred from what was read.
+    pub inferred_versions: usize,
     /// In a check with a [window](super::Checker::window): the reads, commits and changes that what
     /// was forgotten could explain or refute. If it is 0, nothing is unknown for that reason.
     pub beyond_window: usize,
@@ -46,6 +48,9 @@ impl fmt::Display for Coverage {
         writeln!(f, "  {} changes by other clients", self.other_changes)?;
         if self.without_revision > 0 {
             writeln!(f, "  {} transactions without a revision", self.without_revision)?;
+        }
+        if self.inferred_versions > 0 {
+            writeln!(f, "  {} versions in an inferred order", self.inferred_versions)?;
         }
         match self.beyond_window {
             0 => Ok(()),

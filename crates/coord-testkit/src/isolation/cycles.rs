@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use super::decide::{Decision, EdgeSet, components};
 use super::edge_kind::EdgeKind;
 use super::edges::{Dependencies, Label};
+use super::graph::Components;
 use super::log::NONE;
 use super::resolved::Resolved;
 use super::snapshots::Window;
@@ -35,7 +36,7 @@ enum AntiDependencies {
 }
 
 /// A kind of cycle.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rule {
     /// The edges of data.
     data: EdgeSet,
@@ -85,6 +86,14 @@ impl Rule {
             self.data == other.data || (self.data, other.data) == (EdgeSet::Items, EdgeSet::Data);
         let has_order = self.order.is_none() || other.order == Some(EdgeKind::RealTime);
         self.anti == other.anti && has_data && has_order
+    }
+
+    /// The rule without edges of ranges.
+    const fn without_ranges(self) -> Self {
+        match self.data {
+            EdgeSet::Data => Self { data: EdgeSet::Items, ..self },
+            _ => self,
+        }
     }
 
     fn contains(self, kind: EdgeKind) -> bool {
@@ -144,11 +153,15 @@ pub(super) fn short_cycles(
     let mut searches: Vec<Search<'_>> =
         graphs.iter().map(|graph| Search::new(graph, &length)).collect();
     let mut cycles = Vec::new();
-    let mut found: Vec<Rule> = Vec::new();
+    let (mut found, mut searched): (Vec<Rule>, Vec<Rule>) = (Vec::new(), Vec::new());
+    let has_predicate = graphs.iter().any(|graph| graph.has_predicate);
     for rule in rules().filter(|rule| decision(rule.set()) == Decision::Cyclic) {
-        if found.iter().any(|found| found.implies(rule)) {
+        // Without edges of ranges, a rule that permits them finds nothing new.
+        let is_repeated = !has_predicate && searched.contains(&rule.without_ranges());
+        if is_repeated || found.iter().any(|found| found.implies(rule)) {
             continue;
         }
+        searched.push(rule);
         // A cycle without assumed edges is better. If there is none, no choice of gaps helped.
         let shortest = |searches: &mut Vec<Search<'_>>, with_assumed| {
             let found = searches.iter_mut().filter_map(|search| search.run(rule, with_assumed));
@@ -172,7 +185,13 @@ struct Search<'a> {
     /// The state and the edge before each state that was reached; a state is a node and its bits.
     previous: Vec<(u32, u32)>,
     reached: Vec<u32>,
+    /// The components of the last rule: the next one often has the same edges.
+    components: Option<(Edges, Components)>,
 }
+
+/// The edges that a search keeps: those of data, those of an order, whether two `rw` may be
+/// adjacent, and whether assumed edges count.
+type Edges = (EdgeSet, Option<EdgeKind>, bool, bool);
 
 impl<'a> Search<'a> {
     fn new(dependencies: &'a Dependencies, length: &[Option<i64>]) -> Self {
@@ -182,7 +201,7 @@ impl<'a> Search<'a> {
             .collect();
         starts.sort_unstable();
         let starts = starts.into_iter().map(|(_, local)| local).collect();
-        Self { dependencies, starts, previous: Vec::new(), reached: Vec::new() }
+        Self { dependencies, starts, previous: Vec::new(), reached: Vec::new(), components: None }
     }
 
     /// A short cycle of the rule.
@@ -193,10 +212,28 @@ impl<'a> Search<'a> {
         let keep = |label: Label| rule.contains(label.kind) && (with_assumed || !label.is_assumed);
         let adjacent = rule.anti == AntiDependencies::Any;
         let dependencies = self.dependencies;
-        let components = components(dependencies, adjacent, |_, _, label| keep(label));
+        let edges = (rule.data, rule.order, adjacent, with_assumed);
+        let known = self.components.take().filter(|(known, _)| *known == edges);
+        let components = known.map_or_else(
+            || components(dependencies, adjacent, |_, _, label| keep(label)),
+            |(_, components)| components,
+        );
+        let shortest = self.shortest(rule, &components, keep);
+        self.components = Some((edges, components));
+        shortest
+    }
+
+    /// A short cycle of the rule inside the components.
+    fn shortest(
+        &mut self,
+        rule: Rule,
+        components: &Components,
+        keep: impl Fn(Label) -> bool,
+    ) -> Option<Vec<CycleEdge>> {
         if !components.has_cycle() {
             return None;
         }
+        let (adjacent, dependencies) = (rule.anti == AntiDependencies::Any, self.dependencies);
         let is_cyclic = |local: u32| match adjacent {
             true => components.is_cyclic(local),
             false => components.is_cyclic(2 * local) || components.is_cyclic(2 * local + 1),

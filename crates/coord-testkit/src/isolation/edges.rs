@@ -55,6 +55,8 @@ pub(super) struct Dependencies {
     pub(super) graph: Graph<Label>,
     /// Whether an edge is assumed.
     pub(super) has_assumed: bool,
+    /// Whether an edge is from a range.
+    pub(super) has_predicate: bool,
 }
 
 /// Builds dependency graphs.
@@ -119,8 +121,9 @@ impl<'a> Builder<'a> {
         }
         let graph = Graph::new(nodes as usize, &self.edges);
         let has_assumed = self.edges.iter().any(|(.., label)| label.is_assumed);
+        let has_predicate = self.edges.iter().any(|(.., label)| label.kind.is_predicate());
         self.edges.clear();
-        Dependencies { members, graph, has_assumed }
+        Dependencies { members, graph, has_assumed, has_predicate }
     }
 
     /// Adds an edge between two nodes, unless one is not in the graph.

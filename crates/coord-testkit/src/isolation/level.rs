@@ -17,7 +17,7 @@ use std::fmt;
 ///
 /// | level | forbidden | name in Elle, the checker of Jepsen |
 /// |---|---|---|
-/// | `ReadUncommitted` | cycles of `ww`; lost and doubled writes | PL-1 |
+/// | `ReadUncommitted` | cycles of `ww`; lost and doubled writes, elements twice | PL-1 |
 /// | `ReadCommitted` | also `wr`; aborted, intermediate and garbage reads | PL-2 |
 /// | `RepeatableRead` | also `rw` of single keys | PL-2.99 |
 /// | `SnapshotIsolation` | as `ReadCommitted`, and cycles without two adjacent `rw` | PL-SI |

@@ -48,6 +48,7 @@ mod decide;
 mod edge_kind;
 mod edges;
 mod graph;
+mod inferred;
 mod level;
 mod log;
 mod options;

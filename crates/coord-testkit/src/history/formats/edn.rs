@@ -5,7 +5,8 @@
 //! {"type": "ok", "value": [["r", "x", null]]}
 //! ```
 //!
-//! Keywords become strings without the colon, lists and sets become arrays, tags are dropped.
+//! Keywords become strings without the colon, lists and sets become arrays, tags are dropped. Forms
+//! are read by recursion, so how deep they nest is limited, as in `serde_json`.
 //!
 //! Source: the EDN format, github.com/edn-format/edn.
 
@@ -13,9 +14,12 @@ use serde_json::{Map, Value};
 
 use super::FormatError;
 
+/// How deep forms may nest.
+const DEPTH_MAX: usize = 128;
+
 /// Reads all forms of a text.
 pub(super) fn read(text: &str) -> Result<Vec<Value>, FormatError> {
-    let mut reader = Reader { text, at: 0 };
+    let mut reader = Reader { text, at: 0, depth: 0 };
     let forms = reader.forms(None);
     forms.map_err(|message| {
         let line = text[..reader.at.min(text.len())].matches('\n').count() + 1;
@@ -42,6 +46,8 @@ struct Reader<'a> {
     text: &'a str,
     /// The number of bytes that were read.
     at: usize,
+    /// The number of forms that were begun and have not ended.
+    depth: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -86,6 +92,16 @@ impl<'a> Reader<'a> {
 
     /// Reads one form; `None` if it is discarded.
     fn form(&mut self) -> Result<Option<Value>, String> {
+        if self.depth == DEPTH_MAX {
+            return Err(format!("the forms nest deeper than {DEPTH_MAX}"));
+        }
+        self.depth += 1;
+        let form = self.form_inside();
+        self.depth -= 1;
+        form
+    }
+
+    fn form_inside(&mut self) -> Result<Option<Value>, String> {
         self.skip_blanks();
         let first = self.rest().chars().next().ok_or("the text ends before a form")?;
         match first {
@@ -204,6 +220,21 @@ mod tests {
         ];
         for (text, message) in cases {
             assert_eq!(read(text).unwrap_err().to_string(), message);
+        }
+    }
+
+    /// Every kind of form that contains another one.
+    #[test]
+    fn deeply_nested_forms_are_an_error() {
+        for (start, end) in
+            [("[", "]"), ("(", ")"), ("{0 ", "}"), ("#{", "}"), ("#a ", ""), ("#_ ", "")]
+        {
+            let nested = |depth| format!("{}0{}", start.repeat(depth), end.repeat(depth));
+            assert!(read(&nested(DEPTH_MAX - 1)).is_ok(), "{start}");
+            for depth in [DEPTH_MAX, 1_000_000] {
+                let error = read(&nested(depth)).unwrap_err().to_string();
+                assert_eq!(error, "line 1: the forms nest deeper than 128", "{start}");
+            }
         }
     }
 

@@ -323,7 +323,7 @@ fn boundary(resolved: &Resolved, windows: &[Window], ranks: &[Option<i64>], wind
     uncut.unwrap_or(boundary).max(before)
 }
 
-/// The newest revision that was read; 0 if there is none.
+/// The newest revision that was read; 0 if there is none, or none is known.
 fn newest_read(reads: &[ReadRow]) -> i64 {
-    reads.iter().map(|read| read.revision).max().unwrap_or(0)
+    reads.iter().map(|read| read.revision).max().unwrap_or(0).max(0)
 }

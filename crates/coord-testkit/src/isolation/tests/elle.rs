@@ -18,11 +18,10 @@ use std::fmt::Write;
 use adya::{Opts, Valid, Workload};
 
 use super::generator::{Executed, Execution, Op, execute, programs};
-use crate::history::formats::elle;
-use crate::isolation::{self, Checker, Level, Status, Values};
+use crate::isolation::{Checker, Level, Values};
 
 /// The levels that both know, with the name in `adya`.
-const LEVELS: [(Level, &str); 6] = [
+pub(super) const LEVELS: [(Level, &str); 6] = [
     (Level::ReadUncommitted, "read-uncommitted"),
     (Level::ReadCommitted, "read-committed"),
     (Level::RepeatableRead, "repeatable-read"),
@@ -67,7 +66,7 @@ fn operations(transaction: &Executed) -> String {
 }
 
 /// Random programs of single keys without deletions, on keys that are read at most once.
-fn put_only(seed: u64, age_max: i64) -> Execution {
+pub(super) fn put_only(seed: u64, age_max: i64) -> Execution {
     let mut rng = fastrand::Rng::with_seed(seed);
     let count = rng.usize(3..25);
     let mut programs = programs(&mut rng, count, age_max, false);
@@ -118,88 +117,4 @@ fn verdicts_equal_those_of_adya() {
     // Valid and refuted histories are both compared.
     assert!(refuted["serializable"] > 100 && refuted["serializable"] < 350, "{refuted:?}");
     assert!(refuted["read-committed"] > 0, "{refuted:?}");
-}
-
-/// The history as lists: each put appends the revision, each read returns the list up to a version.
-/// Some outcomes are unknown.
-fn lists(execution: &Execution, rng: &mut fastrand::Rng) -> String {
-    let mut lines: BTreeMap<(u64, bool, usize), String> = BTreeMap::new();
-    for (number, transaction) in execution.transactions.iter().enumerate() {
-        let Some((began, ended)) = transaction.span else { continue };
-        let list = |key: usize, last: Option<i64>| {
-            let versions = execution.versions[key].iter().map(|(revision, _)| *revision);
-            let read = versions.filter(|revision| last.is_some_and(|last| *revision <= last));
-            read.map(|revision| revision.to_string()).collect::<Vec<_>>().join(",")
-        };
-        let reads = transaction
-            .reads
-            .iter()
-            .map(|(key, last, _)| format!(r#"["r",{key},[{}]]"#, list(*key, *last)));
-        let revision = transaction.revision;
-        let writes =
-            transaction.writes.iter().map(|(key, _)| format!(r#"["append",{key},{revision}]"#));
-        // A transaction with an unknown outcome has no response, so it has read nothing.
-        let is_unknown = rng.u8(..20) == 0;
-        let reads: Vec<String> = if is_unknown { Vec::new() } else { reads.collect() };
-        let value = reads.into_iter().chain(writes).collect::<Vec<_>>().join(",");
-        let line = |kind| format!(r#""type":"{kind}","process":{number},"value":[{value}]"#);
-        lines.insert((began, false, number), line("invoke"));
-        lines.insert((ended, true, number), line(if is_unknown { "info" } else { "ok" }));
-    }
-    // Most histories end with a read of all lists.
-    if rng.u8(..4) > 0 {
-        let all = execution.versions.iter().map(|versions| {
-            versions.iter().map(|(revision, _)| revision.to_string()).collect::<Vec<_>>().join(",")
-        });
-        let reads = (0..).zip(all).map(|(key, list): (u8, _)| format!(r#"["r",{key},[{list}]]"#));
-        let value = reads.collect::<Vec<_>>().join(",");
-        for (is_end, kind) in [(false, "invoke"), (true, "ok")] {
-            let line = format!(r#""type":"{kind}","process":9999,"value":[{value}]"#);
-            lines.insert((u64::MAX, is_end, usize::MAX), line);
-        }
-    }
-    let mut text = String::new();
-    for (index, line) in lines.into_values().enumerate() {
-        writeln!(text, r#"{{"index":{index},{line}}}"#).expect("a string can be written");
-    }
-    text
-}
-
-/// Lists show their order, so no order of transactions is given to either checker.
-#[test]
-fn verdicts_of_lists_equal_those_of_adya() {
-    let (mut refuted, mut unknown, mut compared) = (0, 0, 0);
-    let mut unexplained = Vec::new();
-    for seed in 0..400 {
-        let execution = put_only(seed, if seed.is_multiple_of(4) { 0 } else { 5 });
-        let text = lists(&execution, &mut fastrand::Rng::with_seed(seed));
-        let ours = elle::read(&text, &BTreeMap::new()).expect("the history is valid JSON");
-        let verdict = isolation::check(&ours);
-        let theirs = adya::History::from_json(&text).expect("the history is valid JSON");
-        for (level, name) in LEVELS {
-            let options = Opts { models: vec![name.to_owned()], ..Opts::default() };
-            let report = adya::check(&theirs, Workload::ListAppend, &options);
-            let is_refuted = verdict.status(level).is_refuted();
-            compared += 1;
-            refuted += usize::from(is_refuted);
-            // A level whose status is unknown is not compared.
-            if verdict.status(level) == Status::Unknown {
-                unknown += 1;
-            } else if (report.valid == Valid::False) != is_refuted {
-                unexplained.push(format!(
-                    "seed {seed}, {level}: ours {is_refuted}, adya by {:?}\n{text}{ours}{verdict}",
-                    report.anomaly_types
-                ));
-            }
-        }
-    }
-    unexplained.sort_by_key(String::len);
-    let differences = unexplained.len();
-    assert!(
-        unexplained.is_empty(),
-        "{differences} differences\n{}",
-        unexplained[..3.min(differences)].join("\n")
-    );
-    assert!(refuted * 5 > compared, "{refuted} of {compared} levels are refuted");
-    assert!(unknown * 4 < compared, "{unknown} of {compared} levels are unknown");
 }

@@ -5,6 +5,7 @@ mod differential;
 mod elle;
 mod generator;
 mod integrity;
+mod lists;
 mod oracle;
 mod windows;
 mod witnesses;

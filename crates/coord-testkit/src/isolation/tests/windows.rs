@@ -5,7 +5,8 @@ use std::time::Duration;
 use coord_core::kv::Revision;
 
 use super::generator::{execute, programs};
-use crate::history::{AttemptEnd, EventKind, History};
+use super::{changed, transaction};
+use crate::history::{AttemptEnd, Event, EventKind, History};
 use crate::isolation::{Checker, Status, Values, Verdict};
 
 fn checked(history: &History, values: Values, window: Option<usize>) -> Verdict {
@@ -121,4 +122,28 @@ fn verdict_with_a_window_contradicts_nothing() {
     // A checker that decides nothing would contradict nothing.
     assert!(decided * 2 > levels, "{decided} of {levels} levels are decided");
     assert!(refuted * 20 > levels, "{refuted} of {levels} levels are refuted");
+}
+
+/// The lowest revision, and a revision that is not known, minus one were not computed.
+#[test]
+fn extreme_revisions_are_no_overflow() {
+    let mut events: Vec<Event> = Vec::new();
+    for number in 1..40 {
+        let mut event: Event =
+            transaction(number).read("x", 1).put("x", 1).end(AttemptEnd::Conflict).into();
+        if let EventKind::Attempt(attempt) = &mut event.kind {
+            attempt.reads[0].found = Some((Revision(0), "x1".into()));
+        }
+        events.push(event);
+        let extreme = if number % 2 == 0 { i64::MIN } else { i64::MAX };
+        events.push(transaction(100 + number).put("x", 1).commit(extreme).into());
+    }
+    let without_changes = History(events.clone());
+    events.push(changed(i64::MIN, &["x"]));
+    for history in [without_changes, History(events)] {
+        for window in [None, Some(1), Some(5)] {
+            let verdict = checked(&history, Values::Any, window);
+            assert!(verdict.coverage().attempts > 0, "{verdict}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The order of transactions of a list-append history, inferred from the lists that were read.
+//! What a history without an order of transactions shows about it.
 //!
 //! Each read of a list shows the order of its elements, and so of the transactions that appended
 //! them:
@@ -10,149 +10,143 @@
 //! ```
 //!
 //! Positions of transactions that share no list are arbitrary: they follow the order of completions
-//! where that is possible. Two transactions whose elements no read of a key shows have no position.
-//! None has one if the lists contradict each other, or show elements
-//! of transactions that failed, of none, or of two, or a part of what a transaction has appended.
+//! where that is possible. A transaction has no position if it has appended to a key whose reads
+//! contradict each other, or if another one has an element of the same key that no read shows
+//! either. So if every key is read after all appends, and no two reads contradict each other, all
+//! transactions have a position.
 //!
 //! Source: Kingsbury and Alvaro, *Elle* (2020), section 4: version orders of lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use serde_json::Value;
 
-use super::reading::{Operation, list, longest_lists};
-use super::scalar::to_string;
+use super::lists::Lists;
+use super::order::{Cycle, Order};
+use super::parsing::{Micro, Transaction};
+use super::registers;
+use crate::history::{Contradiction, ContradictionKind, Inference};
 
-/// The position of each transaction that has one, by the place of its completion in `operations`;
-/// `None` if the order cannot be inferred.
-pub(super) fn positions(operations: &[Operation]) -> Option<BTreeMap<usize, i64>> {
-    let writers = writers(operations)?;
-    let mut after: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
-    let mut before_count: BTreeMap<usize, usize> = BTreeMap::new();
-    let longest = longest_lists(operations);
-    let unread = unread(&writers, &longest, operations);
-    let unordered: BTreeSet<usize> =
+/// A contradiction between transactions, by their places.
+pub(super) struct Found<'a> {
+    pub(super) kind: ContradictionKind,
+    pub(super) transactions: Vec<usize>,
+    pub(super) keys: Vec<&'a Bytes>,
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn cycle(kind: ContradictionKind, cycle: Cycle<'a>) -> Self {
+        let (transactions, keys) = cycle.into_iter().unzip();
+        Self { kind, transactions, keys }
+    }
+
+    fn report(self) -> Contradiction {
+        let number = |place| u64::try_from(place).unwrap_or(u64::MAX).saturating_add(1);
+        Contradiction {
+            kind: self.kind,
+            transactions: self.transactions.into_iter().map(number).collect(),
+            keys: self.keys.into_iter().cloned().collect(),
+        }
+    }
+}
+
+/// What was inferred.
+pub(super) struct Inferred {
+    /// The position of each transaction whose elements were read, from 1, by its place.
+    pub(super) positions: BTreeMap<usize, i64>,
+    pub(super) inference: Inference,
+}
+
+/// Infers the order of the transactions that append to lists, or what registers show.
+pub(super) fn infer(transactions: &[Transaction], lists: Option<&Lists<'_>>) -> Inferred {
+    let mut found = match lists {
+        Some(lists) => lists.contradictions(),
+        None => registers::contradictions(transactions),
+    };
+    for (place, transaction) in transactions.iter().enumerate() {
+        let key = transaction.is_committed().then(|| internal_read(&transaction.micro)).flatten();
+        found.extend(key.map(|key| Found {
+            kind: ContradictionKind::InternalRead,
+            transactions: vec![place],
+            keys: vec![key],
+        }));
+    }
+    let (mut positions, mut versions) = (BTreeMap::new(), 0);
+    if let Some(lists) = lists {
+        let (sorted, cycle) = order(lists).sort();
+        found.extend(cycle.map(|cycle| Found::cycle(ContradictionKind::WriteCycle, cycle)));
+        positions = sorted.into_iter().zip(1..).collect();
+        let appends: BTreeSet<_> = lists.committed_appends().collect();
+        let has_position = |(key, writer): &&(&Bytes, usize)| {
+            positions.contains_key(writer) && lists.longest(key).is_some()
+        };
+        versions = appends.iter().filter(has_position).count();
+    }
+    let contradictions = found.into_iter().map(Found::report).collect();
+    Inferred { positions, inference: Inference { versions, contradictions } }
+}
+
+/// The order that the lists show, of the transactions about which they show all.
+fn order<'a>(lists: &Lists<'a>) -> Order<'a> {
+    let (unread, bad_keys) = (lists.unread(), lists.unordered());
+    let mut unordered: BTreeSet<usize> =
         unread.values().filter(|writers| writers.len() > 1).flatten().copied().collect();
-    for (key, elements) in &longest {
-        let mut chain = chain(key, elements, &writers, operations)?;
+    let bad = lists.committed_appends().filter(|(key, _)| bad_keys.contains(key));
+    unordered.extend(bad.map(|(_, writer)| writer));
+    let mut order = Order::default();
+    for key in lists.keys().filter(|key| !bad_keys.contains(key)) {
+        let mut chain = lists.chain(key);
         // What no read shows comes after the longest list.
-        let after_all = unread.get(key).into_iter().flatten().copied();
-        chain.extend(after_all.filter(|writer| !chain.contains(writer)).collect::<Vec<_>>());
+        chain.extend(unread.get(key).into_iter().flatten());
         chain.retain(|writer| !unordered.contains(writer));
-        for &writer in &chain {
-            before_count.entry(writer).or_default();
-        }
-        for pair in chain.windows(2) {
-            if after.entry(pair[0]).or_default().insert(pair[1]) {
-                *before_count.entry(pair[1]).or_default() += 1;
-            }
-        }
+        chain.dedup();
+        chain.iter().for_each(|&writer| order.insert(writer));
+        chain.windows(2).for_each(|pair| order.add(pair[0], pair[1], key));
     }
-    let mut places = (0..).zip(operations);
-    if !places.all(|(place, operation)| fits(place, operation, &longest, &writers)) {
-        return None;
-    }
-    // The ready transaction that completed first comes next.
-    let is_ready = |(_, count): &(&usize, &usize)| **count == 0;
-    let mut ready: BTreeSet<usize> =
-        before_count.iter().filter(is_ready).map(|(writer, _)| *writer).collect();
-    let mut positions = BTreeMap::new();
-    while let Some(writer) = ready.pop_first() {
-        positions.insert(writer, i64::try_from(positions.len()).ok()? + 1);
-        for &next in after.get(&writer).into_iter().flatten() {
-            let count = before_count.get_mut(&next)?;
-            *count -= 1;
-            if *count == 0 {
-                ready.insert(next);
-            }
-        }
-    }
-    (positions.len() == before_count.len()).then_some(positions)
+    order
 }
 
-/// The completion that has appended each element, if there is only one for each.
-fn writers(operations: &[Operation]) -> Option<BTreeMap<(&Bytes, String), usize>> {
-    let mut writers = BTreeMap::new();
-    for (place, operation) in operations.iter().enumerate() {
-        if operation.kind == "invoke" {
-            continue;
-        }
-        for (function, key, value) in &operation.micro {
-            if function == "append" {
-                let earlier = writers.insert((key, to_string(value)?), place);
-                if earlier.is_some() {
-                    return None;
+/// What a transaction must read of a key.
+enum Expected {
+    Value(Value),
+    /// A list that ends with these elements.
+    End(Vec<Value>),
+}
+
+/// The key of a read that differs from what the transaction has read or written before.
+///
+/// Source: `op-int-case` in `list_append.clj` of Elle; Cerone, Bernardi and Gotsman, *A Framework
+/// for Transactional Consistency Models* (2015), the axiom INT.
+fn internal_read(micro: &[Micro]) -> Option<&Bytes> {
+    let empty = Value::Array(Vec::new());
+    let is_same = |a: &Value, b: &Value| {
+        a == b || [a, b].iter().all(|value| value.is_null() || **value == empty)
+    };
+    let mut state = BTreeMap::new();
+    for (function, key, value) in micro {
+        match function.as_str() {
+            "w" => drop(state.insert(key, Expected::Value(value.clone()))),
+            "append" => match state.entry(key).or_insert_with(|| Expected::End(Vec::new())) {
+                Expected::Value(Value::Array(list)) | Expected::End(list) => {
+                    list.push(value.clone());
                 }
+                Expected::Value(other) => *other = Value::Array(vec![value.clone()]),
+            },
+            _ => {
+                let fits = match state.get(key) {
+                    None => true,
+                    Some(Expected::Value(known)) => is_same(known, value),
+                    Some(Expected::End(end)) => {
+                        value.as_array().is_some_and(|list| list.ends_with(end))
+                    }
+                };
+                if !fits {
+                    return Some(key);
+                }
+                state.insert(key, Expected::Value(value.clone()));
             }
         }
     }
-    Some(writers)
-}
-
-/// The committed transactions with an element that no read of its key shows. Of two such
-/// transactions of one key the order is not known.
-fn unread<'a>(
-    writers: &BTreeMap<(&'a Bytes, String), usize>,
-    longest: &BTreeMap<Bytes, Vec<String>>,
-    operations: &[Operation],
-) -> BTreeMap<&'a Bytes, BTreeSet<usize>> {
-    let mut unread = BTreeMap::<_, BTreeSet<_>>::new();
-    for ((key, element), &writer) in writers {
-        let is_unread = longest.get(*key).is_some_and(|list| !list.contains(element));
-        if is_unread && operations[writer].kind == "ok" {
-            unread.entry(*key).or_default().insert(writer);
-        }
-    }
-    unread
-}
-
-/// The transactions that have appended to a list, in order.
-fn chain(
-    key: &Bytes,
-    elements: &[String],
-    writers: &BTreeMap<(&Bytes, String), usize>,
-    operations: &[Operation],
-) -> Option<Vec<usize>> {
-    let mut chain = Vec::new();
-    for element in elements {
-        let writer = *writers.get(&(key, element.clone()))?;
-        if operations[writer].kind == "fail" {
-            return None;
-        }
-        if chain.last() != Some(&writer) {
-            chain.push(writer);
-        }
-    }
-    // A transaction in two places has appended in between.
-    let distinct: BTreeSet<&usize> = chain.iter().collect();
-    (distinct.len() == chain.len()).then_some(chain)
-}
-
-/// Whether each list that an operation has read is the beginning of the longest one, and ends with
-/// all that a transaction has appended.
-fn fits(
-    place: usize,
-    operation: &Operation,
-    longest: &BTreeMap<Bytes, Vec<String>>,
-    writers: &BTreeMap<(&Bytes, String), usize>,
-) -> bool {
-    if operation.kind != "ok" {
-        return true;
-    }
-    let mut written = BTreeSet::new();
-    operation.micro.iter().all(|(function, key, value)| {
-        if function != "r" {
-            written.insert(key);
-            return true;
-        }
-        let (Some(read), Some(all)) = (list(value), longest.get(key)) else { return true };
-        let writer = |element: Option<&String>| writers.get(&(key, element?.clone()));
-        let ends = written.contains(key)
-            || read.is_empty()
-            || writer(read.last()) != writer(all.get(read.len()));
-        // A list has nothing that the transaction appends only later.
-        let is_own = |element: &String| writers.get(&(key, element.clone())) == Some(&place);
-        let is_past = written.contains(key) || !read.iter().any(is_own);
-        all.starts_with(&read) && ends && is_past
-    })
+    None
 }

@@ -17,36 +17,33 @@
 //! - an appended element becomes the list after the transaction: what the transaction has read and
 //!   appended, or the beginning of the longest list that was read, up to the element.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::kv::Revision;
 use coord_core::stm::Isolation;
-use serde_json::Value;
 
-use super::super::{FormatError, edn};
-use super::inferred;
+use super::super::FormatError;
+use super::inferred::{self, Inferred};
+use super::lists::Lists;
+use super::parsing::{Micro, Outcome, Transaction, list, transactions};
 use super::scalar::{to_bytes, to_string};
-use crate::history::{Attempt, AttemptEnd, Event, EventKind, History, KeyRead, KeyWrite};
-
-/// An operation of a file: the invocation or the completion of a transaction.
-pub(super) struct Operation {
-    index: u64,
-    pub(super) kind: String,
-    process: i64,
-    time: Option<u64>,
-    pub(super) micro: Vec<(String, Bytes, Value)>,
-}
+use crate::history::{
+    Attempt, AttemptEnd, Event, EventKind, History, Inference, KeyRead, KeyWrite,
+};
 
 /// Reads a history in JSON Lines, as a JSON array, or in EDN. Only operations whose `f` is `txn`,
 /// or that have no `f`, are transactions; all other operations are left out, and so are operations
 /// whose process is not a number.
 ///
-/// Without an `order`, that of a list-append history is inferred from the lists that were read;
-/// elements of keys that were not read are left out. If it cannot be inferred, as for registers, no
-/// revision is known, and the isolation checker leaves all levels unknown that nothing refutes.
+/// Without an `order`, the history must have all writes of its keys, from their first values on.
+/// The order of a list-append history is inferred from the lists that were read; elements of keys
+/// that were not read are left out. Of registers only reads of each other's writes are known. The
+/// last event, [`EventKind::Inferred`], has the number of versions that could be ordered, and the
+/// reads that no order explains, which the isolation checker reports as anomalies. Levels that
+/// nothing refutes are unknown if a transaction that writes has no position.
 ///
 /// The isolation level of every transaction is the default one. If an operation has no `time`, the
 /// times are the positions in the file.
@@ -72,213 +69,112 @@ pub(super) struct Operation {
 /// `Syntax`. If the text is JSON or EDN but not a history, the line is the number of the operation,
 /// from 1.
 pub fn read(text: &str, order: &BTreeMap<u64, i64>) -> Result<History, FormatError> {
-    let mut operations = Vec::new();
-    for (i, form) in forms(text)?.iter().enumerate() {
-        operations.extend(operation(form).map_err(|message| FormatError::syntax(i + 1, message))?);
-    }
-    if operations.iter().any(|operation| operation.time.is_none()) {
-        for (operation, position) in operations.iter_mut().zip(1..) {
-            operation.time = Some(position);
-        }
-    }
-    let longest = longest_lists(&operations);
-    let is_lists = |operation: &Operation| operation.micro.iter().any(|(f, ..)| f == "append");
-    let inferred = (order.is_empty() && operations.iter().any(is_lists))
-        .then(|| inferred::positions(&operations))
-        .flatten();
-    let positions = Positions { order, inferred };
-    let mut pending = BTreeMap::new();
+    let transactions = transactions(text)?;
+    let is_append = |(function, ..): &Micro| function == "append";
+    let has_lists = transactions.iter().any(|transaction| transaction.micro.iter().any(is_append));
+    let lists = has_lists.then(|| Lists::new(&transactions));
+    let inferred = order.is_empty().then(|| inferred::infer(&transactions, lists.as_ref()));
+    let positions = match &inferred {
+        Some(Inferred { positions, .. }) => positions.clone(),
+        None => given_positions(&transactions, order),
+    };
+    let last = transactions.iter().map(|transaction| transaction.ended).max().unwrap_or_default();
     let mut events = Vec::new();
-    let last = operations.iter().filter_map(|operation| operation.time).max();
-    for (place, operation) in operations.into_iter().enumerate() {
-        if operation.kind == "invoke" {
-            pending.insert(operation.process, (place, operation));
-        } else if let Some((_, mut invoked)) = pending.remove(&operation.process) {
-            let mut operation = operation;
-            if positions.is_inferred() {
-                drop_unread(&mut operation, &longest);
-                drop_unread(&mut invoked, &longest);
-            }
-            let mut event = event(
-                &invoked,
-                &operation,
-                positions.of(place, &operation),
-                &longest,
-                events.len(),
-            );
-            if operation.kind == "info" && positions.is_inferred_at(place) {
-                // Its elements were read: it has committed, and nothing shows when.
-                event.at = nanos(last);
-            }
-            events.push(event);
+    for (place, transaction) in transactions.iter().enumerate() {
+        let position = positions.get(&place).copied();
+        let shown = lists.as_ref().filter(|_| inferred.is_some());
+        let is_shown = shown.is_some_and(|lists| lists.has_committed(place));
+        let micro = without_unread(transaction, is_shown, shown);
+        // A transaction that has committed without a position has an unknown revision.
+        let position = position.or(is_shown.then_some(0));
+        let mut event = event(transaction, &micro, position, lists.as_ref(), events.len());
+        if transaction.outcome == Outcome::Unknown && position.is_some() {
+            // Its elements were read: it has committed, and nothing shows when.
+            event.at = Duration::from_nanos(last);
         }
-    }
-    // Transactions in progress at the end.
-    for (_, (_, mut invoked)) in pending {
-        let began = invoked.time;
-        (invoked.kind, invoked.time) = ("info".to_owned(), last);
-        let mut pending = event(&invoked, &invoked, None, &longest, events.len());
-        if let EventKind::Attempt(attempt) = &mut pending.kind {
-            attempt.began = nanos(began);
-        }
-        events.push(pending);
+        events.push(event);
     }
     resolve_reads(&mut events);
+    let inference = inferred.map(|inferred| inferred.inference).unwrap_or_default();
+    if inference != Inference::default() {
+        let (at, kind) = (Duration::from_nanos(last), EventKind::Inferred(inference));
+        events.push(Event { at, process: None, kind });
+    }
     Ok(History(events))
 }
 
-/// The positions of transactions in their order.
-struct Positions<'a> {
-    /// By the index of the completion.
-    order: &'a BTreeMap<u64, i64>,
-    /// By the place of the completion, if they are inferred.
-    inferred: Option<BTreeMap<usize, i64>>,
-}
-
-impl Positions<'_> {
-    const fn is_inferred(&self) -> bool {
-        self.inferred.is_some()
-    }
-
-    fn is_inferred_at(&self, place: usize) -> bool {
-        self.inferred.as_ref().is_some_and(|inferred| inferred.contains_key(&place))
-    }
-
-    /// The revision of a completed transaction.
-    fn of(&self, place: usize, completed: &Operation) -> Option<i64> {
-        if let Some(inferred) = &self.inferred {
-            return inferred.get(&place).copied();
-        }
-        // Revisions are positive. A transaction without a known outcome has none.
-        let shift = (1 - self.order.values().min().copied().unwrap_or(1)).max(0);
-        let position = self.order.get(&completed.index).filter(|_| completed.kind == "ok");
-        position.map(|position| position + shift)
-    }
-}
-
-/// Removes what an operation has appended, if nothing depends on it: no list of the key was read,
-/// or no list shows whether it was applied.
-fn drop_unread(operation: &mut Operation, longest: &BTreeMap<Bytes, Vec<String>>) {
-    let is_committed = operation.kind == "ok";
-    operation.micro.retain(|(function, key, value)| {
-        let is_read =
-            |list: &Vec<String>| to_string(value).is_some_and(|value| list.contains(&value));
-        let list = longest.get(key);
-        function != "append" || list.is_some_and(|list| is_committed || is_read(list))
-    });
-}
-
-/// The operations of a file, as JSON values.
-fn forms(text: &str) -> Result<Vec<Value>, FormatError> {
-    let first = text.chars().find(|c| !c.is_whitespace() && *c != '[');
-    let second = text.trim_start().trim_start_matches('[').trim_start().chars().nth(1);
-    let is_json = first == Some('{') && matches!(second, Some('"'));
-    let forms = if is_json {
-        let values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
-        values
-            .collect::<Result<_, _>>()
-            .map_err(|error| FormatError::syntax(error.line(), error))?
-    } else {
-        edn::read(text)?
+/// The revision of each committed transaction, from a given order. Revisions are positive: if the
+/// order has positions that are not, the revisions are the ranks of the positions.
+fn given_positions(
+    transactions: &[Transaction],
+    order: &BTreeMap<u64, i64>,
+) -> BTreeMap<usize, i64> {
+    let sorted: BTreeSet<i64> = order.values().copied().collect();
+    let is_positive = sorted.first().is_none_or(|first| *first > 0);
+    let ranks: BTreeMap<i64, i64> = sorted.into_iter().zip(1..).collect();
+    let revision = |position: &i64| match is_positive {
+        true => Some(*position),
+        false => ranks.get(position).copied(),
     };
-    match <[Value; 1]>::try_from(forms) {
-        Ok([Value::Array(forms)]) => Ok(forms),
-        Ok(form) => Ok(form.into()),
-        Err(forms) => Ok(forms),
-    }
+    let committed = (0..).zip(transactions).filter(|(_, transaction)| transaction.is_committed());
+    committed
+        .filter_map(|(place, transaction)| {
+            Some((place, order.get(&transaction.index).and_then(revision)?))
+        })
+        .collect()
 }
 
-/// A transaction; `None` for an operation that is none.
-fn operation(form: &Value) -> Result<Option<Operation>, String> {
-    let field = |name: &str| form.get(name).filter(|value| !value.is_null());
-    let is_transaction = field("f").is_none_or(|f| f == "txn");
-    let process = field("process").map_or(Some(0), Value::as_i64);
-    let (true, Some(process)) = (is_transaction, process) else { return Ok(None) };
-    let kind = field("type").and_then(Value::as_str).unwrap_or_default();
-    if !["invoke", "ok", "fail", "info"].contains(&kind) {
-        return Err(format!("the type {kind:?} is unknown"));
-    }
-    let micro = field("value").and_then(Value::as_array).into_iter().flatten();
-    let micro = micro.map(|micro| {
-        let parts = micro.as_array().map(Vec::as_slice);
-        let Some([Value::String(function), key, value]) = parts else {
-            return Err(format!("{micro} is no micro-operation"));
-        };
-        if !["r", "w", "append"].contains(&function.as_str()) {
-            return Err(format!("the micro-operation {function:?} is unknown"));
-        }
-        let key = to_bytes(key).ok_or_else(|| format!("{key} is no key"))?;
-        Ok((function.clone(), key, value.clone()))
-    });
-    Ok(Some(Operation {
-        index: field("index").and_then(Value::as_u64).unwrap_or(u64::MAX),
-        kind: kind.to_owned(),
-        process,
-        time: field("time").and_then(Value::as_u64),
-        micro: micro.collect::<Result<_, _>>()?,
-    }))
+/// The micro-operations of a transaction without the elements on which nothing depends, if the
+/// order is inferred: no list of the key was read, or nothing shows whether they were applied.
+fn without_unread(
+    transaction: &Transaction,
+    has_committed: bool,
+    lists: Option<&Lists<'_>>,
+) -> Vec<Micro> {
+    let Some(lists) = lists else { return transaction.micro.clone() };
+    let matters = |(function, key, value): &&Micro| {
+        let is_read = |list: &[String]| to_string(value).is_some_and(|value| list.contains(&value));
+        let list = lists.longest(key);
+        function != "append" || list.is_some_and(|list| has_committed || is_read(list))
+    };
+    transaction.micro.iter().filter(matters).cloned().collect()
 }
 
-/// The longest list that was read of each key.
-pub(super) fn longest_lists(operations: &[Operation]) -> BTreeMap<Bytes, Vec<String>> {
-    let mut longest = BTreeMap::<_, Vec<_>>::new();
-    for (function, key, value) in operations.iter().flat_map(|operation| &operation.micro) {
-        if let ("r", Some(list)) = (function.as_str(), list(value)) {
-            let known = longest.entry(key.clone()).or_default();
-            if list.len() > known.len() {
-                *known = list;
-            }
-        }
-    }
-    longest
-}
-
-pub(super) fn list(value: &Value) -> Option<Vec<String>> {
-    value.as_array()?.iter().map(to_string).collect()
-}
-
-/// The event of a transaction that was invoked and has completed.
+/// The event of a transaction.
 fn event(
-    invoked: &Operation,
-    completed: &Operation,
+    transaction: &Transaction,
+    micro: &[Micro],
     position: Option<i64>,
-    longest: &BTreeMap<Bytes, Vec<String>>,
+    lists: Option<&Lists<'_>>,
     earlier: usize,
 ) -> Event {
-    let end = match (completed.kind.as_str(), position) {
-        ("ok", _) | ("info", Some(_)) => {
+    let end = match (transaction.outcome, position) {
+        (Outcome::Committed, _) | (Outcome::Unknown, Some(_)) => {
             AttemptEnd::Committed { revision: Revision(position.unwrap_or(0)) }
         }
-        ("fail", _) => AttemptEnd::Aborted,
-        _ => AttemptEnd::Unknown,
+        (Outcome::Aborted, _) => AttemptEnd::Aborted,
+        (Outcome::Unknown, None) => AttemptEnd::Unknown,
     };
-    // Without a response only the invocation has the writes.
-    let has_values = completed.kind == "ok" || !completed.micro.is_empty();
-    let micro = if has_values { &completed.micro } else { &invoked.micro };
-    let (reads, writes) = reads_and_writes(micro, completed.kind == "ok", longest);
+    let (reads, writes) = reads_and_writes(micro, transaction.is_committed(), lists);
     let attempt = Attempt {
         transaction: u64::try_from(earlier).unwrap_or(u64::MAX).saturating_add(1),
         number: 1,
         isolation: Isolation::default(),
-        began: nanos(invoked.time),
+        began: Duration::from_nanos(transaction.began),
         reads,
         ranges: Vec::new(),
         writes,
         end,
     };
-    let process: Arc<str> = completed.process.to_string().into();
+    let process: Arc<str> = transaction.process.to_string().into();
     let kind = EventKind::Attempt(Box::new(attempt));
-    Event { at: nanos(completed.time), process: Some(process), kind }
-}
-
-fn nanos(time: Option<u64>) -> Duration {
-    Duration::from_nanos(time.unwrap_or_default())
+    Event { at: Duration::from_nanos(transaction.ended), process: Some(process), kind }
 }
 
 fn reads_and_writes(
-    micro: &[(String, Bytes, Value)],
+    micro: &[Micro],
     has_read: bool,
-    longest: &BTreeMap<Bytes, Vec<String>>,
+    lists: Option<&Lists<'_>>,
 ) -> (Vec<KeyRead>, Vec<KeyWrite>) {
     let mut reads = BTreeMap::<&Bytes, Option<Bytes>>::new();
     let mut writes = BTreeMap::<&Bytes, Option<Bytes>>::new();
@@ -293,11 +189,12 @@ fn reads_and_writes(
             "append" => {
                 let element = to_string(value).unwrap_or_default();
                 let before = writes.get(key).or_else(|| reads.get(key)).cloned();
-                let is_read = longest.get(key).is_some_and(|list| list.contains(&element));
+                let longest = lists.and_then(|lists| lists.longest(key)).unwrap_or_default();
+                let is_read = longest.contains(&element);
                 let list = match before.filter(|_| !is_read) {
                     Some(Some(before)) => [&before, &b" "[..], element.as_bytes()].concat(),
                     Some(None) => element.into_bytes(),
-                    None => beginning(longest.get(key), element).into_bytes(),
+                    None => beginning(longest, element).into_bytes(),
                 };
                 writes.insert(key, Some(list.into()));
             }
@@ -313,8 +210,7 @@ fn reads_and_writes(
 }
 
 /// The list up to an element; the element alone if no read has seen it.
-fn beginning(longest: Option<&Vec<String>>, element: String) -> String {
-    let longest = longest.map_or(&[][..], Vec::as_slice);
+fn beginning(longest: &[String], element: String) -> String {
     match longest.iter().position(|known| *known == element) {
         Some(position) => longest[..=position].join(" "),
         None => element,

@@ -9,6 +9,7 @@ use coord_core::stm::Isolation;
 use serde::{Deserialize, Serialize};
 
 use super::super::bytes::{from_text, to_text};
+use super::inferred::InferredLine;
 use crate::history::{
     Attempt, AttemptEnd, Event, EventKind, KeyRead, KeyWrite, RangeRead, StoreChange,
 };
@@ -47,6 +48,8 @@ pub(super) struct Line<'a> {
     watched: Option<WatchedLine>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     restored: Option<RestoredLine>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    inferred: Option<InferredLine<'a>>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -160,6 +163,7 @@ impl<'a> From<&'a Event> for Line<'a> {
             EventKind::Restored { newest, found } => {
                 line.restored = Some(RestoredLine { newest: newest.0, found: found.0 });
             }
+            EventKind::Inferred(inference) => line.inferred = Some(inference.into()),
             EventKind::Fault(text) => line.fault = Some(Text(text.into())),
             EventKind::Note(text) => line.note = Some(Text(text.into())),
             EventKind::Sent { .. } => line.note = Some(Text(event.kind.to_string().into())),
@@ -171,7 +175,7 @@ impl<'a> From<&'a Event> for Line<'a> {
 impl Line<'_> {
     /// The event of the line, or what is wrong with it.
     pub(super) fn into_kind(self) -> Result<EventKind, String> {
-        let Line { attempt, change, note, fault, applied, received, watched, restored, .. } = self;
+        let Line { attempt, change, note, fault, applied, received, watched, .. } = self;
         let kinds = [
             attempt.map(|line| Ok(EventKind::Attempt(Box::new(line.into_attempt()?)))),
             change.map(|line| {
@@ -195,7 +199,8 @@ impl Line<'_> {
             watched.map(|WatchedLine { revision, events }| {
                 Ok(EventKind::Watched { revision: Revision(revision), events })
             }),
-            restored.map(|RestoredLine { newest, found }| {
+            self.inferred.map(|line| Ok(EventKind::Inferred(line.into_inference()?))),
+            self.restored.map(|RestoredLine { newest, found }| {
                 Ok(EventKind::Restored { newest: Revision(newest), found: Revision(found) })
             }),
         ];
@@ -308,7 +313,7 @@ impl WriteLine<'_> {
     }
 }
 
-fn decode(text: &str) -> Result<Bytes, String> {
+pub(super) fn decode(text: &str) -> Result<Bytes, String> {
     from_text(text).ok_or_else(|| format!("the escape in {text:?} is invalid"))
 }
 

@@ -18,7 +18,10 @@
 //! - Bytes are text: a backslash is doubled, and a byte that is not UTF-8 is written in
 //!   hexadecimal, such as `\xff`.
 //! - A request that a process sent is written as a note.
+//! - `inferred` is what the reader of a format without revisions has found.
+//! - Blank lines are skipped.
 
+mod inferred;
 mod lines;
 
 use std::borrow::Cow;
@@ -103,15 +106,18 @@ pub fn events(
     }
     let (mut number, mut names) = (1, BTreeMap::new());
     Ok(std::iter::from_fn(move || {
-        line.clear();
-        number += 1;
-        match input.read_line(&mut line) {
-            Ok(0) => None,
-            Ok(_) => {
-                let event = parse(&line, &mut names);
-                Some(event.map_err(|message| FormatError::syntax(number, message)))
+        loop {
+            line.clear();
+            number += 1;
+            match input.read_line(&mut line) {
+                Ok(0) => return None,
+                Ok(_) if line.trim().is_empty() => {}
+                Ok(_) => {
+                    let event = parse(&line, &mut names);
+                    return Some(event.map_err(|message| FormatError::syntax(number, message)));
+                }
+                Err(error) => return Some(Err(error.into())),
             }
-            Err(error) => Some(Err(error.into())),
         }
     }))
 }
