@@ -15,7 +15,7 @@ use super::FormatError;
 
 /// Reads all forms of a text.
 pub(super) fn read(text: &str) -> Result<Vec<Value>, FormatError> {
-    let mut reader = Reader { text, at: 0 };
+    let mut reader = Reader { text, at: 0, depth: 0 };
     let forms = reader.forms(None);
     forms.map_err(|message| {
         let line = text[..reader.at.min(text.len())].matches('\n').count() + 1;
@@ -38,10 +38,15 @@ pub(super) fn write_string(text: &str, out: &mut String) {
     out.push('"');
 }
 
+/// How deep forms may be nested, as in serde_json. A deeper text would overflow the stack.
+const DEPTH_MAX: usize = 128;
+
 struct Reader<'a> {
     text: &'a str,
     /// The number of bytes that were read.
     at: usize,
+    /// How many forms contain the current one.
+    depth: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -86,6 +91,16 @@ impl<'a> Reader<'a> {
 
     /// Reads one form; `None` if it is discarded.
     fn form(&mut self) -> Result<Option<Value>, String> {
+        if self.depth == DEPTH_MAX {
+            return Err(format!("forms are nested more than {DEPTH_MAX} deep"));
+        }
+        self.depth += 1;
+        let form = self.form_at_depth();
+        self.depth -= 1;
+        form
+    }
+
+    fn form_at_depth(&mut self) -> Result<Option<Value>, String> {
         self.skip_blanks();
         let first = self.rest().chars().next().ok_or("the text ends before a form")?;
         match first {
@@ -205,6 +220,16 @@ mod tests {
         for (text, message) in cases {
             assert_eq!(read(text).unwrap_err().to_string(), message);
         }
+    }
+
+    #[test]
+    fn deeply_nested_text_is_refused() {
+        for opening in ["[", "(", "{", "#{", "#a ", "#_ "] {
+            let error = read(&opening.repeat(100_000)).unwrap_err().to_string();
+            assert_eq!(error, "line 1: forms are nested more than 128 deep");
+        }
+        let nested = format!("{}1{}", "[".repeat(127), "]".repeat(127));
+        assert!(read(&nested).is_ok());
     }
 
     #[test]
