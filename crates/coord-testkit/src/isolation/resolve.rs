@@ -120,7 +120,7 @@ fn complete_versions(resolved: &mut Resolved, values: Values) -> Vec<Match> {
         link_reads(resolved);
     }
     resolved.versions.before_changes =
-        resolved.changes.as_ref().map_or(0, |known| known.start() - 1);
+        resolved.changes.as_ref().map_or(0, |known| known.start().saturating_sub(1));
     let keys = 0..length(&resolved.log.keys);
     let has_versions = |&key: &u32| resolved.versions.first(key).is_some();
     let mut sorted_keys: Vec<_> = keys.filter(has_versions).collect();

@@ -239,3 +239,9 @@ fn history_without_revisions_is_unknown() {
     }
     assert!(verdict.to_string().contains("  2 transactions without a revision\n"), "{verdict}");
 }
+
+#[test]
+fn change_of_the_smallest_revision_is_no_overflow() {
+    let verdict = verdict([changed(i64::MIN, &["x"]), transaction(1).put("x", 2).commit(2).into()]);
+    assert_eq!(verdict.coverage().transactions, 1, "{verdict}");
+}
