@@ -7,6 +7,7 @@ use std::time::Duration;
 use coord_core::Stm;
 
 use super::*;
+use crate::programs::{Operation, Program};
 
 /// The text of the failure of one process.
 fn failure_of(process: impl AsyncFn(Stm) -> Result<(), StmError<Error>> + 'static) -> String {
@@ -124,6 +125,23 @@ fn long_wait_is_named_as_a_cause() {
         text.contains("waits for something that no turn provides, or longer than 1s"),
         "{text}"
     );
+}
+
+#[test]
+fn unusual_keys_are_read_again_from_text() {
+    let keys =
+        [" ", "a b", "é", ")", "(", "x)", "(none)", "schedule:", "initial:", "%", "%41", "\n"];
+    let keys = keys.into_iter().chain(["\u{a0}", "\u{1b}[31m", "T1", "\u{2028}x"]);
+    for key in keys {
+        let get = Operation::Get(key.to_owned());
+        let program = Program::new(Isolation::Serializable, [get, Operation::Range(String::new())]);
+        let case = Case { initial: [key.to_owned()].into(), programs: vec![program] };
+        let saved = Counterexample { case, schedule: "T1 T1-1".parse().unwrap() };
+        let text = saved.to_string();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+        assert_eq!(text.parse().as_ref(), Ok(&saved), "{text}");
+    }
 }
 
 #[test]
