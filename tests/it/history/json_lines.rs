@@ -111,7 +111,15 @@ fn any_event() -> impl Strategy<Value = Event> {
             .prop_map(|(newest, found)| EventKind::Restored { newest, found }),
     ];
     let process = proptest::option::of(text().prop_map(Arc::from));
-    (duration(), process, kind).prop_map(|(at, process, kind)| Event { at, process, kind })
+    (duration(), process, kind).prop_map(|(mut at, process, mut kind)| {
+        if let EventKind::Attempt(attempt) = &mut kind
+            && attempt.began > at
+        {
+            // An attempt that ends before it began is refused.
+            std::mem::swap(&mut attempt.began, &mut at);
+        }
+        Event { at, process, kind }
+    })
 }
 
 proptest! {
@@ -152,6 +160,13 @@ fn file_of_another_format_is_refused() {
         (with("{\"at\":1}"), "line 3: a line needs exactly one event"),
         (with("{\"at\":1,\"note\":\"a\",\"fault\":\"b\"}"), "line 3: a line needs exactly one"),
         (with("{\"at\":1,\"nota\":\"a\"}"), "line 3: unknown field `nota`"),
+        (
+            with(
+                "{\"at\":1,\"attempt\":{\"transaction\":1,\"number\":1,\"began\":2,\
+                 \"isolation\":\"serializable\",\"end\":\"failed\"}}",
+            ),
+            "line 3: the attempt ends at 1ns, before it began at 2ns",
+        ),
         (with("{\"at\":1,\"applied\":{\"request\":1}}"), "line 3: `applied` needs a revision"),
         (attempt("\"isolation\":\"si\",\"end\":\"failed\""), "line 3: the isolation level \"si\""),
         (attempt("\"isolation\":\"serializable\",\"end\":\"committed\""), "line 3: invalid end "),

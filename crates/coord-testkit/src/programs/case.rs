@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use super::program::{ParseProgramError, Program};
+use super::program::{ParseProgramError, Program, escaped, unescaped};
 use super::schedule::Schedule;
 
 /// What the first line of a case shows if the store is empty.
@@ -59,7 +59,7 @@ impl fmt::Display for Case {
         if self.initial.is_empty() {
             write!(f, " {EMPTY}")?;
         }
-        self.initial.iter().try_for_each(|key| write!(f, " {key}"))?;
+        self.initial.iter().try_for_each(|key| write!(f, " {}", escaped(key)))?;
         writeln!(f)?;
         (1..).zip(&self.programs).try_for_each(|(n, program)| writeln!(f, "T{n} {program}"))
     }
@@ -73,7 +73,9 @@ impl FromStr for Case {
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
             if let Some(keys) = line.strip_prefix("initial:") {
                 let keys = keys.split_whitespace().filter(|key| *key != EMPTY);
-                case.initial = keys.map(str::to_owned).collect();
+                let error = || ParseProgramError::new(line, "initial: x a%20b");
+                let keys = keys.map(|key| unescaped(key).ok_or_else(error));
+                case.initial = keys.collect::<Result<_, _>>()?;
                 continue;
             }
             let program = line
@@ -117,7 +119,7 @@ impl FromStr for Counterexample {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (case, schedule) = text
-            .split_once("schedule:")
+            .rsplit_once("schedule:")
             .ok_or_else(|| ParseProgramError::new(text, "a case, then schedule: T1 T2"))?;
         Ok(Self { case: case.parse()?, schedule: schedule.trim().parse()? })
     }

@@ -15,6 +15,7 @@ use super::perform::retry;
 use super::run::{Outcome, Setup, Start, State};
 use super::schedule::Schedule;
 use crate::isolation::{self, Level, Status};
+use crate::sim::panics;
 
 /// How many attempts a transaction makes at most.
 const ATTEMPTS_MAX: u32 = 3;
@@ -57,7 +58,9 @@ type Invariant = Rc<dyn Fn(&State) -> bool>;
 ///
 /// The closures must decide by what they read, and by nothing that changes from run to run: no
 /// random numbers, and no state that outlives a run. They may wait for time to pass, which is
-/// virtual, but not for each other.
+/// virtual, up to one second between two requests, but not for each other. They send one request
+/// after the other. A run has at most 10,000 requests. A closure that neither returns nor waits
+/// blocks its run, as it would block any thread.
 #[derive(Clone)]
 #[must_use = "call `run` or `check`"]
 pub struct Closures {
@@ -171,7 +174,8 @@ impl Closures {
         self
     }
 
-    /// Sets how many schedules are run at most.
+    /// Sets how many schedules are run at most. If more are left, [`run`](Self::run) panics, and
+    /// [`check`](Self::check) returns an [`Explored`] that is not complete.
     pub const fn schedules_max(mut self, schedules: u64) -> Self {
         self.schedules_max = schedules;
         self
@@ -180,10 +184,16 @@ impl Closures {
     /// Runs every schedule, and returns how many there are.
     ///
     /// # Panics
-    /// With the failure, if a schedule fails. Also where [`check`](Self::check) panics.
+    /// With the failure, if a schedule fails. If [`schedules_max`](Self::schedules_max) is reached
+    /// before all schedules were run. Also where [`check`](Self::check) panics.
     pub fn run(&self) -> Explored {
         match self.check() {
-            Ok(explored) => explored,
+            Ok(explored) if explored.is_complete => explored,
+            Ok(Explored { schedules, .. }) => panic!(
+                "only {schedules} schedule{} run: raise schedules_max, or use check, which \
+                 permits that schedules are left",
+                if schedules == 1 { " was" } else { "s were" }
+            ),
             Err(failure) => panic!("{failure}"),
         }
     }
@@ -196,7 +206,8 @@ impl Closures {
     /// did not get what its level promises.
     ///
     /// # Panics
-    /// If the closures send other requests in a second run with the same turns. Inside an async
+    /// If the closures send other requests in a second run with the same turns. If the store
+    /// refuses the initial keys: a key is empty, or there are more than 128. Inside an async
     /// runtime.
     pub fn check(&self) -> Result<Explored, Box<ScheduleFailure>> {
         let explored = self.check_with(0)?;
@@ -208,15 +219,22 @@ impl Closures {
         let mut failed = None;
         let setup = Setup { stale_window, ..self.setup() };
         let explored = explore::explore(&setup, self.schedules_max, &mut |outcome| {
-            if self.failure_of(&outcome).is_none() {
+            let Some(text) = self.failure_of(&outcome) else {
                 return ControlFlow::Continue(());
-            }
-            failed = Some(outcome.schedule);
+            };
+            failed = Some((outcome.schedule, text));
             ControlFlow::Break(())
         });
         match failed {
             None => Ok(explored),
-            Some(schedule) => self.replay_schedule(&setup, &schedule).map(|()| explored),
+            Some((schedule, text)) => {
+                self.replay_schedule(&setup, &schedule)?;
+                let text = format!(
+                    "{text}\nthis schedule does not fail again: the closures, or the invariant, \
+                     must decide by what they read only"
+                );
+                Err(Box::new(ScheduleFailure { text, schedule, requests: Vec::new() }))
+            }
         }
     }
 
@@ -249,8 +267,17 @@ impl Closures {
                 return Some(format!("T{number} failed: {error}"));
             }
         }
-        if self.invariant.as_ref().is_some_and(|holds| !holds(&outcome.state)) {
-            return Some("the invariant does not hold".to_owned());
+        if let Some(holds) = &self.invariant {
+            let captured = panics::Capture::start();
+            let checked = panics::catch(|| holds(&outcome.state));
+            drop(captured);
+            match checked {
+                Ok(true) => {}
+                Ok(false) => return Some("the invariant does not hold".to_owned()),
+                Err(failure) => {
+                    return Some(format!("the invariant has panicked: {}", failure.text));
+                }
+            }
         }
         let verdict = isolation::check(&outcome.history);
         if verdict.declared() == Status::Not {

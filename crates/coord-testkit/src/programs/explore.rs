@@ -68,6 +68,8 @@ impl fmt::Display for Explored {
 /// A node of the path: the turns that are possible after the turns before it.
 struct Node {
     options: Vec<Turn>,
+    /// A hash of the request of each option.
+    requests: Vec<Option<u64>>,
     /// The option of the current path.
     current: usize,
     effect: Effect,
@@ -145,12 +147,14 @@ async fn explore_all(
     while explored.schedules < limit {
         let mut run = Run::start(setup, false).await;
         for node in &mut path {
-            assert!(
-                run.is_waiting(node.turn().process),
-                "T{} sends other requests than in an earlier run with the same turns: its code must \
-                 decide by what it reads only",
-                node.turn().process + 1
-            );
+            for (turn, request) in node.options.iter().zip(&node.requests) {
+                assert!(
+                    run.next_hash(turn.process) == *request,
+                    "T{} sends other requests than in an earlier run with the same turns: its code \
+                     must decide by what it reads only",
+                    turn.process + 1
+                );
+            }
             node.effect = run.take(node.turn()).await;
         }
         if extend(&mut run, &mut path).await {
@@ -183,8 +187,9 @@ async fn extend(run: &mut Run, path: &mut Vec<Node>) -> bool {
             return true;
         }
         let sleeping = path.last().map_or_else(Vec::new, Node::sleeping_after);
-        let done = Vec::new();
-        let mut node = Node { options, current: 0, effect: Effect::default(), sleeping, done };
+        let requests = options.iter().map(|turn| run.next_hash(turn.process)).collect();
+        let (effect, done) = (Effect::default(), Vec::new());
+        let mut node = Node { options, requests, current: 0, effect, sleeping, done };
         let Some(first) = node.options.iter().position(|turn| !node.sleeps(*turn)) else {
             return false;
         };
@@ -237,8 +242,14 @@ pub(super) fn replay(setup: &Setup, schedule: &Schedule) -> Outcome {
 /// A hash of what the transactions have read and written, and how they ended.
 fn fingerprint(outcome: &Outcome) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for event in &outcome.history.0 {
-        let EventKind::Attempt(attempt) = &event.kind else { continue };
+    let attempts = outcome.history.0.iter().filter_map(|event| match &event.kind {
+        EventKind::Attempt(attempt) => Some(attempt),
+        _ => None,
+    });
+    let mut attempts: Vec<_> = attempts.collect();
+    // The order in which they have ended is no difference.
+    attempts.sort_by_key(|attempt| (attempt.transaction, attempt.number));
+    for attempt in attempts {
         (attempt.transaction, attempt.number).hash(&mut hasher);
         for read in &attempt.reads {
             (&read.key, read.found.as_ref().map(|(revision, _)| revision.0)).hash(&mut hasher);

@@ -11,6 +11,7 @@
 //! transaction.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
@@ -79,6 +80,8 @@ pub(super) enum Answer {
 #[derive(Debug)]
 struct Waiting {
     id: u64,
+    /// A hash of the request.
+    hash: u64,
     read: Option<LocalRead>,
     waker: Waker,
 }
@@ -141,6 +144,21 @@ impl Gate {
         !sync::lock(&self.state).waiting.is_empty()
     }
 
+    /// A hash of the next request.
+    pub(super) fn next_hash(&self) -> Option<u64> {
+        Some(sync::lock(&self.state).waiting.front()?.hash)
+    }
+
+    /// How many requests wait for a turn.
+    pub(super) fn waiting(&self) -> usize {
+        sync::lock(&self.state).waiting.len()
+    }
+
+    /// Whether a request has got its turn and was not yet sent to the store.
+    pub(super) fn is_admitting(&self) -> bool {
+        sync::lock(&self.state).admitted.is_some()
+    }
+
     /// The next request, if any member may answer it.
     pub(super) fn next_local_read(&self) -> Option<LocalRead> {
         sync::lock(&self.state).waiting.front()?.read.clone()
@@ -189,7 +207,10 @@ impl Gate {
         answer.unwrap_or(Answer::Refused)
     }
 
-    async fn wait(&self, read: Option<LocalRead>) {
+    async fn wait(&self, request: &(impl Hash + Sync), read: Option<LocalRead>) {
+        let mut hasher = DefaultHasher::new();
+        request.hash(&mut hasher);
+        let hash = hasher.finish();
         let mut read = Some(read);
         let mut entry: Option<Entry<'_>> = None;
         poll_fn(|cx| {
@@ -198,7 +219,7 @@ impl Gate {
                 let id = state.next_id;
                 state.next_id += 1;
                 let read = read.take().flatten();
-                state.waiting.push_back(Waiting { id, read, waker: cx.waker().clone() });
+                state.waiting.push_back(Waiting { id, hash, read, waker: cx.waker().clone() });
                 entry = Some(Entry { gate: self, id });
                 return Poll::Pending;
             };
@@ -234,7 +255,7 @@ impl Layer for Gate {
 
     async fn range(&self, request: Range) -> Result<RangeResponse> {
         let read = request.serializable.then(|| LocalRead::Range(request.clone()));
-        self.wait(read).await;
+        self.wait(&request, read).await;
         let traced = self.shared.trace.is_some().then(|| request.clone());
         let response = KvBackend::range(&self.member, request).await;
         if let Some(request) = traced {
@@ -245,7 +266,7 @@ impl Layer for Gate {
 
     async fn txn(&self, request: Txn) -> Result<TxnResponse> {
         let read = is_serializable(&request).then(|| LocalRead::Txn(request.clone()));
-        self.wait(read).await;
+        self.wait(&request, read).await;
         let traced = self.shared.trace.is_some().then(|| request.clone());
         let response = KvBackend::txn(&self.member, request).await;
         if let Ok(response) = &response {
@@ -258,7 +279,7 @@ impl Layer for Gate {
     }
 
     async fn put(&self, request: Put) -> Result<PutResponse> {
-        self.wait(None).await;
+        self.wait(&request, None).await;
         let key = request.key.clone();
         let response = KvBackend::put(&self.member, request).await;
         if let Ok(response) = &response {
@@ -269,7 +290,7 @@ impl Layer for Gate {
     }
 
     async fn delete(&self, request: Delete) -> Result<DeleteResponse> {
-        self.wait(None).await;
+        self.wait(&request, None).await;
         let keys = request.keys.clone();
         let response = KvBackend::delete(&self.member, request).await;
         if let Ok(response) = &response {

@@ -5,6 +5,7 @@
 //! read-committed: range(p/) d(p/a)     read every key that starts with p/, delete p/a
 //! repeatable-reads: append(x) abort    add to the list in x, then return an error
 //! external: w(x) d(y)                  two requests of a client without transactions
+//! serializable: r(a%20b) range(%)      read "a b", read every key
 //! ```
 
 use std::fmt;
@@ -78,12 +79,12 @@ impl Operation {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Get(key) => write!(f, "r({key})"),
-            Self::Put(key) => write!(f, "w({key})"),
-            Self::Delete(key) => write!(f, "d({key})"),
-            Self::Range(prefix) => write!(f, "range({prefix})"),
-            Self::RevisionOf(key) => write!(f, "rev({key})"),
-            Self::Append(key) => write!(f, "append({key})"),
+            Self::Get(key) => write!(f, "r({})", escaped(key)),
+            Self::Put(key) => write!(f, "w({})", escaped(key)),
+            Self::Delete(key) => write!(f, "d({})", escaped(key)),
+            Self::Range(prefix) => write!(f, "range({})", escaped(prefix)),
+            Self::RevisionOf(key) => write!(f, "rev({})", escaped(key)),
+            Self::Append(key) => write!(f, "append({})", escaped(key)),
             Self::Abort => f.write_str("abort"),
         }
     }
@@ -104,7 +105,7 @@ impl FromStr for Operation {
             .and_then(|text| text.split_once('('))
             .filter(|(_, key)| !key.is_empty() && !key.contains(['(', ')']))
             .ok_or_else(error)?;
-        let key = key.to_owned();
+        let key = unescaped(key).ok_or_else(error)?;
         match name {
             "r" => Ok(Self::Get(key)),
             "w" => Ok(Self::Put(key)),
@@ -115,6 +116,40 @@ impl FromStr for Operation {
             _ => Err(error()),
         }
     }
+}
+
+/// A key as it is written in a text: white space, parentheses, control characters and `%` as their
+/// bytes, such as `%20`, and the empty key as `%`.
+pub(super) fn escaped(key: &str) -> String {
+    if key.is_empty() {
+        return "%".to_owned();
+    }
+    let mut text = String::with_capacity(key.len());
+    for c in key.chars() {
+        if c.is_whitespace() || c.is_control() || "()%".contains(c) {
+            let mut buffer = [0; 4];
+            let bytes = c.encode_utf8(&mut buffer).bytes();
+            text.extend(bytes.map(|byte| format!("%{byte:02x}")));
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+/// The key that [`escaped`] has written; `None` if an escape is wrong.
+pub(super) fn unescaped(text: &str) -> Option<String> {
+    if text == "%" {
+        return Some(String::new());
+    }
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// A transaction as data: its isolation level and its operations.

@@ -27,7 +27,8 @@ use coord_core::kv::{self, KeyRange, Op, Put, Revision, Txn, Watch};
 use coord_core::{Client, KvBackend, sync};
 use coord_mem::MemBackend;
 use futures_util::FutureExt as _;
-use tokio::time::timeout;
+use tokio::runtime::Handle;
+use tokio::time::{sleep, timeout};
 
 use super::attempts::ProcessAttempts;
 use super::gate::{Gate, LocalRead, Shared};
@@ -38,6 +39,14 @@ use crate::sim::panics;
 /// How much virtual time a process gets to reach its next request, or its end. A process that needs
 /// more waits for another one.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
+
+/// How often the processes are polled at most until each waits at its gate or has ended. A process
+/// that wakes itself without end would otherwise keep the virtual time from advancing.
+const POLLS_MAX: u32 = 100_000;
+
+/// How many requests a run has at most: a process may poll the store until another one changes it,
+/// and some schedule never lets that one run.
+const TURNS_MAX: usize = 10_000;
 
 /// The future of a process. An error is a failure of the run.
 pub(super) type ProcessFuture = Pin<Box<dyn Future<Output = Result<(), String>>>>;
@@ -132,12 +141,18 @@ impl State {
 
 impl Run {
     /// Puts the initial keys, and starts the processes, which run until their first request.
+    ///
+    /// # Panics
+    /// If the store refuses the initial keys.
     pub(super) async fn start(setup: &Setup, is_traced: bool) -> Self {
         let store = MemBackend::builder().seed(0).build();
         let shared = Arc::new(Shared::new(is_traced));
         let puts = setup.initial.iter().map(|(key, value)| Op::from(Put::new(key, value)));
         let put = KvBackend::txn(&store, Txn::new().and_then(puts)).await;
-        let first = put.map_or(Revision::ZERO, |put| put.header.revision);
+        let first = match put {
+            Ok(put) => put.header.revision,
+            Err(error) => panic!("the initial keys cannot be put: {error}"),
+        };
         shared.note_revision(first);
         let events = Arc::<Mutex<Vec<Event>>>::default();
         let processes = (1..).zip(&setup.processes).map(|(number, start)| {
@@ -169,6 +184,9 @@ impl Run {
     /// may answer, each member that would return something else than a member less far behind.
     pub(super) fn options(&self) -> Vec<Turn> {
         let mut options = Vec::new();
+        if self.turns.len() >= TURNS_MAX {
+            return options;
+        }
         for (process, Process { gate, .. }) in self.processes.iter().enumerate() {
             if !gate.has_waiting() {
                 continue;
@@ -198,9 +216,9 @@ impl Run {
         }
     }
 
-    /// Whether a process waits at its gate.
-    pub(super) fn is_waiting(&self, process: usize) -> bool {
-        self.processes[process].gate.has_waiting()
+    /// A hash of the next request of a process; `None` if it does not wait at its gate.
+    pub(super) fn next_hash(&self, process: usize) -> Option<u64> {
+        self.processes[process].gate.next_hash()
     }
 
     /// Whether a turn is possible.
@@ -220,23 +238,40 @@ impl Run {
         Effect { writes: self.shared.revision() > revision, begins, ends }
     }
 
-    /// Polls the processes until each has ended or waits at its gate.
+    /// Runs the processes until each has ended or waits at its gate, and tasks that they have
+    /// spawned until these wait.
     async fn settle(&mut self) {
+        self.settle_processes().await;
+        if Handle::current().metrics().num_alive_tasks() > 0 {
+            // Virtual time advances when all tasks wait.
+            sleep(Duration::from_millis(1)).await;
+            self.settle_processes().await;
+        }
+    }
+
+    async fn settle_processes(&mut self) {
         if poll_fn(|cx| Poll::Ready(self.poll_all(cx))).await {
             return;
         }
         // A process that is still not at its gate gets no turn until another one has woken it.
-        let is_settled = |cx: &mut Context<'_>| match self.poll_all(cx) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
+        let mut polls = 0;
+        let is_settled = |cx: &mut Context<'_>| {
+            polls += 1;
+            match self.poll_all(cx) || polls >= POLLS_MAX {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
         };
         let _ = timeout(SETTLE_TIME, poll_fn(is_settled)).await;
     }
 
-    /// Returns whether each process has ended or waits at its gate.
+    /// Returns whether each process has ended or waits at its gate, and the request whose turn it
+    /// is was sent.
     fn poll_all(&mut self, cx: &mut Context<'_>) -> bool {
         let mut all = true;
         for process in &mut self.processes {
+            // A task that the process has spawned may have sent the request.
+            all &= process.future.is_some() || !process.gate.is_admitting();
             let Some(future) = process.future.as_mut().filter(|_| !process.gate.has_waiting())
             else {
                 continue;
@@ -245,6 +280,11 @@ impl Run {
             let polled = panics::catch(|| future.as_mut().poll(cx));
             drop(captured);
             let result = match polled {
+                Ok(Poll::Pending) if process.gate.waiting() > 1 => Err(format!(
+                    "sends {} requests at the same time, and their order is not explored: send \
+                     them one after the other, or from processes of their own",
+                    process.gate.waiting()
+                )),
                 Ok(Poll::Pending) => {
                     all &= process.gate.has_waiting();
                     continue;
@@ -261,9 +301,16 @@ impl Run {
     /// Ends the run.
     pub(super) async fn finish(mut self) -> Outcome {
         for process in &mut self.processes {
-            if process.future.take().is_some() {
-                process.result = Err("waits for something that no turn provides".to_owned());
+            if process.future.is_some() {
+                process.result = Err(if process.gate.has_waiting() {
+                    format!("has not ended after {TURNS_MAX} requests of all processes")
+                } else {
+                    format!(
+                        "waits for something that no turn provides, or longer than {SETTLE_TIME:?}"
+                    )
+                });
             }
+            process.future = None;
         }
         let mut history = std::mem::take(&mut *sync::lock(&self.events));
         let changes = changes(&self.store, self.first).await;

@@ -8,6 +8,9 @@ use coord_core::stm::{Isolation, StmError};
 use super::*;
 use crate::isolation::Level;
 
+mod faulty;
+mod orders;
+
 fn case(text: &str) -> Case {
     text.parse().unwrap()
 }

@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 
 use super::actors::actors;
 use super::text::heading;
-use super::words::{edge, finding};
+use super::words::{edge, finding, short};
 use crate::history::History;
 use crate::isolation::Verdict;
 
@@ -33,7 +33,7 @@ pub(super) fn graph(history: &History, verdict: Option<&Verdict>) -> String {
         for actor in &actors {
             let name = actor.participant.to_string();
             let label = match actor.process {
-                Some(process) => format!("{name}\n{process}"),
+                Some(process) => format!("{name}\n{}", short(process.as_bytes())),
                 None => name.clone(),
             };
             let node = string(&format!("{number} {name}"));

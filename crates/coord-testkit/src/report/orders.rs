@@ -10,8 +10,12 @@
 //! order T2,T1   T1 must read y @3 = "off", read @1 = "on"
 //! ```
 
+use bytes::Bytes;
+use coord_core::kv::Revision;
+
 use super::actors::{Actor, Effect};
 use super::words::{compares, guard, quoted, short, wrap};
+use crate::history::{Attempt, AttemptEnd, EventKind, History};
 use crate::isolation::{Anomaly, EdgeKind, Participant, Step};
 
 /// Up to this number of transactions, all orders are tried.
@@ -76,6 +80,11 @@ fn rotations(participants: &[Participant]) -> Vec<Vec<Participant>> {
 
 /// Why an order is impossible: the first transaction in it that contradicts an edge.
 fn contradiction(anomaly: &Anomaly, order: &[Participant], actors: &[Actor<'_>]) -> String {
+    broken_step(anomaly, order).map_or_else(String::new, |step| why(step, order, actors))
+}
+
+/// The edge that an order contradicts first.
+fn broken_step<'a>(anomaly: &'a Anomaly, order: &[Participant]) -> Option<&'a Step> {
     let position = |participant: Participant| order.iter().position(|other| *other == participant);
     let broken = anomaly.steps.iter().filter(|step| position(step.from) > position(step.to));
     // The contradiction shows where the later transaction of an `rw` edge reads, and where the
@@ -84,11 +93,28 @@ fn contradiction(anomaly: &Anomaly, order: &[Participant], actors: &[Actor<'_>])
         let later = step.kind.is_anti_dependency() || step.kind.is_order();
         (position(if later { step.from } else { step.to }), step.kind.is_order())
     };
-    broken.min_by_key(shows_at).map_or_else(String::new, |step| why(step, actors))
+    broken.min_by_key(shows_at)
 }
 
-/// Why `to` cannot come before `from`.
-fn why(step: &Step, actors: &[Actor<'_>]) -> String {
+/// The version of a key that a participant must read in an order, in which one that has written the
+/// key comes before it.
+fn version_to_read<'a>(
+    step: &Step,
+    order: &[Participant],
+    actors: &'a [Actor<'_>],
+) -> Option<(Option<Revision>, Effect<'a>)> {
+    let key = step.key.as_ref()?;
+    let before = order.iter().take_while(|participant| **participant != step.from);
+    let writers = before.filter_map(|participant| {
+        let actor = actors.iter().find(|actor| actor.participant == *participant)?;
+        let revision = if *participant == step.to { step.after } else { actor.commit };
+        Some((revision, actor.effect(key)?))
+    });
+    writers.last()
+}
+
+/// Why `to` cannot come before `from`, as it does in an order.
+fn why(step: &Step, order: &[Participant], actors: &[Actor<'_>]) -> String {
     let Step { from, to, .. } = step;
     let Some(key) = &step.key else {
         return format!("{from} had ended before {to} began");
@@ -98,12 +124,15 @@ fn why(step: &Step, actors: &[Actor<'_>]) -> String {
     let at = |revision: Option<_>| revision.map_or_else(String::new, |at| format!(" @{at}"));
     match step.kind {
         EdgeKind::ReadWrite | EdgeKind::PredicateReadWrite => {
-            let must = match actor(*to).and_then(|actor| actor.effect(key)) {
-                Some(Effect::Put(value)) => {
-                    format!("must read {short_key}{} = {}", at(step.after), quoted(value))
+            let must = match version_to_read(step, order, actors) {
+                Some((revision, Effect::Put(value))) => {
+                    format!("must read {short_key}{} = {}", at(revision), quoted(value))
                 }
-                Some(Effect::Delete) => format!("must find no {short_key}"),
-                _ => format!("must read {short_key}{}", at(step.after)),
+                Some((_, Effect::Delete)) => format!("must find no {short_key}"),
+                Some((revision, Effect::Unknown)) => {
+                    format!("must read {short_key}{}", at(revision))
+                }
+                None => format!("must read {short_key}{}", at(step.after)),
             };
             let value = actor(*from).and_then(|actor| actor.value_read(key));
             let value = value.map_or_else(String::new, |value| format!(" = {}", quoted(value)));
@@ -126,19 +155,19 @@ fn why(step: &Step, actors: &[Actor<'_>]) -> String {
 /// The section about missing guards; empty if a compare could not have prevented the anomaly.
 ///
 /// A compare of what was read fails only if the key was changed before the commit. The other
-/// readers of the cycle have committed before the change.
-pub(super) fn missing_guards(anomaly: &Anomaly, actors: &[Actor<'_>]) -> String {
+/// readers of the cycle have committed before the change. A commit that writes nothing has no
+/// place of its own, so the change must have ended before it, or it must have read as new data.
+///
+/// ```text
+/// T1 read z @2    T3 wrote z @4, y @4    T2 read x @3, y @4, ended    T1 wrote x @5
+/// ```
+///
+/// T2 read x before T1 wrote it. Each of its reads was current, so T2 lacks no compare.
+pub(super) fn missing_guards(history: &History, anomaly: &Anomaly, actors: &[Actor<'_>]) -> String {
     let mut text = String::new();
     for actor in actors {
         let Some(attempt) = actor.attempt else { continue };
-        let is_late = |step: &&Step| {
-            actor.writes.is_empty() || actor.commit.is_none_or(|commit| step.after < Some(commit))
-        };
-        let broken = anomaly
-            .steps
-            .iter()
-            .filter(|step| step.from == actor.participant && step.kind.is_anti_dependency());
-        let broken: Vec<&Step> = broken.filter(is_late).collect();
+        let broken = late_changes(history, anomaly, actor, actors);
         let guards: Vec<String> = broken.iter().filter_map(|step| guard(step)).collect();
         if guards.is_empty() {
             continue;
@@ -151,3 +180,72 @@ pub(super) fn missing_guards(anomaly: &Anomaly, actors: &[Actor<'_>]) -> String 
     }
     if text.is_empty() { text } else { format!("  Missing guard:\n{text}") }
 }
+
+/// The revision of the store at which a compare of the actor's commit would have been evaluated, as
+/// far as the history shows it: the last revision before its writes. Without writes it is the
+/// newest that the actor has read, or that had ended before.
+fn compared_at(history: &History, actor: &Actor<'_>) -> Option<Revision> {
+    if !actor.writes.is_empty() {
+        return actor.commit.map(|commit| Revision(commit.0.saturating_sub(1)));
+    }
+    let reads = actor.attempt.iter().flat_map(|attempt| &attempt.reads);
+    let read = reads.filter_map(|read| read.found.as_ref().map(|found| found.0)).max();
+    let ended = history.0.iter().filter(|event| event.at <= actor.ended);
+    let committed = ended.filter_map(|event| match &event.kind {
+        EventKind::Attempt(attempt) => commit_of(attempt),
+        _ => None,
+    });
+    committed.max().max(read).max(actor.commit)
+}
+
+fn commit_of(attempt: &Attempt) -> Option<Revision> {
+    match attempt.end {
+        AttemptEnd::Committed { revision } => Some(revision),
+        _ => None,
+    }
+}
+
+/// Whether a key exists at a revision: whether the last write of it that the history shows puts it.
+fn exists(history: &History, key: &Bytes, at: Revision) -> bool {
+    let writes = history.0.iter().filter_map(|event| match &event.kind {
+        EventKind::Attempt(attempt) => Some((commit_of(attempt)?, &attempt.writes)),
+        EventKind::Changed(change) => Some((change.revision, &change.writes)),
+        _ => None,
+    });
+    let of_key = writes.filter(|(revision, _)| *revision <= at).filter_map(|(revision, writes)| {
+        let write = writes.iter().rfind(|write| write.key == *key)?;
+        Some((revision, write.value.is_some()))
+    });
+    // A deletion of an absent key has the revision of another change.
+    of_key.max().is_some_and(|(_, is_put)| is_put)
+}
+
+/// The edges on which a compare of the actor's commit would have failed: the key that it has read
+/// was changed before its commit, and a key that it has not found existed at its commit.
+fn late_changes<'a>(
+    history: &History,
+    anomaly: &'a Anomaly,
+    actor: &Actor<'_>,
+    actors: &[Actor<'_>],
+) -> Vec<&'a Step> {
+    let Some(compared) = compared_at(history, actor) else { return Vec::new() };
+    let is_late = |step: &&Step| {
+        let writer = actors.iter().find(|writer| writer.participant == step.to);
+        let has_ended = writer.is_some_and(|writer| {
+            actor.writes.is_empty() && writer.attempt.is_some() && writer.ended <= actor.ended
+        });
+        let is_absent = || {
+            let key = step.key.as_ref();
+            step.before.is_none() && key.is_some_and(|key| !exists(history, key, compared))
+        };
+        (step.after <= Some(compared) || has_ended) && !is_absent()
+    };
+    let broken = anomaly
+        .steps
+        .iter()
+        .filter(|step| step.from == actor.participant && step.kind.is_anti_dependency());
+    broken.filter(is_late).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,7 @@ impl fmt::Display for Report<'_> {
             f.write_str(&lanes(anomaly, &actors))?;
             f.write_str(&edges(anomaly, &actors))?;
             f.write_str(&serial_orders(anomaly, &actors))?;
-            f.write_str(&missing_guards(anomaly, &actors))?;
+            f.write_str(&missing_guards(self.history, anomaly, &actors))?;
             f.write_str(&details(&actors))?;
         }
         Ok(())

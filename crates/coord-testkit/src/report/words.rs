@@ -40,8 +40,13 @@ pub(super) fn refuted_by(anomaly: &Anomaly) -> &'static [Level] {
         return &[Level::StrictSerializable];
     }
     match anomaly.kind {
-        Kind::LostWrite | Kind::DoubledWrite | Kind::G0 => &[Level::ReadUncommitted],
-        Kind::GarbageRead | Kind::G1a | Kind::G1b | Kind::G1c => &[Level::ReadCommitted],
+        Kind::LostWrite | Kind::DoubledWrite | Kind::DuplicateElements | Kind::G0 => {
+            &[Level::ReadUncommitted]
+        }
+        Kind::GarbageRead | Kind::G1a | Kind::IncompatibleOrder | Kind::G1b | Kind::G1c => {
+            &[Level::ReadCommitted]
+        }
+        Kind::Internal => &[Level::SnapshotIsolation],
         Kind::AbortedWrite | Kind::SplitCommit => &[Level::CoordReadCommitted],
         Kind::GSingleItem | Kind::GNonadjacentItem => {
             &[Level::RepeatableRead, Level::SnapshotIsolation]
@@ -75,6 +80,8 @@ pub(super) fn edge(step: &Step, actors: &[Actor<'_>]) -> String {
     let then_wrote = match (effect(*to), step.before) {
         (Some(Effect::Delete), _) => format!("{to} deleted it{after}"),
         (_, Some(_)) => format!("{to} overwrote it{after}"),
+        // Without revisions, only an order of versions is known.
+        (_, None) if step.kind == EdgeKind::WriteWrite => format!("{to} overwrote it"),
         (_, None) => format!("{to} created it{after}"),
     };
     match step.kind {
@@ -141,6 +148,22 @@ pub(super) fn finding(anomaly: &Anomaly) -> String {
         }
         AnomalyKind::SplitCommit => {
             format!("the writes of {first} are in several revisions, one of them {key}{at}")
+        }
+        AnomalyKind::IncompatibleOrder => {
+            format!("{first} has read a list of {key} that does not continue, or begin, the list")
+                + &by(" of ")
+        }
+        AnomalyKind::DuplicateElements => {
+            format!("{first} has read a list of {key} with an element twice")
+        }
+        AnomalyKind::Internal => format!(
+            "{first} has read {key} with a value that differs from what it had read or written"
+        ),
+        AnomalyKind::G1c => {
+            format!("{first} has read {key} with a value that it wrote only later")
+        }
+        AnomalyKind::GSingleItem => {
+            format!("{first} has appended to the list of {key}") + &by(" that was also read by ")
         }
         _ => format!("an attempt of {first} has seen values that never existed together"),
     };

@@ -117,3 +117,14 @@ fn process_with_quotes_is_escaped_in_the_graph() {
     let (nodes, edges) = parse(&dot);
     assert_eq!((nodes.len(), edges.len()), (2, 2), "{dot}");
 }
+
+#[test]
+fn process_name_in_the_graph_is_short_and_escaped() {
+    let (mut history, _) = checked("write-skew");
+    for event in &mut history.0 {
+        event.process = Some(format!("\u{1b}[31m{}", "p".repeat(100_000)).into());
+    }
+    let verdict = verdict(&history);
+    let dot = Report::new(&history, &verdict).dot();
+    assert!(dot.len() < 2_000 && !dot.contains('\u{1b}'), "{}", dot.len());
+}

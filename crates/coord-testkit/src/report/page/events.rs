@@ -222,7 +222,10 @@ impl Timeline<'_> {
                 let began = events.partition_point(|event| event.at < attempt.began).min(column);
                 self.draw_attempt(began, column, event, lane);
             }
-            EventKind::Fault(_) | EventKind::Restored { .. } | EventKind::Note(_) => {
+            EventKind::Fault(_)
+            | EventKind::Restored { .. }
+            | EventKind::Inferred(_)
+            | EventKind::Note(_) => {
                 self.draw_mark(column, event, lane);
             }
             EventKind::Changed(_) => {

@@ -175,7 +175,9 @@ fn render(report: &Report<'_>, text: &str, limits: &Limits) -> String {
         finding: anomaly.filter(is_finding).map_or_else(String::new, finding),
         edges: edges.take(64).collect(),
         orders: anomaly.map_or_else(String::new, |anomaly| lines(serial_orders(anomaly, &actors))),
-        guards: anomaly.map_or_else(String::new, |anomaly| lines(missing_guards(anomaly, &actors))),
+        guards: anomaly.map_or_else(String::new, |anomaly| {
+            lines(missing_guards(report.history, anomaly, &actors))
+        }),
         others: report.verdict.map_or(0, |verdict| verdict.anomalies().len().saturating_sub(1)),
         text: shortened(text, limits.report),
         has_verdict: report.verdict.is_some(),

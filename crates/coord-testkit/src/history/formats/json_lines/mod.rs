@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use self::lines::Line;
 use super::FormatError;
-use crate::history::{Event, History};
+use crate::history::{Event, EventKind, History};
 
 /// The version of the format that is written and read.
 const VERSION: u64 = 1;
@@ -132,5 +132,11 @@ fn parse(line: &str, names: &mut BTreeMap<String, Arc<str>>) -> Result<Event, St
             Arc::clone(names.entry(name.clone()).or_insert_with(|| name.into()))
         }
     });
-    Ok(Event { at: Duration::from_nanos(line.at), process, kind: line.into_kind()? })
+    let (at, kind) = (Duration::from_nanos(line.at), line.into_kind()?);
+    if let EventKind::Attempt(attempt) = &kind
+        && attempt.began > at
+    {
+        return Err(format!("the attempt ends at {at:?}, before it began at {:?}", attempt.began));
+    }
+    Ok(Event { at, process, kind })
 }
