@@ -78,8 +78,8 @@ Examples:
       print what the history shows, and whether each transaction had its level
   coord check history.jsonl --level serializable --html violation.html
       the same for one level; open violation.html in a browser
-  coord check - --json < history.jsonl | jq -r '.anomalies[].name'
-      print the names of the anomalies
+  coord check - --json < history.jsonl | jq -r '.anomalies[] | .name // .kind'
+      print the names of the anomalies, or the kinds of those without a name
   coord check history.jsonl --dot cycle.dot && dot -Tsvg cycle.dot > cycle.svg
       draw the cycles with Graphviz";
 
@@ -243,6 +243,8 @@ fn as_json(report: &Report<'_>, level: Option<Level>, verdict: &Verdict) -> Valu
             "matched_unknown": coverage.matched_unknown,
             "unmatched_unknown": coverage.unmatched_unknown,
             "other_changes": coverage.other_changes,
+            "without_revision": coverage.without_revision,
+            "inferred_versions": coverage.inferred_versions,
         },
     })
 }

@@ -197,12 +197,18 @@ pub struct Anomaly {
 }
 
 impl Anomaly {
-    /// The weakest levels that the anomaly refutes by itself. Cycles of the dependency graph refute
-    /// levels by the sets of edges in which they are.
+    /// The weakest levels that the anomaly refutes by itself.
+    ///
+    /// Cycles of the dependency graph refute levels by the sets of edges in which they are, and not
+    /// by their kind: a cycle may have an edge of one of several gaps in which a key was absent,
+    /// and then another gap has another cycle. Cycles that the reader of a file has inferred have
+    /// no revisions.
     pub(super) fn refutes(&self) -> &'static [Level] {
+        let is_inferred =
+            self.steps.iter().all(|step| step.before.is_none() && step.after.is_none());
         match (self.kind, self.order) {
-            (AnomalyKind::G0, Order::None) => &[Level::ReadUncommitted],
-            (AnomalyKind::G1c, Order::None) => &[Level::ReadCommitted],
+            (AnomalyKind::G0, Order::None) if is_inferred => &[Level::ReadUncommitted],
+            (AnomalyKind::G1c, Order::None) if is_inferred => &[Level::ReadCommitted],
             (AnomalyKind::GSingleItem, Order::None) if self.steps.is_empty() => {
                 &[Level::RepeatableRead, Level::SnapshotIsolation]
             }

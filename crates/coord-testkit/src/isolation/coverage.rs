@@ -36,25 +36,50 @@ pub struct Coverage {
     pub beyond_window: usize,
 }
 
-impl fmt::Display for Coverage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (transactions, attempts) = (self.transactions, self.attempts);
-        writeln!(f, "checked {transactions} transactions, {attempts} attempts")?;
-        writeln!(f, "  {} of {} reads resolved", self.resolved_reads, self.reads)?;
-        let (unplaced, edges) = (self.unplaced, self.edges);
-        writeln!(f, "  {unplaced} transactions without a place, {edges} edges searched")?;
+impl Coverage {
+    /// What was checked, in parts of one sentence. What there is none of is left out, but for what
+    /// every check has.
+    pub(crate) fn parts(&self) -> Vec<String> {
+        let (transactions, attempts) =
+            (counted(self.transactions, "transaction"), counted(self.attempts, "attempt"));
+        let mut parts = vec![format!("checked {transactions}, {attempts}")];
+        // Rounded down: 100 % means all.
+        parts.push(match (self.resolved_reads * 100).checked_div(self.reads) {
+            None => "no key read".to_owned(),
+            Some(percent) => {
+                let reads = counted(self.reads, "read");
+                format!("{} of {reads} resolved ({percent} %)", self.resolved_reads)
+            }
+        });
+        parts.push(format!("{} without a place", counted(self.unplaced, "transaction")));
+        parts.push(format!("{} searched", counted(self.edges, "edge")));
         let (matched, unmatched) = (self.matched_unknown, self.unmatched_unknown);
-        writeln!(f, "  unknown commits: {matched} matched, {unmatched} unmatched")?;
-        writeln!(f, "  {} changes by other clients", self.other_changes)?;
-        if self.without_revision > 0 {
-            writeln!(f, "  {} transactions without a revision", self.without_revision)?;
+        if matched + unmatched > 0 {
+            parts.push(format!("unknown commits: {matched} matched, {unmatched} unmatched"));
         }
-        if self.inferred_versions > 0 {
-            writeln!(f, "  {} versions in an inferred order", self.inferred_versions)?;
+        for (number, thing, what) in [
+            (self.other_changes, "change", "by other clients"),
+            (self.without_revision, "transaction", "without a revision"),
+            (self.inferred_versions, "version", "in an inferred order"),
+            (self.beyond_window, "event", "beyond the window"),
+        ] {
+            if number > 0 {
+                parts.push(format!("{} {what}", counted(number, thing)));
+            }
         }
-        match self.beyond_window {
-            0 => Ok(()),
-            beyond => writeln!(f, "  {beyond} reads, commits and changes beyond the window"),
-        }
+        parts
     }
+}
+
+impl fmt::Display for Coverage {
+    /// Writes one line for each part, the lines after the first one indented.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.parts().join("\n  "))
+    }
+}
+
+/// A number of things, such as `1 edge` or `2 edges`.
+pub(crate) fn counted(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
 }

@@ -68,6 +68,7 @@ use crate::history::History;
 pub use anomaly::{Anomaly, AnomalyKind, Order, Participant, Step};
 pub use checker::Checker;
 pub use coverage::Coverage;
+pub(crate) use coverage::counted;
 pub use edge_kind::EdgeKind;
 pub use level::{Level, Status};
 pub use options::{Engine, Values};

@@ -21,13 +21,15 @@ use crate::isolation::Verdict;
 
 pub(super) fn graph(history: &History, verdict: Option<&Verdict>) -> String {
     let mut dot = "digraph isolation {\n  node [shape=box];\n".to_owned();
-    let anomalies = verdict.map_or(&[][..], Verdict::anomalies);
-    for (number, anomaly) in anomalies.iter().enumerate() {
+    let anomalies = verdict.into_iter().flat_map(|verdict| {
+        verdict.anomalies().iter().map(move |anomaly| (anomaly, heading(anomaly, verdict)))
+    });
+    for (number, (anomaly, heading)) in anomalies.enumerate() {
         let actors = actors(history, anomaly);
         let _ = writeln!(dot, "  subgraph cluster_{number} {{");
         let title = match anomaly.steps.is_empty() {
-            true => format!("{}\n{}", heading(anomaly), finding(anomaly)),
-            false => heading(anomaly),
+            true => format!("{heading}\n{}", finding(anomaly)),
+            false => heading,
         };
         let _ = writeln!(dot, "    label={};", string(&title));
         for actor in &actors {

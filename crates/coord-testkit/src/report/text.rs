@@ -6,9 +6,9 @@ use super::Report;
 use super::actors::{Actor, Effect, Write, actors};
 use super::lanes::lanes;
 use super::orders::{missing_guards, serial_orders};
-use super::words::{counted, edge, finding, quoted, refuted_by, short, title, wrap};
+use super::words::{edge, finding, quoted, refuted_by, short, title, wrap};
 use crate::history::Attempt;
-use crate::isolation::{Anomaly, Coverage, Level, Participant, Status, Step, Verdict};
+use crate::isolation::{Anomaly, Coverage, Level, Participant, Status, Step, Verdict, counted};
 
 /// How many reads or writes of a transaction are listed.
 const LISTED_MAX: usize = 8;
@@ -27,7 +27,7 @@ impl fmt::Display for Report<'_> {
         for anomaly in verdict.anomalies() {
             let actors = actors(self.history, anomaly);
             writeln!(f)?;
-            f.write_str(&wrap("", 2, &heading(anomaly)))?;
+            f.write_str(&wrap("", 2, &heading(anomaly, verdict)))?;
             f.write_str(&lanes(anomaly, &actors))?;
             f.write_str(&edges(anomaly, &actors))?;
             f.write_str(&serial_orders(anomaly, &actors))?;
@@ -71,9 +71,20 @@ impl Report<'_> {
     }
 }
 
-/// The heading of an anomaly.
-pub(super) fn heading(anomaly: &Anomaly) -> String {
-    let levels: Vec<String> = refuted_by(anomaly).iter().map(Level::to_string).collect();
+/// The heading of an anomaly of a verdict, with the levels that it refutes.
+///
+/// A cycle may have an edge of one of several gaps in which a key was absent. It stands for the
+/// cycles of the other gaps, which are of another kind, and then the weakest levels that are
+/// refuted are named.
+pub(super) fn heading(anomaly: &Anomaly, verdict: &Verdict) -> String {
+    let forbidding = refuted_by(anomaly).iter().copied();
+    let mut levels: Vec<Level> =
+        forbidding.filter(|level| verdict.status(*level).is_refuted()).collect();
+    if levels.is_empty() {
+        let weakest = verdict.levels().filter(|(_, status)| *status == Status::Not);
+        levels = weakest.map(|(level, _)| level).collect();
+    }
+    let levels: Vec<String> = levels.iter().map(Level::to_string).collect();
     format!("{} refutes {}", title(anomaly), levels.join(" and "))
 }
 
@@ -100,25 +111,7 @@ pub(super) const STATUSES: [(&str, Status); 4] = [
 
 /// How much was checked, in one sentence.
 pub(super) fn coverage(coverage: &Coverage) -> String {
-    let Coverage { transactions, attempts, reads, resolved_reads, .. } = coverage;
-    // Rounded down: 100 % means all.
-    let percent = (resolved_reads * 100).checked_div(*reads).unwrap_or(100);
-    let (transactions, attempts) =
-        (counted(*transactions, "transaction"), counted(*attempts, "attempt"));
-    let mut parts = vec![
-        format!("checked {transactions}, {attempts}"),
-        format!("{resolved_reads} of {} resolved ({percent} %)", counted(*reads, "read")),
-        format!("{} without a place", counted(coverage.unplaced, "transaction")),
-        format!("{} searched", counted(coverage.edges, "edge")),
-    ];
-    let (matched, unmatched) = (coverage.matched_unknown, coverage.unmatched_unknown);
-    if matched + unmatched > 0 {
-        parts.push(format!("unknown commits: {matched} matched, {unmatched} unmatched"));
-    }
-    if coverage.other_changes > 0 {
-        parts.push(format!("{} by other clients", counted(coverage.other_changes, "change")));
-    }
-    parts.join("; ")
+    coverage.parts().join("; ")
 }
 
 /// The edges of a cycle, or the words of a finding.

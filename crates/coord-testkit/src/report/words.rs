@@ -199,12 +199,6 @@ pub(super) fn guard(step: &Step) -> Option<String> {
     Some(format!("mod({key}) == {revision}{range}"))
 }
 
-/// A number of things, such as `1 edge` or `2 edges`.
-pub(super) fn counted(number: usize, thing: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {thing}{plural}")
-}
-
 /// Breaks words into lines of at most 80 columns. The first line starts with `first`, the others
 /// with as many spaces as `indent`.
 pub(super) fn wrap(first: &str, indent: usize, text: &str) -> String {

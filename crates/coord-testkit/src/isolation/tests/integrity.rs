@@ -230,10 +230,10 @@ write skew (G2-item)
   T2 -> T1  rw x: read @1, then written @2
   T1 -> T2  rw y: read @1, then written @3
 checked 2 transactions, 2 attempts
-  4 of 4 reads resolved
-  1 transactions without a place, 4 edges searched
-  unknown commits: 0 matched, 0 unmatched
-  1 changes by other clients
+  4 of 4 reads resolved (100 %)
+  1 transaction without a place
+  4 edges searched
+  1 change by other clients
 ";
     assert_eq!(verdict.to_string(), text);
 }

@@ -331,6 +331,6 @@ fn element_of_a_transaction_in_progress_is_no_garbage() {
         let verdict = verdict(&text);
         assert_eq!(verdict.status(Level::StrictSerializable), Status::Holds, "{end}\n{verdict}");
         assert_eq!(verdict.coverage().inferred_versions, 1);
-        assert!(verdict.to_string().ends_with("  1 versions in an inferred order\n"), "{verdict}");
+        assert!(verdict.to_string().ends_with("  1 version in an inferred order\n"), "{verdict}");
     }
 }

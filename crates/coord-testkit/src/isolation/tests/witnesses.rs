@@ -200,6 +200,20 @@ fn absent_read_in_a_cycle_is_tried_in_every_gap() {
     assert_eq!(verdict.coverage().unplaced, 1);
 }
 
+/// T2 has read the future, and T3 found no c. With c absent after the deletion by T2, T3 reads what
+/// T2 wrote: G1c. With c absent before the put by T1, there is a cycle of another kind. Each gap has
+/// a cycle, but no gap alone refutes read committed. The G1c was counted as if it did.
+#[test]
+fn cycle_of_one_gap_refutes_nothing_by_its_kind() {
+    let verdict = verdict([
+        transaction(1).put("b", 1).put("c", 1).commit(1).into(),
+        transaction(2).read("b", 3).delete("c").commit(2).into(),
+        transaction(3).read("c", 0).put("b", 3).commit(3).into(),
+    ]);
+    assert_eq!(verdict.status(Level::ReadCommitted), Status::Holds, "{verdict}");
+    assert!(is_refuted(&verdict, Level::Serializable), "{verdict}");
+}
+
 /// Before the put at 1 there is a cycle of data. After the deletion at 3 there is one with real
 /// time: the deletion began after T2 ended. Only together they refute a level.
 #[test]

@@ -141,10 +141,13 @@ pub(super) fn page(report: &Report<'_>) -> String {
 
 fn render(report: &Report<'_>, text: &str, limits: &Limits) -> String {
     let anomaly = shown(report);
-    let scene = match report.verdict {
+    let mut scene = match report.verdict {
         Some(_) => revisions::draw(report.history, anomaly, limits),
         None => events::draw(report.history, limits),
     };
+    let heading = anomaly.zip(report.verdict).map(|(anomaly, verdict)| heading(anomaly, verdict));
+    let heading = heading.unwrap_or_default();
+    scene.description.push_str(&heading);
     let actors = anomaly.map_or_else(Vec::new, |anomaly| actors(report.history, anomaly));
     let steps = anomaly.map_or(&[][..], |anomaly| &anomaly.steps[..]);
     let edges = steps.iter().enumerate().map(|(number, step)| EdgeLine {
@@ -171,7 +174,7 @@ fn render(report: &Report<'_>, text: &str, limits: &Limits) -> String {
         },
         levels: levels(report),
         coverage: report.verdict.map_or_else(String::new, |verdict| coverage(verdict.coverage())),
-        heading: anomaly.map_or_else(String::new, heading),
+        heading,
         finding: anomaly.filter(is_finding).map_or_else(String::new, finding),
         edges: edges.take(64).collect(),
         orders: anomaly.map_or_else(String::new, |anomaly| lines(serial_orders(anomaly, &actors))),

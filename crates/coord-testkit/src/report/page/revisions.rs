@@ -19,7 +19,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::super::actors::{Actor, actors};
-use super::super::text;
 use super::edges::add_edges;
 use super::rows::{Bar, Rows};
 use super::scene::{Axis, Column, Data, Group, Scene, Shape, to_i32};
@@ -91,7 +90,6 @@ pub(super) fn draw(history: &History, anomaly: Option<&Anomaly>, limits: &Limits
     scene.groups.extend(groups);
     if let Some(anomaly) = anomaly {
         add_edges(&mut scene, anomaly, &actors, &bars, &axis);
-        scene.description = text::heading(anomaly);
     }
     let last = bars.iter().filter(|bar| bar.actor.is_some()).map(|bar| bar.last).max();
     scene.data.first = last.map_or(0, |last| column_of(&scene.data.columns, last));
