@@ -11,7 +11,7 @@ use super::anomaly::Anomaly;
 use super::coverage::Coverage;
 use super::cycles::{self, CycleEdge};
 use super::decide::{Decider, Decision, EdgeSet};
-use super::edges::{Builder, Choices, Dependencies};
+use super::edges::{Builder, Dependencies, GapChoices};
 use super::level::{Level, Status};
 use super::options::Engine;
 use super::resolved::Resolved;
@@ -32,7 +32,7 @@ pub(super) struct Summary {
 /// Checks a whole history.
 pub(super) fn summarize(resolved: &Resolved, engine: Engine) -> Summary {
     let places = snapshots::place(resolved);
-    let choices = Choices::new();
+    let choices = GapChoices::new();
     let mut builder = Builder::new(resolved, &places, &choices);
     let graphs = match engine {
         Engine::Intervals => {

@@ -37,7 +37,7 @@ enum AntiDependencies {
 
 /// A kind of cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Rule {
+struct CycleRule {
     /// The edges of data.
     data: EdgeSet,
     anti: AntiDependencies,
@@ -46,7 +46,7 @@ struct Rule {
 }
 
 /// All rules, the worst first.
-fn rules() -> impl Iterator<Item = Rule> {
+fn rules() -> impl Iterator<Item = CycleRule> {
     use AntiDependencies::{Any, Apart, One};
     let data = [
         (EdgeSet::Writes, Any),
@@ -59,9 +59,9 @@ fn rules() -> impl Iterator<Item = Rule> {
         (EdgeSet::Data, Any),
     ];
     let orders = [None, Some(EdgeKind::Session), Some(EdgeKind::RealTime)];
-    orders
-        .into_iter()
-        .flat_map(move |order| data.into_iter().map(move |(data, anti)| Rule { data, anti, order }))
+    orders.into_iter().flat_map(move |order| {
+        data.into_iter().map(move |(data, anti)| CycleRule { data, anti, order })
+    })
 }
 
 /// The bit for `rw` edges.
@@ -69,7 +69,7 @@ const ANTI: u32 = 1;
 /// The bit for the order in time.
 const ORDER: u32 = 2;
 
-impl Rule {
+impl CycleRule {
     /// The set of edges of which all cycles of the rule consist.
     const fn set(self) -> EdgeSet {
         match self.order {
@@ -150,10 +150,10 @@ pub(super) fn short_cycles(
     for (node, window) in failing {
         length[*node as usize] = Some(window.length());
     }
-    let mut searches: Vec<Search<'_>> =
-        graphs.iter().map(|graph| Search::new(graph, &length)).collect();
+    let mut searches: Vec<CycleSearch<'_>> =
+        graphs.iter().map(|graph| CycleSearch::new(graph, &length)).collect();
     let mut cycles = Vec::new();
-    let (mut found, mut searched): (Vec<Rule>, Vec<Rule>) = (Vec::new(), Vec::new());
+    let (mut found, mut searched): (Vec<CycleRule>, Vec<CycleRule>) = (Vec::new(), Vec::new());
     let has_predicate = graphs.iter().any(|graph| graph.has_predicate);
     for rule in rules().filter(|rule| decision(rule.set()) == Decision::Cyclic) {
         // Without edges of ranges, a rule that permits them finds nothing new.
@@ -163,7 +163,7 @@ pub(super) fn short_cycles(
         }
         searched.push(rule);
         // A cycle without assumed edges is better. If there is none, no choice of gaps helped.
-        let shortest = |searches: &mut Vec<Search<'_>>, with_assumed| {
+        let shortest = |searches: &mut Vec<CycleSearch<'_>>, with_assumed| {
             let found = searches.iter_mut().filter_map(|search| search.run(rule, with_assumed));
             found.min_by_key(Vec::len)
         };
@@ -178,7 +178,7 @@ pub(super) fn short_cycles(
 
 /// The search in one graph.
 #[derive(Debug)]
-struct Search<'a> {
+struct CycleSearch<'a> {
     dependencies: &'a Dependencies,
     /// The nodes of the graph to start from, those with the shortest windows first.
     starts: Vec<u32>,
@@ -193,7 +193,7 @@ struct Search<'a> {
 /// adjacent, and whether assumed edges count.
 type Edges = (EdgeSet, Option<EdgeKind>, bool, bool);
 
-impl<'a> Search<'a> {
+impl<'a> CycleSearch<'a> {
     fn new(dependencies: &'a Dependencies, length: &[Option<i64>]) -> Self {
         let members = dependencies.members.iter().enumerate();
         let mut starts: Vec<(i64, u32)> = members
@@ -205,7 +205,7 @@ impl<'a> Search<'a> {
     }
 
     /// A short cycle of the rule.
-    fn run(&mut self, rule: Rule, with_assumed: bool) -> Option<Vec<CycleEdge>> {
+    fn run(&mut self, rule: CycleRule, with_assumed: bool) -> Option<Vec<CycleEdge>> {
         if with_assumed && !self.dependencies.has_assumed {
             return None;
         }
@@ -226,7 +226,7 @@ impl<'a> Search<'a> {
     /// A short cycle of the rule inside the components.
     fn shortest(
         &mut self,
-        rule: Rule,
+        rule: CycleRule,
         components: &Components,
         keep: impl Fn(Label) -> bool,
     ) -> Option<Vec<CycleEdge>> {
@@ -270,7 +270,7 @@ impl<'a> Search<'a> {
     /// The shortest way from one state to another, by the number of transactions.
     fn search(
         &mut self,
-        rule: Rule,
+        rule: CycleRule,
         (first, last): (u32, u32),
         mut keep: impl FnMut(Label, u32) -> bool,
     ) -> Option<Vec<CycleEdge>> {

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use coord_core::stm::Isolation;
 
 use super::edge_kind::EdgeKind;
-use super::edges::{Builder, Choices, Dependencies, Label};
+use super::edges::{Builder, Dependencies, GapChoices, Label};
 use super::graph::Components;
 use super::log::KeyId;
 use super::resolved::{Node, Resolved};
@@ -225,8 +225,8 @@ impl Decider<'_> {
 
     /// Searches for gaps with which an edge set has no cycle, depth first. Calls `dead_end` with
     /// each choice that has a cycle whatever the other gaps.
-    pub(super) fn try_gaps(&self, set: EdgeSet, mut dead_end: impl FnMut(Choices)) -> Decision {
-        let mut stack = vec![Choices::new()];
+    pub(super) fn try_gaps(&self, set: EdgeSet, mut dead_end: impl FnMut(GapChoices)) -> Decision {
+        let mut stack = vec![GapChoices::new()];
         let (mut edges, mut tried) = (0, 0);
         while let Some(choices) = stack.pop() {
             let whole = Builder::new(self.resolved, self.places, &choices).whole();

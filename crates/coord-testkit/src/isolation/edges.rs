@@ -46,7 +46,7 @@ pub(super) struct Label {
 }
 
 /// Gaps that are chosen for absent reads, by node and key.
-pub(super) type Choices = BTreeMap<(u32, KeyId), Gap>;
+pub(super) type GapChoices = BTreeMap<(u32, KeyId), Gap>;
 
 /// The dependency graph of some nodes. Its node `i` is `members[i]`; nodes above are time nodes.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub(super) struct Dependencies {
 pub(super) struct Builder<'a> {
     resolved: &'a Resolved,
     places: &'a Places,
-    choices: &'a Choices,
+    choices: &'a GapChoices,
     /// Whether only edges are built that no other event can take back.
     is_certain: bool,
     /// The number of each node in the graph; `NONE` if it is not in it.
@@ -73,7 +73,7 @@ pub(super) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(resolved: &'a Resolved, places: &'a Places, choices: &'a Choices) -> Self {
+    pub(super) fn new(resolved: &'a Resolved, places: &'a Places, choices: &'a GapChoices) -> Self {
         Self {
             resolved,
             places,

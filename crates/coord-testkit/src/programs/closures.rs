@@ -12,7 +12,7 @@ use coord_core::{Error, Stm};
 
 use super::explore::{self, Explored};
 use super::perform::retry;
-use super::run::{Outcome, Setup, Start, State};
+use super::run::{FinalState, RunOutcome, Setup, Start};
 use super::schedule::Schedule;
 use crate::isolation::{self, Level, Status};
 use crate::sim::panics;
@@ -20,7 +20,7 @@ use crate::sim::panics;
 /// How many attempts a transaction makes at most.
 const ATTEMPTS_MAX: u32 = 3;
 
-type Invariant = Rc<dyn Fn(&State) -> bool>;
+type Invariant = Rc<dyn Fn(&FinalState) -> bool>;
 
 /// Two or three closures, each with a client of its own, which are run under every schedule of
 /// their requests, each time on a fresh store.
@@ -156,7 +156,7 @@ impl Closures {
     }
 
     /// Sets what must hold of the store when all processes have ended.
-    pub fn invariant(mut self, holds: impl Fn(&State) -> bool + 'static) -> Self {
+    pub fn invariant(mut self, holds: impl Fn(&FinalState) -> bool + 'static) -> Self {
         self.invariant = Some(Rc::new(holds));
         self
     }
@@ -257,11 +257,11 @@ impl Closures {
     ) -> Result<(), Box<ScheduleFailure>> {
         let outcome = explore::replay(setup, schedule);
         let Some(text) = self.failure_of(&outcome) else { return Ok(()) };
-        let Outcome { schedule, requests, .. } = outcome;
+        let RunOutcome { schedule, requests, .. } = outcome;
         Err(Box::new(ScheduleFailure { text, schedule, requests }))
     }
 
-    fn failure_of(&self, outcome: &Outcome) -> Option<String> {
+    fn failure_of(&self, outcome: &RunOutcome) -> Option<String> {
         for (number, result) in (1..).zip(&outcome.results) {
             if let Err(error) = result {
                 return Some(format!("T{number} failed: {error}"));

@@ -29,7 +29,7 @@ use hashbrown::HashSet;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::coop::unconstrained;
 
-use super::run::{Effect, Outcome, Run, Setup};
+use super::run::{Effect, Run, RunOutcome, Setup};
 use super::schedule::{Schedule, Turn};
 use crate::history::EventKind;
 
@@ -66,7 +66,7 @@ impl fmt::Display for Explored {
 }
 
 /// A node of the path: the turns that are possible after the turns before it.
-struct Node {
+struct PathNode {
     options: Vec<Turn>,
     /// A hash of the request of each option.
     requests: Vec<Option<u64>>,
@@ -78,7 +78,7 @@ struct Node {
     done: Vec<(Turn, Effect)>,
 }
 
-impl Node {
+impl PathNode {
     fn turn(&self) -> Turn {
         self.options[self.current]
     }
@@ -131,7 +131,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 pub(super) fn explore(
     setup: &Setup,
     limit: u64,
-    visit: &mut dyn FnMut(Outcome) -> ControlFlow<()>,
+    visit: &mut dyn FnMut(RunOutcome) -> ControlFlow<()>,
 ) -> Explored {
     block_on(explore_all(setup, limit, visit))
 }
@@ -139,11 +139,11 @@ pub(super) fn explore(
 async fn explore_all(
     setup: &Setup,
     limit: u64,
-    visit: &mut dyn FnMut(Outcome) -> ControlFlow<()>,
+    visit: &mut dyn FnMut(RunOutcome) -> ControlFlow<()>,
 ) -> Explored {
     let mut explored = Explored::default();
     let mut results = HashSet::new();
-    let mut path: Vec<Node> = Vec::new();
+    let mut path: Vec<PathNode> = Vec::new();
     while explored.schedules < limit {
         let mut run = Run::start(setup, false).await;
         for node in &mut path {
@@ -180,16 +180,16 @@ async fn explore_all(
 }
 
 /// Extends a path until the run has ended. Returns `false` if only sleeping turns are left.
-async fn extend(run: &mut Run, path: &mut Vec<Node>) -> bool {
+async fn extend(run: &mut Run, path: &mut Vec<PathNode>) -> bool {
     loop {
         let options = run.options();
         if options.is_empty() {
             return true;
         }
-        let sleeping = path.last().map_or_else(Vec::new, Node::sleeping_after);
+        let sleeping = path.last().map_or_else(Vec::new, PathNode::sleeping_after);
         let requests = options.iter().map(|turn| run.next_hash(turn.process)).collect();
         let (effect, done) = (Effect::default(), Vec::new());
-        let mut node = Node { options, requests, current: 0, effect, sleeping, done };
+        let mut node = PathNode { options, requests, current: 0, effect, sleeping, done };
         let Some(first) = node.options.iter().position(|turn| !node.sleeps(*turn)) else {
             return false;
         };
@@ -204,7 +204,7 @@ pub(super) fn random(
     setup: &Setup,
     seed: u64,
     runs: u64,
-    visit: &mut dyn FnMut(Outcome) -> ControlFlow<()>,
+    visit: &mut dyn FnMut(RunOutcome) -> ControlFlow<()>,
 ) {
     block_on(async {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -224,7 +224,7 @@ pub(super) fn random(
 
 /// Runs one schedule, traced. Turns that are not possible are left out; after the last turn, the
 /// first process that waits gets its turn.
-pub(super) fn replay(setup: &Setup, schedule: &Schedule) -> Outcome {
+pub(super) fn replay(setup: &Setup, schedule: &Schedule) -> RunOutcome {
     block_on(async {
         let mut run = Run::start(setup, true).await;
         for turn in &schedule.0 {
@@ -240,7 +240,7 @@ pub(super) fn replay(setup: &Setup, schedule: &Schedule) -> Outcome {
 }
 
 /// A hash of what the transactions have read and written, and how they ended.
-fn fingerprint(outcome: &Outcome) -> u64 {
+fn fingerprint(outcome: &RunOutcome) -> u64 {
     let mut hasher = DefaultHasher::new();
     let attempts = outcome.history.0.iter().filter_map(|event| match &event.kind {
         EventKind::Attempt(attempt) => Some(attempt),

@@ -9,7 +9,7 @@ use coord_core::KvBackend;
 use super::case::{Case, Counterexample};
 use super::explore::{self, Explored};
 use super::perform::{self, PutValues};
-use super::run::{Outcome, Setup, WrapBackend};
+use super::run::{RunOutcome, Setup, WrapBackend};
 use super::schedule::Schedule;
 use crate::history::History;
 use crate::isolation::{Checker, Status, Values, Verdict};
@@ -51,13 +51,13 @@ pub struct Explorer {
 #[non_exhaustive]
 pub struct Checked {
     /// The run.
-    pub outcome: Outcome,
+    pub outcome: RunOutcome,
     /// The verdict about its history.
     pub verdict: Verdict,
 }
 
 impl Checked {
-    fn new(outcome: Outcome, values: Values) -> Self {
+    fn new(outcome: RunOutcome, values: Values) -> Self {
         let mut checker = Checker::new().values(values);
         outcome.history.0.iter().for_each(|event| checker.push(event));
         Self { outcome, verdict: checker.finish() }
@@ -189,7 +189,7 @@ impl Explorer {
         (found.map(counterexample), explored.schedules)
     }
 
-    fn check(&self, outcome: Outcome) -> Checked {
+    fn check(&self, outcome: RunOutcome) -> Checked {
         let values = match self.values {
             PutValues::Unique => Values::Unique,
             PutValues::Equal => Values::Any,

@@ -105,7 +105,7 @@ pub(super) struct GateState {
 
 /// A backend whose requests wait for turns.
 #[derive(Clone, Debug)]
-pub(super) struct Gate {
+pub(super) struct RequestGate {
     pub(super) member: StaleMember<MemBackend>,
     pub(super) shared: Arc<Shared>,
     pub(super) state: Arc<Mutex<GateState>>,
@@ -115,7 +115,7 @@ pub(super) struct Gate {
 
 /// Removes a request from the gate when its future is dropped.
 struct Entry<'a> {
-    gate: &'a Gate,
+    gate: &'a RequestGate,
     id: u64,
 }
 
@@ -129,7 +129,7 @@ impl Drop for Entry<'_> {
     }
 }
 
-impl Gate {
+impl RequestGate {
     pub(super) fn new(store: &MemBackend, shared: &Arc<Shared>, name: Arc<str>) -> Self {
         Self {
             member: StaleMember::new(store.clone()),
@@ -246,7 +246,7 @@ impl Gate {
 }
 
 #[async_trait]
-impl Layer for Gate {
+impl Layer for RequestGate {
     type Inner = StaleMember<MemBackend>;
 
     fn inner(&self) -> &Self::Inner {

@@ -16,7 +16,7 @@
 use coord_core::stm::Isolation;
 
 use super::case::Case;
-use super::program::{Operation, Program};
+use super::program::{Program, ProgramOperation};
 
 /// The two keys, and the prefix of both.
 const KEYS: [&str; 2] = ["p/x", "p/y"];
@@ -75,7 +75,7 @@ pub fn pairs(isolation: Isolation, alphabet: Alphabet) -> Vec<Case> {
 }
 
 /// The pair that results when both keys are swapped, in the order of programs.
-fn mirrored_index(programs: &[Vec<Operation>], i: usize, j: usize) -> (usize, usize) {
+fn mirrored_index(programs: &[Vec<ProgramOperation>], i: usize, j: usize) -> (usize, usize) {
     let index = |of: usize| {
         let mirrored = mirrored(&programs[of]);
         programs.iter().position(|program| *program == mirrored).unwrap_or(of)
@@ -85,8 +85,8 @@ fn mirrored_index(programs: &[Vec<Operation>], i: usize, j: usize) -> (usize, us
 }
 
 /// The program with both keys swapped. Writes stay in key order.
-fn mirrored(program: &[Operation]) -> Vec<Operation> {
-    let swap = |operation: &Operation| match operation.key().map(String::as_str) {
+fn mirrored(program: &[ProgramOperation]) -> Vec<ProgramOperation> {
+    let swap = |operation: &ProgramOperation| match operation.key().map(String::as_str) {
         Some(key) if key == KEYS[0] => operation.on(KEYS[1]),
         Some(key) if key == KEYS[1] => operation.on(KEYS[0]),
         _ => operation.clone(),
@@ -98,16 +98,19 @@ fn mirrored(program: &[Operation]) -> Vec<Operation> {
     reads
 }
 
-const fn is_write(operation: &Operation) -> bool {
-    matches!(operation, Operation::Put(_) | Operation::Delete(_) | Operation::Append(_))
+const fn is_write(operation: &ProgramOperation) -> bool {
+    matches!(
+        operation,
+        ProgramOperation::Put(_) | ProgramOperation::Delete(_) | ProgramOperation::Append(_)
+    )
 }
 
 /// All programs with at least one operation.
-fn programs(alphabet: Alphabet) -> Vec<Vec<Operation>> {
-    let mut reads: Vec<Operation> =
-        KEYS.iter().map(|key| Operation::Get((*key).to_owned())).collect();
+fn programs(alphabet: Alphabet) -> Vec<Vec<ProgramOperation>> {
+    let mut reads: Vec<ProgramOperation> =
+        KEYS.iter().map(|key| ProgramOperation::Get((*key).to_owned())).collect();
     if alphabet.ranges {
-        reads.push(Operation::Range(PREFIX.to_owned()));
+        reads.push(ProgramOperation::Range(PREFIX.to_owned()));
     }
     let mut programs = Vec::new();
     for reads in sequences(&reads, alphabet.operations_max) {
@@ -123,13 +126,13 @@ fn programs(alphabet: Alphabet) -> Vec<Vec<Operation>> {
 
 /// All sequences of different reads, up to a length. After a range, a read of one of its keys sends
 /// a request only if the key was absent, and is left out.
-fn sequences(reads: &[Operation], length_max: usize) -> Vec<Vec<Operation>> {
+fn sequences(reads: &[ProgramOperation], length_max: usize) -> Vec<Vec<ProgramOperation>> {
     let mut all = vec![Vec::new()];
     let mut longest = vec![Vec::new()];
     for _ in 0..length_max {
-        let mut longer: Vec<Vec<Operation>> = Vec::new();
+        let mut longer: Vec<Vec<ProgramOperation>> = Vec::new();
         for sequence in &longest {
-            let has_range = sequence.iter().any(|read| matches!(read, Operation::Range(_)));
+            let has_range = sequence.iter().any(|read| matches!(read, ProgramOperation::Range(_)));
             let next = reads.iter().filter(|read| !has_range && !sequence.contains(read));
             longer.extend(next.map(|read| [sequence.clone(), vec![read.clone()]].concat()));
         }
@@ -140,16 +143,16 @@ fn sequences(reads: &[Operation], length_max: usize) -> Vec<Vec<Operation>> {
 }
 
 /// One write or none for each key.
-fn writes(alphabet: Alphabet) -> Vec<Vec<Operation>> {
+fn writes(alphabet: Alphabet) -> Vec<Vec<ProgramOperation>> {
     let mut all = vec![Vec::new()];
     for key in KEYS {
         let mut more = Vec::new();
         for writes in &all {
             let with = |write| [&writes[..], &[write]].concat();
             more.push(writes.clone());
-            more.push(with(Operation::Put(key.to_owned())));
+            more.push(with(ProgramOperation::Put(key.to_owned())));
             if alphabet.deletes {
-                more.push(with(Operation::Delete(key.to_owned())));
+                more.push(with(ProgramOperation::Delete(key.to_owned())));
             }
         }
         all = more;

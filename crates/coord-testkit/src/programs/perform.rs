@@ -11,7 +11,7 @@ use coord_core::stm::{Retry, StmError, Transaction};
 use coord_core::{Client, Error, Result, Stm};
 
 use super::case::Case;
-use super::program::{Operation, Program};
+use super::program::{Program, ProgramOperation};
 use super::run::{Setup, Start};
 
 /// The value of the initial keys.
@@ -105,20 +105,20 @@ pub(super) async fn run(
 
 async fn perform(
     tx: &mut Transaction,
-    operation: Operation,
+    operation: ProgramOperation,
     value: String,
 ) -> Result<(), ProgramError> {
     match operation {
-        Operation::Get(key) => drop(tx.get(key).await?),
-        Operation::Put(key) => tx.put(key, value),
-        Operation::Delete(key) => tx.delete(key),
-        Operation::Range(prefix) => drop(tx.range(KeyRange::prefix(prefix)).await?),
-        Operation::RevisionOf(key) => drop(tx.revision_of(key).await?),
-        Operation::Append(key) => {
+        ProgramOperation::Get(key) => drop(tx.get(key).await?),
+        ProgramOperation::Put(key) => tx.put(key, value),
+        ProgramOperation::Delete(key) => tx.delete(key),
+        ProgramOperation::Range(prefix) => drop(tx.range(KeyRange::prefix(prefix)).await?),
+        ProgramOperation::RevisionOf(key) => drop(tx.revision_of(key).await?),
+        ProgramOperation::Append(key) => {
             let list = tx.get(&key).await?;
             tx.put(key, appended(list.as_deref(), &value));
         }
-        Operation::Abort => return Err(ProgramError::Abort),
+        ProgramOperation::Abort => return Err(ProgramError::Abort),
     }
     Ok(())
 }
@@ -126,22 +126,24 @@ async fn perform(
 /// Sends each operation as a request of its own, until an abort.
 async fn run_external(
     client: &Client,
-    operations: &[Operation],
+    operations: &[ProgramOperation],
     name: &str,
     values: PutValues,
 ) -> Result<()> {
     for (number, operation) in operations.iter().enumerate() {
         let value = values.value(name, 1, number);
         match operation {
-            Operation::Get(key) | Operation::RevisionOf(key) => drop(client.get(key).await?),
-            Operation::Put(key) => drop(client.put(key, value).await?),
-            Operation::Delete(key) => drop(client.delete(key).await?),
-            Operation::Range(prefix) => drop(client.get_prefix(prefix).await?),
-            Operation::Append(key) => {
+            ProgramOperation::Get(key) | ProgramOperation::RevisionOf(key) => {
+                drop(client.get(key).await?)
+            }
+            ProgramOperation::Put(key) => drop(client.put(key, value).await?),
+            ProgramOperation::Delete(key) => drop(client.delete(key).await?),
+            ProgramOperation::Range(prefix) => drop(client.get_prefix(prefix).await?),
+            ProgramOperation::Append(key) => {
                 let list = client.get(key).await?.map(|kv| kv.value);
                 drop(client.put(key, appended(list.as_deref(), &value)).await?);
             }
-            Operation::Abort => return Ok(()),
+            ProgramOperation::Abort => return Ok(()),
         }
     }
     Ok(())

@@ -27,7 +27,7 @@ const EXTERNAL: &str = "external";
 /// One operation of a [`Program`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Operation {
+pub enum ProgramOperation {
     /// `r(x)`: reads the key.
     Get(String),
     /// `w(x)`: puts the key, with a value of [`PutValues`](super::PutValues).
@@ -45,7 +45,7 @@ pub enum Operation {
     Abort,
 }
 
-impl Operation {
+impl ProgramOperation {
     /// The key or the prefix; `None` of an abort.
     #[must_use]
     pub const fn key(&self) -> Option<&String> {
@@ -76,7 +76,7 @@ impl Operation {
     }
 }
 
-impl fmt::Display for Operation {
+impl fmt::Display for ProgramOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Get(key) => write!(f, "r({})", escaped(key)),
@@ -90,7 +90,7 @@ impl fmt::Display for Operation {
     }
 }
 
-impl FromStr for Operation {
+impl FromStr for ProgramOperation {
     type Err = ParseProgramError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -156,11 +156,11 @@ pub(super) fn unescaped(text: &str) -> Option<String> {
 ///
 /// ```
 /// use coord_core::stm::Isolation;
-/// use coord_testkit::programs::{Operation, Program};
+/// use coord_testkit::programs::{ProgramOperation, Program};
 ///
 /// let program: Program = "serializable: r(x) w(y)".parse()?;
 /// assert_eq!(program.isolation, Some(Isolation::Serializable));
-/// assert_eq!(program.operations[1], Operation::Put("y".to_owned()));
+/// assert_eq!(program.operations[1], ProgramOperation::Put("y".to_owned()));
 /// assert_eq!(program.to_string(), "serializable: r(x) w(y)");
 /// # Ok::<_, coord_testkit::programs::ParseProgramError>(())
 /// ```
@@ -170,20 +170,23 @@ pub struct Program {
     /// The level; `None` for a client without transactions, of which each operation is one request.
     pub isolation: Option<Isolation>,
     /// The operations, in order.
-    pub operations: Vec<Operation>,
+    pub operations: Vec<ProgramOperation>,
 }
 
 impl Program {
     /// A transaction.
     #[must_use]
-    pub fn new(isolation: Isolation, operations: impl IntoIterator<Item = Operation>) -> Self {
+    pub fn new(
+        isolation: Isolation,
+        operations: impl IntoIterator<Item = ProgramOperation>,
+    ) -> Self {
         Self { isolation: Some(isolation), operations: operations.into_iter().collect() }
     }
 
     /// Whether no operation writes.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        use Operation::{Append, Delete, Put};
+        use ProgramOperation::{Append, Delete, Put};
         !self.operations.iter().any(|operation| matches!(operation, Put(_) | Delete(_) | Append(_)))
     }
 }

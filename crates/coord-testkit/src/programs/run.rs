@@ -31,7 +31,7 @@ use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use super::attempts::ProcessAttempts;
-use super::gate::{Gate, LocalRead, Shared};
+use super::gate::{LocalRead, RequestGate, Shared};
 use super::schedule::{Schedule, Turn};
 use crate::history::{Event, EventKind, History, KeyWrite, StoreChange};
 use crate::sim::panics;
@@ -80,7 +80,7 @@ pub(super) struct Effect {
 
 /// A process of a run.
 struct Process {
-    gate: Gate,
+    gate: RequestGate,
     /// `None` after its end.
     future: Option<ProcessFuture>,
     result: Result<(), String>,
@@ -100,18 +100,18 @@ pub(super) struct Run {
 
 /// The keys and values of the store at the end of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State(BTreeMap<Bytes, Bytes>);
+pub struct FinalState(BTreeMap<Bytes, Bytes>);
 
 /// How a run has ended.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Outcome {
+pub struct RunOutcome {
     /// The turns of the run.
     pub schedule: Schedule,
     /// The attempts of all transactions, and the changes of the store.
     pub history: History,
     /// The store at the end.
-    pub state: State,
+    pub state: FinalState,
     /// The result of each process. An error is the text of a panic, of an error that the process
     /// has returned, or that it was still waiting.
     pub results: Vec<Result<(), String>>,
@@ -119,7 +119,7 @@ pub struct Outcome {
     pub requests: Vec<String>,
 }
 
-impl State {
+impl FinalState {
     /// The value of a key as text; `None` if the key does not exist. Bytes that are not UTF-8 are
     /// replaced.
     #[must_use]
@@ -157,7 +157,7 @@ impl Run {
         let events = Arc::<Mutex<Vec<Event>>>::default();
         let processes = (1..).zip(&setup.processes).map(|(number, start)| {
             let name: Arc<str> = format!("T{number}").into();
-            let gate = Gate::new(&store, &shared, Arc::clone(&name));
+            let gate = RequestGate::new(&store, &shared, Arc::clone(&name));
             let client = match &setup.layer {
                 Some(wrap) => Client::new(wrap(Arc::new(gate.clone()))),
                 None => Client::new(gate.clone()),
@@ -199,7 +199,13 @@ impl Run {
         options
     }
 
-    fn add_stale(&self, process: usize, gate: &Gate, read: &LocalRead, options: &mut Vec<Turn>) {
+    fn add_stale(
+        &self,
+        process: usize,
+        gate: &RequestGate,
+        read: &LocalRead,
+        options: &mut Vec<Turn>,
+    ) {
         let newest = self.shared.revision();
         let mut answers = Vec::new();
         for behind in 0..=self.stale_window {
@@ -299,7 +305,7 @@ impl Run {
     }
 
     /// Ends the run.
-    pub(super) async fn finish(mut self) -> Outcome {
+    pub(super) async fn finish(mut self) -> RunOutcome {
         for process in &mut self.processes {
             if process.future.is_some() {
                 process.result = Err(if process.gate.has_waiting() {
@@ -327,10 +333,10 @@ impl Run {
             Event { at, process: None, kind }
         }));
         let trace = self.shared.trace.as_ref();
-        Outcome {
+        RunOutcome {
             schedule: Schedule(self.turns),
             history: History(history),
-            state: State(state),
+            state: FinalState(state),
             results: self.processes.into_iter().map(|process| process.result).collect(),
             requests: trace.map_or_else(Vec::new, |trace| std::mem::take(&mut *sync::lock(trace))),
         }

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use super::case::{Case, Counterexample};
 use super::explorer::{Checked, Explorer};
-use super::program::{Operation, Program};
+use super::program::{Program, ProgramOperation};
 use super::shrink::Shrunk;
 
 /// Random cases.
@@ -154,12 +154,12 @@ impl Search {
             let operations = (0..count).map(|_| {
                 let key = keys[rng.usize(..keys.len())].to_owned();
                 match rng.u8(..12) {
-                    0..5 => Operation::Get(key),
-                    5..8 => Operation::Put(key),
-                    8 => Operation::Delete(key),
-                    9 => Operation::Range("p/".to_owned()),
-                    10 => Operation::RevisionOf(key),
-                    _ => Operation::Append(key),
+                    0..5 => ProgramOperation::Get(key),
+                    5..8 => ProgramOperation::Put(key),
+                    8 => ProgramOperation::Delete(key),
+                    9 => ProgramOperation::Range("p/".to_owned()),
+                    10 => ProgramOperation::RevisionOf(key),
+                    _ => ProgramOperation::Append(key),
                 }
             });
             case.programs.push(Program::new(self.isolation, operations));

@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 
 use super::case::{Case, Counterexample};
 use super::explorer::{Checked, Explorer};
-use super::program::Operation;
+use super::program::ProgramOperation;
 use super::schedule::{Schedule, Turn};
 use crate::isolation::Participant;
 
@@ -216,14 +216,15 @@ impl Shrinker<'_> {
     /// Replaces the keys by x, y, z and so on, in the order of their first use.
     fn rename(&mut self) {
         let case = &self.best.case;
-        let is_range = |operation: &Operation| matches!(operation, Operation::Range(_));
+        let is_range =
+            |operation: &ProgramOperation| matches!(operation, ProgramOperation::Range(_));
         if case.programs.iter().any(|program| program.operations.iter().any(is_range)) {
             // The names show which keys a range has.
             return;
         }
         let operations = case.programs.iter().flat_map(|program| &program.operations);
         let mut names = BTreeMap::new();
-        for key in operations.filter_map(Operation::key).chain(&case.initial) {
+        for key in operations.filter_map(ProgramOperation::key).chain(&case.initial) {
             let next = ["x", "y", "z"].get(names.len());
             let next = next.map_or_else(|| format!("k{}", names.len()), |name| (*name).to_owned());
             names.entry(key.clone()).or_insert(next);
@@ -295,8 +296,8 @@ fn renamed(case: &Case, names: &BTreeMap<String, String>) -> Case {
     for program in &mut renamed.programs {
         for operation in &mut program.operations {
             *operation = match &*operation {
-                Operation::Range(prefix) => Operation::Range(prefix.clone()),
-                other => other.key().map_or(Operation::Abort, |key| other.on(&name(key))),
+                ProgramOperation::Range(prefix) => ProgramOperation::Range(prefix.clone()),
+                other => other.key().map_or(ProgramOperation::Abort, |key| other.on(&name(key))),
             };
         }
     }

@@ -157,7 +157,7 @@ fn values_of_appends_are_lists_of_unique_values() {
 fn aborted_transaction_writes_nothing() {
     let aborted = case("initial: (none)\nT1 read-committed: w(x) abort w(y)");
     let checked = Explorer::new().replay(&aborted, &Schedule::default());
-    assert_eq!(checked.outcome.state, State::default());
+    assert_eq!(checked.outcome.state, FinalState::default());
     assert!(!checked.is_broken());
 }
 

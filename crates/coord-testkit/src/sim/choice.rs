@@ -26,7 +26,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::faults::{ChoiceOption, Coverage};
+use super::faults::{ChoiceOption, FaultCoverage};
 use super::generator::Generator;
 
 /// One choice that is not 0.
@@ -183,7 +183,7 @@ pub(crate) struct Choices {
     /// Whether the fault phase is over: every choice is 0.
     is_healed: bool,
     mismatch: Option<String>,
-    pub(crate) coverage: Coverage,
+    pub(crate) coverage: FaultCoverage,
 }
 
 impl Choices {
@@ -197,7 +197,7 @@ impl Choices {
             reached: lists_points.then(Vec::new),
             is_healed: false,
             mismatch: None,
-            coverage: Coverage::default(),
+            coverage: FaultCoverage::default(),
         }
     }
 
@@ -303,7 +303,7 @@ impl Choices {
 
     /// The deviations of the run, their meaning if the run is recorded, its decision points if they
     /// are listed, and its coverage.
-    pub(crate) fn into_parts(self) -> (Deviations, Vec<String>, Vec<ReachedPoint>, Coverage) {
+    pub(crate) fn into_parts(self) -> (Deviations, Vec<String>, Vec<ReachedPoint>, FaultCoverage) {
         (Deviations(self.taken), self.words, self.reached.unwrap_or_default(), self.coverage)
     }
 }

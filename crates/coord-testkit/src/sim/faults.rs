@@ -325,9 +325,9 @@ pub struct FaultCount {
 
 /// How often each fault was exercised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Coverage([FaultCount; Fault::ALL.len()]);
+pub struct FaultCoverage([FaultCount; Fault::ALL.len()]);
 
-impl Coverage {
+impl FaultCoverage {
     /// Returns the counts of one fault.
     #[must_use]
     pub const fn count(&self, fault: Fault) -> FaultCount {
@@ -372,7 +372,7 @@ impl Coverage {
     }
 }
 
-impl fmt::Display for Coverage {
+impl fmt::Display for FaultCoverage {
     /// A table, one fault per line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:18} {:>12} {:>9} {:>9}", "fault", "possible", "fired", "mattered")?;

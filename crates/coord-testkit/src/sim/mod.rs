@@ -89,7 +89,7 @@ use tokio::time::Instant;
 pub use choice::{Deviation, Deviations, ParseDeviationError};
 pub use exhaust::Exhausted;
 pub use failure::Failure;
-pub use faults::{Coverage, Fault, FaultCount};
+pub use faults::{Fault, FaultCount, FaultCoverage};
 pub use oracle::{Exclusive, Inside};
 pub use process::{Exit, Process, ProcessTask};
 pub use replay::{NotReplayableError, ReplayRule};

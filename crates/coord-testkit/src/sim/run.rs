@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use super::choice::{Choices, Deviations, ReachedPoint, Source};
 use super::failure::{self, Failure};
-use super::faults::{self, Coverage, Fault};
+use super::faults::{self, Fault, FaultCoverage};
 use super::process::Exit;
 use super::store_check::{CheckedStore, StoreCheck};
 use super::world::{Message, Owner, State, World};
@@ -83,7 +83,7 @@ pub(crate) struct RunResult {
     /// What each deviation meant, if the run was recorded.
     pub(crate) words: Vec<String>,
     pub(crate) points: Vec<ReachedPoint>,
-    pub(crate) coverage: Coverage,
+    pub(crate) coverage: FaultCoverage,
     /// Empty unless the run was recorded.
     pub(crate) history: History,
     pub(crate) steps: u64,

@@ -29,7 +29,7 @@ use super::run::{Keep, RunResult, Scenario, Settings, run};
 
 /// A failing list, and how many runs it took to find.
 #[derive(Clone, Debug)]
-pub(crate) struct Shrunk {
+pub(crate) struct ShrunkList {
     pub(crate) list: Deviations,
     pub(crate) runs: usize,
 }
@@ -54,7 +54,7 @@ pub(crate) fn shrink(
     list: &Deviations,
     failure: &Failure,
     budget: usize,
-) -> Shrunk {
+) -> ShrunkList {
     let best = list.0.clone();
     let limit = budget / 2;
     let mut shrinker = Shrinker { scenario, settings, failure, best, runs: 0, limit };
@@ -72,7 +72,7 @@ pub(crate) fn shrink(
         shrinker.remove();
     }
     while shrinker.lower_options() {}
-    Shrunk { list: Deviations(shrinker.best), runs: shrinker.runs }
+    ShrunkList { list: Deviations(shrinker.best), runs: shrinker.runs }
 }
 
 impl Shrinker<'_> {

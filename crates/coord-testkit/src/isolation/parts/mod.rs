@@ -35,7 +35,7 @@ use super::classify;
 use super::conclude::{Summary, graphs, is_strong};
 use super::cycles::short_cycles;
 use super::decide::{Decider, Decision, EdgeSet, SETS};
-use super::edges::{Builder, Choices};
+use super::edges::{Builder, GapChoices};
 use super::log::{self, Log};
 use super::options::Values;
 use super::resolve::first_revision;
@@ -201,7 +201,7 @@ impl Parts {
         let boundary = part.boundary;
         let windows: Vec<Window> =
             part.windows.iter().copied().filter(|window| window.first <= boundary).collect();
-        let choices = Choices::new();
+        let choices = GapChoices::new();
         let all = graphs(resolved, places, &windows, &mut Builder::new(resolved, places, &choices));
         let mut builder = Builder::new(resolved, places, &choices).certain();
         let certain = graphs(resolved, places, &windows, &mut builder);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use coord_core::Stm;
 
 use super::*;
-use crate::programs::{Operation, Program};
+use crate::programs::{Program, ProgramOperation};
 
 /// The text of the failure of one process.
 fn failure_of(process: impl AsyncFn(Stm) -> Result<(), StmError<Error>> + 'static) -> String {
@@ -133,8 +133,9 @@ fn unusual_keys_are_read_again_from_text() {
         [" ", "a b", "é", ")", "(", "x)", "(none)", "schedule:", "initial:", "%", "%41", "\n"];
     let keys = keys.into_iter().chain(["\u{a0}", "\u{1b}[31m", "T1", "\u{2028}x"]);
     for key in keys {
-        let get = Operation::Get(key.to_owned());
-        let program = Program::new(Isolation::Serializable, [get, Operation::Range(String::new())]);
+        let get = ProgramOperation::Get(key.to_owned());
+        let program =
+            Program::new(Isolation::Serializable, [get, ProgramOperation::Range(String::new())]);
         let case = Case { initial: [key.to_owned()].into(), programs: vec![program] };
         let saved = Counterexample { case, schedule: "T1 T1-1".parse().unwrap() };
         let text = saved.to_string();

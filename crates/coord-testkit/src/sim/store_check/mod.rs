@@ -70,7 +70,7 @@ use super::world::Oracle;
 use crate::Call;
 use crate::stale_member::current_revision;
 pub(crate) use process::CheckedProcess;
-use requests::{Observed, Verdict};
+use requests::{CheckResult, Observed};
 
 /// The name of the oracle in the failure of a request.
 const LINEARIZABILITY: &str = "linearizability";
@@ -153,7 +153,7 @@ impl CheckedStore {
         &self,
         call: Call,
         request: impl Future<Output = Result<T>> + Send,
-        verdict: impl FnOnce(&MemBackend, &Call, &T, Observed) -> Verdict,
+        verdict: impl FnOnce(&MemBackend, &Call, &T, Observed) -> CheckResult,
     ) -> Result<T> {
         let mem = &self.check.mem;
         let restorations = self.check.restorations();

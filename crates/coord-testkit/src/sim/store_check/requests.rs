@@ -22,7 +22,7 @@ use crate::Call;
 use crate::stale_member::is_serializable;
 
 /// Nothing is wrong, or what is.
-pub(super) type Verdict = Result<(), String>;
+pub(super) type CheckResult = Result<(), String>;
 
 /// What the check has observed of the store while it processed one request.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ pub(super) struct Observed {
 
 impl Observed {
     /// Checks that a request with an error added no revision, if its outcome is known.
-    pub(super) fn check_error(self, error: &Error) -> Verdict {
+    pub(super) fn check_error(self, error: &Error) -> CheckResult {
         if error.outcome() == Outcome::NotApplied {
             return self.check_count(0).map_err(|text| format!("{text}, despite \"{error}\""));
         }
@@ -44,7 +44,7 @@ impl Observed {
     }
 
     /// Checks the number of revisions that the request has added, if it is known.
-    fn check_count(self, expected: i64) -> Verdict {
+    fn check_count(self, expected: i64) -> CheckResult {
         let added = self.after.0 - self.before.0;
         if self.at_once && added != expected {
             return Err(format!("added {added} revisions to the store, not {expected}"));
@@ -53,7 +53,7 @@ impl Observed {
     }
 
     /// Checks the revision of a response, and the number of changes.
-    fn check_revision(self, revision: Revision, has_changed: bool, is_stale: bool) -> Verdict {
+    fn check_revision(self, revision: Revision, has_changed: bool, is_stale: bool) -> CheckResult {
         let Self { before, after, .. } = self;
         if revision > after {
             return Err(format!("has revision {revision}, but the store is at {after}"));
@@ -69,7 +69,7 @@ impl Observed {
 }
 
 /// Fails unless both are equal.
-fn check_equal<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> Verdict {
+fn check_equal<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> CheckResult {
     if found == expected {
         return Ok(());
     }
@@ -97,14 +97,19 @@ pub(super) fn check_range(
     call: &Call,
     response: &RangeResponse,
     observed: Observed,
-) -> Verdict {
+) -> CheckResult {
     let Call::Range(range) = call else { return Ok(()) };
     let revision = response.header.revision;
     observed.check_revision(revision, false, range.serializable)?;
     check_read(mem, range, response, revision)
 }
 
-fn check_read(mem: &MemBackend, range: &Range, response: &RangeResponse, at: Revision) -> Verdict {
+fn check_read(
+    mem: &MemBackend,
+    range: &Range,
+    response: &RangeResponse,
+    at: Revision,
+) -> CheckResult {
     let Some(expected) = read(mem, range.clone(), at) else { return Ok(()) };
     check_equal(&format!("keys of {} at {at}", range.keys), &response.kvs, &expected.kvs)?;
     let counts = |read: &RangeResponse| (read.count, read.more);
@@ -116,7 +121,7 @@ pub(super) fn check_put(
     call: &Call,
     response: &PutResponse,
     observed: Observed,
-) -> Verdict {
+) -> CheckResult {
     let Call::Put(put) = call else { return Ok(()) };
     let revision = response.header.revision;
     observed.check_revision(revision, true, false)?;
@@ -124,7 +129,7 @@ pub(super) fn check_put(
 }
 
 /// Checks the key of a put at the revision of the put, and the previous key in the response.
-fn check_put_at(mem: &MemBackend, put: &Put, response: &PutResponse, at: Revision) -> Verdict {
+fn check_put_at(mem: &MemBackend, put: &Put, response: &PutResponse, at: Revision) -> CheckResult {
     let key = KeyRange::key(&put.key);
     let before = keys_at(mem, &key, base_of(at, true));
     let (Some(before), Some(after)) = (before, keys_at(mem, &key, at)) else { return Ok(()) };
@@ -147,7 +152,7 @@ pub(super) fn check_delete(
     call: &Call,
     response: &DeleteResponse,
     observed: Observed,
-) -> Verdict {
+) -> CheckResult {
     let Call::Delete(delete) = call else { return Ok(()) };
     let (revision, has_changed) = (response.header.revision, response.deleted > 0);
     observed.check_revision(revision, has_changed, false)?;
@@ -161,7 +166,7 @@ fn check_deleted(
     delete: &Delete,
     response: &DeleteResponse,
     base: Revision,
-) -> Verdict {
+) -> CheckResult {
     let Some(before) = keys_at(mem, &delete.keys, base) else { return Ok(()) };
     let count = i64::try_from(before.len()).unwrap_or(i64::MAX);
     check_equal("the number of deleted keys", &response.deleted, &count)?;
@@ -169,7 +174,7 @@ fn check_deleted(
     check_equal("the deleted keys", &response.prev_kvs, &expected)
 }
 
-fn check_absent(mem: &MemBackend, keys: &KeyRange, at: Revision) -> Verdict {
+fn check_absent(mem: &MemBackend, keys: &KeyRange, at: Revision) -> CheckResult {
     let left = keys_at(mem, keys, at).unwrap_or_default();
     check_equal("the keys after the delete", &left, &Vec::new())
 }
@@ -179,7 +184,7 @@ pub(super) fn check_txn(
     call: &Call,
     response: &TxnResponse,
     observed: Observed,
-) -> Verdict {
+) -> CheckResult {
     let Call::Txn(txn) = call else { return Ok(()) };
     let (revision, has_changed) = (response.header.revision, has_changed(&response.responses));
     observed.check_revision(revision, has_changed, is_serializable(txn))?;
@@ -227,7 +232,7 @@ fn check_op(
     i: usize,
     result: &OpResponse,
     (base, revision): (Revision, Revision),
-) -> Verdict {
+) -> CheckResult {
     let changed_before = |keys: &KeyRange| ops[..i].iter().any(|op| changes(op, keys));
     let changed_after = |keys: &KeyRange| ops[i + 1..].iter().any(|op| changes(op, keys));
     match (&ops[i], result) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::sim::faults::Coverage;
+use crate::sim::faults::FaultCoverage;
 use crate::sim::run::RunResult;
 
 /// What a sweep without a failure covered.
@@ -18,7 +18,7 @@ pub struct SweepReport {
     /// How many seeds gave the same history in another process.
     pub canary_runs: u64,
     /// How often each fault was exercised.
-    pub coverage: Coverage,
+    pub coverage: FaultCoverage,
     /// The named conditions, and whether each held at least once.
     pub sometimes: BTreeMap<&'static str, bool>,
 }

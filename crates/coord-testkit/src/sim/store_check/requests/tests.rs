@@ -22,7 +22,7 @@ const fn observed(before: i64, after: i64) -> Observed {
 
 /// Asserts that a verdict has a reason that starts with `text`.
 #[track_caller]
-fn assert_wrong(verdict: Verdict, text: &str) {
+fn assert_wrong(verdict: CheckResult, text: &str) {
     let reason = verdict.expect_err(text);
     assert!(reason.starts_with(text), "{reason}");
 }
