@@ -201,8 +201,8 @@ fn absent_read_in_a_cycle_is_tried_in_every_gap() {
 }
 
 /// T2 has read the future, and T3 found no c. With c absent after the deletion by T2, T3 reads what
-/// T2 wrote: G1c. With c absent before the put by T1, there is a cycle of another kind. Each gap has
-/// a cycle, but no gap alone refutes read committed. The G1c was counted as if it did.
+/// T2 wrote: G1c. With c absent before the put by T1, there is a cycle of another kind. Each gap
+/// has a cycle, but read committed permits one of them. The G1c was counted as if it did not.
 #[test]
 fn cycle_of_one_gap_refutes_nothing_by_its_kind() {
     let verdict = verdict([
