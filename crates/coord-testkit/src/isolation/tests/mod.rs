@@ -6,6 +6,7 @@ mod elle;
 mod generator;
 mod integrity;
 mod lists;
+mod mutants;
 mod oracle;
 mod windows;
 mod witnesses;
