@@ -68,7 +68,7 @@ async fn recorded_lists(level: Isolation) -> History {
             tx.put(key, format!("{list} {element}").trim());
             Ok::<_, Error>(())
         });
-        // The outcome of some is unknown.
+        // The outcome of some transactions is unknown.
         drop(run.await);
     }
     let reader = separate_client(&store).record_transactions(recorder.process("c"));
