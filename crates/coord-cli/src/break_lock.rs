@@ -203,7 +203,7 @@ mod tests {
         KeyValue { key: key.into(), lease: LeaseId::new(0xa1), ..KeyValue::default() }
     }
 
-    /// Foreign keys counted as contenders that wait.
+    /// Regression: foreign keys counted as contenders that wait.
     #[test]
     fn foreign_keys_do_not_count_as_waiters() {
         let (one, two, foreign) = (kv("jobs/a1-1"), kv("jobs/a1-2"), kv("jobs/config"));

@@ -8,9 +8,10 @@
 //! ```text
 //! not processed, because the connection ended (GOAWAY)     resend on a new connection
 //! not applied: connection refused, no leader, overload     send to the next endpoint
-//! any failure of a read                                    send to the next endpoint
 //! unknown outcome of a change                              return the error, prefer the next
 //! a decision of the store, such as a missing lease         return the error
+//! a response that is malformed or too large                return the error
+//! any other failure of a read                              send to the next endpoint
 //! ```
 //!
 //! The server at an endpoint need not be etcd: a proxy in front of a dead member responds with HTTP

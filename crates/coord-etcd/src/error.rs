@@ -53,7 +53,8 @@ pub(crate) enum RetryDecision {
     OtherEndpoint,
     /// To another endpoint, or to the same one later, because the member cannot serve requests now.
     Failover,
-    /// To the same endpoint after a new login, because the login has expired.
+    /// To another endpoint, or to the same one later after a new login, because the login has
+    /// expired.
     LogIn,
 }
 

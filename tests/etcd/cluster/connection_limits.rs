@@ -26,8 +26,8 @@ async fn mem_server() -> TestServer {
     TestServer::start(Server::builder(MemBackend::new())).await
 }
 
-/// Each connection processes three requests and ends with GOAWAY. Requests on higher streams failed
-/// with an unknown outcome, although the server had not processed them.
+/// Each connection processes three requests and ends with GOAWAY. Regression: requests on higher
+/// streams failed with an unknown outcome, although the server had not processed them.
 #[tokio::test]
 async fn requests_above_the_last_stream_id_are_resent() {
     let processed = Arc::new(Mutex::new(BTreeMap::<Vec<u8>, usize>::new()));
@@ -75,8 +75,8 @@ async fn requests_survive_a_proxy_that_ends_connections() {
     assert_eq!(session.state(), SessionState::Alive);
 }
 
-/// Requests that waited for a free stream failed with an unknown outcome, and watch and keep-alive
-/// streams could occupy all streams of a connection.
+/// Regression: requests that waited for a free stream failed with an unknown outcome, and watch and
+/// keep-alive streams could occupy all streams of a connection.
 #[tokio::test]
 async fn requests_survive_a_server_with_few_streams() {
     let server = mem_server().await;
@@ -100,8 +100,8 @@ async fn requests_survive_a_server_with_few_streams() {
     }
 }
 
-/// A keep-alive occupied one stream while it waited for another, so that as many keep-alives as
-/// streams blocked each other.
+/// Regression: a keep-alive occupied one stream while it waited for another, so that as many
+/// keep-alives as streams blocked each other.
 #[tokio::test]
 async fn keep_alives_do_not_block_each_other() {
     let server = mem_server().await;

@@ -47,7 +47,7 @@ async fn call(kv: &Client, n: usize) -> coord_core::Result<()> {
     }
 }
 
-/// Computing the deadline overflowed the clock, and panicked.
+/// Regression: computing the deadline overflowed the clock, and panicked.
 #[tokio::test]
 async fn maximal_timeouts_do_not_overflow_the_clock() {
     let server = single_member().await;

@@ -30,8 +30,8 @@ async fn start_proxies() -> Vec<(String, Cluster, GrpcProxy, Client)> {
     all
 }
 
-/// The proxy responds late to the second keep-alive of a stream. A lock with a short TTL was lost
-/// after 70 % of the TTL.
+/// The proxy responds late to the second keep-alive of a stream. Regression: a lock with a short
+/// TTL was lost after 70 % of the TTL.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lock_through_a_proxy_stays_held() {
     let all = start_proxies().await;

@@ -41,8 +41,8 @@ async fn watch_ends_when_the_history_is_replaced() {
     drop(server);
 }
 
-/// Two clients held the lock with the same key, lease and fencing token, and the guarded writes of
-/// both were applied.
+/// Regression: two clients held the lock with the same key, lease and fencing token, and the
+/// guarded writes of both were applied.
 #[tokio::test]
 async fn holder_and_observer_detect_a_server_that_restarts_empty() {
     let server = TestServer::start(Server::builder(MemBackend::new())).await;

@@ -5,9 +5,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::support::{client, secs, session, single_member};
 
-/// The observer opened a watch that started at an older revision for each change of leadership.
-/// etcd serves such a watch from a loop with a period of 100 ms, so the observer was 10 s late
-/// after 100 changes.
+/// Regression: the observer opened a watch that started at an older revision for each change of
+/// leadership. etcd serves such a watch from a loop with a period of 100 ms, so the observer was
+/// 10 s late after 100 changes.
 #[tokio::test]
 async fn observer_keeps_up_with_fast_changes() {
     let cluster = single_member().await;

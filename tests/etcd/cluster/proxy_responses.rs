@@ -206,8 +206,8 @@ async fn error_names_the_endpoint_and_the_http_status() {
     }
 }
 
-/// A proxy in front of a dead member responds to keep-alives with HTTP status 502. Sessions spent
-/// most of their TTL on retries although another member was healthy.
+/// A proxy in front of a dead member responds to keep-alives with HTTP status 502. Regression:
+/// sessions spent most of their TTL on retries although another member was healthy.
 #[tokio::test]
 async fn session_survives_a_proxy_whose_member_died() {
     let shared = MemBackend::new();
@@ -229,7 +229,7 @@ const DENIALS: [(ScriptedResponse, &str); 2] = [
     (ScriptedResponse::Grpc(16, "Jwt is missing"), "Jwt is missing"),
 ];
 
-/// The "permission denied" of a proxy was treated as a response of etcd.
+/// Regression: the "permission denied" of a proxy was treated as a response of etcd.
 #[tokio::test]
 async fn connect_fails_when_only_a_proxy_responds() {
     for (denial, text) in DENIALS {
@@ -240,7 +240,8 @@ async fn connect_fails_when_only_a_proxy_responds() {
     }
 }
 
-/// While the member was down, the proxy's response to the new watch stream ended all open watches.
+/// Regression: while the member was down, the proxy's response to the new watch stream ended all
+/// open watches.
 #[tokio::test]
 async fn watch_survives_a_restart_beside_a_denying_proxy() {
     for (denial, text) in DENIALS {

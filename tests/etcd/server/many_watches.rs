@@ -22,8 +22,8 @@ async fn each_of_ten_thousand_watches_receives_its_event() {
     check_watches_of_one_stream(client(&etcd.endpoints()[0]).await).await;
 }
 
-/// When a client opened more than about 2,000 streams at once, h2 classified it as an attacker and
-/// closed the connection.
+/// Regression: when a client opened more than about 2,000 streams at once, h2 classified it as an
+/// attacker and closed the connection.
 #[tokio::test]
 async fn each_of_ten_thousand_streams_receives_its_event() {
     let (coord, etcd) = servers().await;

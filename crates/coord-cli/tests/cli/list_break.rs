@@ -244,7 +244,7 @@ async fn break_deletes_no_foreign_key(server: Server) {
     assert_eq!(waiter.status().await, Some(143));
 }
 
-/// The foreign key behind the holder's key was reported as the next contender.
+/// Regression: the foreign key behind the holder's key was reported as the next contender.
 async fn break_counts_no_foreign_key_as_waiter(server: Server) {
     let mut held = holder(&server, "jobs").await;
     server.client.put("jobs/config", "data").await.expect(AVAILABLE);

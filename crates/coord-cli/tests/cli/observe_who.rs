@@ -229,7 +229,7 @@ async fn who_on_an_empty_queue_has_own_exit_status(server: Server) {
 }
 
 /// A foreign key without a lease, as `etcdctl put` creates it, stays until it is deleted, and the
-/// contender behind it waits. The foreign key was printed as the holder.
+/// contender behind it waits. Regression: the foreign key was printed as the holder.
 async fn who_shows_a_foreign_key_as_foreign(server: Server) {
     server.client.put("jobs/by-hand", "1").await.expect(AVAILABLE);
     let _waiter = server.coord(&["lock", "jobs"]);

@@ -117,7 +117,7 @@ async fn read_from_a_stale_follower(cluster: &Cluster) -> Vec<(usize, Verdict)> 
         changes.push(subject.recorder.watch_changes(&writer).await.unwrap());
         subject.write(&writer, "old").await;
     }
-    // A linearizable read, which the follower answers after it has applied these writes.
+    // A linearizable read, to which the follower responds after it has applied these writes.
     reader.get("x").await.unwrap();
 
     cluster[follower].pause();
