@@ -99,8 +99,8 @@ impl Client {
     }
 
     /// Records every attempt of the transactions of this client: see
-    /// [`Stm::record`](crate::Stm::record). Clones that were made before record nothing, and share
-    /// all else with this client.
+    /// [`Stm::record`](crate::Stm::record). Clones that were made before do not use `recorder`, and
+    /// share all else with this client.
     ///
     /// ```
     /// use std::sync::{Arc, Mutex};

@@ -1,11 +1,12 @@
 //! In-memory backend: an MVCC simulator of one etcd member.
 //!
-//! [`MemBackend`] implements [`KvBackend`] without a server, and returns the same responses, to the
-//! byte, as a single member of an etcd 3.5 cluster: revisions, historic reads, compaction, nested
-//! transactions, leases, and watches that start at a past, the current or a future revision. Time
-//! is tokio's clock, so on a paused clock a lease of one hour expires at once. With a
-//! [seed](MemBackendBuilder::seed), the same calls return the same responses to the last byte;
-//! without one, each store chooses different ids, as each new etcd cluster does.
+//! [`MemBackend`] implements [`KvBackend`] without a server. Except for the differences that
+//! `docs/semantics.md` lists, it returns the same responses, to the byte, as a single member of an
+//! etcd 3.5 cluster: revisions, historic reads, compaction, nested transactions, leases, and
+//! watches that start at a past, the current or a future revision. Time is tokio's clock, so on a
+//! paused clock a lease of one hour expires at once. With a [seed](MemBackendBuilder::seed), the
+//! same calls return the same responses to the last byte; without one, each store chooses different
+//! ids, as each new etcd cluster does.
 //!
 //! ```
 //! use coord_core::{Client, kv::{LeaseGrant, Put}};

@@ -83,8 +83,9 @@ impl From<LossReason> for PrimitiveError {
 }
 
 impl PrimitiveError {
-    /// Returns whether the request was surely not applied. After a loss it was not: it was to be
-    /// applied only while the lock or leadership was held.
+    /// Returns whether the request was surely not applied. After a loss, no write that required the
+    /// lock or leadership was applied. The creation or deletion of the queue key may have been
+    /// applied, if that request was in flight when the session was lost.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {

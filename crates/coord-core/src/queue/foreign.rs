@@ -1,8 +1,8 @@
 //! Foreign keys: keys in the range of a wait queue that no contender has created.
 //!
 //! Other programs can put keys in the range of a queue. Contenders wait behind such a key, for
-//! example a key of an application, until it is deleted. The name of a contender's key ends with
-//! the id of the key's own lease, so a foreign key can be recognized:
+//! example a key of an application, until it is deleted. The last part of a contender's key begins
+//! with the id of the key's own lease, so a foreign key can be recognized:
 //!
 //! ```text
 //! key                    lease   last part      foreign
@@ -38,8 +38,8 @@ const ADOPTER_TAG_DIGITS: usize = 8;
 /// assert!(is_foreign(b"jobs/config", None));
 /// ```
 ///
-/// Source: `docs/etcd-contract.md` for the ids of leases; `client/v3/concurrency/key.go` of etcd
-/// for the names of Go's keys.
+/// Source: `docs/etcd-contract.md` for the ids of leases; `mutex.go` and `election.go` in etcd's
+/// `client/v3/concurrency` for the names of Go's keys.
 #[must_use]
 pub fn is_foreign(key: &[u8], lease: Option<LeaseId>) -> bool {
     let is_contender = || {

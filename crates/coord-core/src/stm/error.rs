@@ -18,7 +18,7 @@ pub enum StmError<E> {
     /// The closure returned this error. Nothing was written.
     #[error("the transaction was aborted: {0}")]
     Aborted(E),
-    /// Every attempt conflicted until the budget of [`Retry`](super::Retry) was spent. Nothing was
+    /// The last attempt conflicted, and the budget of [`Retry`](super::Retry) is spent. Nothing was
     /// written.
     #[error(
         "retries exhausted after {attempts} attempts in {elapsed:?}; last conflicts: {}: raise the \

@@ -125,8 +125,9 @@ impl Stm {
         self
     }
 
-    /// Adds keys that are read in one request before the first attempt. A key that the closure
-    /// neither reads nor writes cannot conflict.
+    /// Adds keys that are read in one request before the first attempt, and before each later
+    /// attempt that starts without a snapshot. A key that the closure neither reads nor writes
+    /// cannot conflict.
     pub fn prefetch<K: IntoBytes>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.prefetch.extend(keys.into_iter().map(IntoBytes::into_bytes));
         self

@@ -62,11 +62,11 @@ impl AttemptOutcome {
 pub(super) enum Phase {
     /// No attempt has conflicted so far.
     Optimistic,
-    /// An attempt has conflicted, and the transaction now holds the queues of those keys. No
-    /// attempt was made since.
+    /// An attempt has conflicted, and the transaction now holds the queues of the keys in conflict.
+    /// No attempt was made since.
     Admitted,
-    /// An attempt has yielded, and the transaction now holds the queues of those keys. An attempt
-    /// yields again only before its first request.
+    /// An attempt has yielded, and the transaction now holds the queues of the keys for which it
+    /// yielded. An attempt yields again only before its first request.
     AdmittedAfterYield,
     /// An attempt has conflicted although the transaction held the queues: another client writes to
     /// the same keys.
