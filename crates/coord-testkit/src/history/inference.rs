@@ -43,8 +43,8 @@ pub struct Inference {
 pub struct Contradiction {
     /// What is wrong.
     pub kind: ContradictionKind,
-    /// The transactions, by their numbers: the one that has read, then the one that it concerns. Of
-    /// a cycle all transactions, in its order.
+    /// The transactions, by their numbers: the reader, then the transaction that the read concerns.
+    /// Of a cycle all transactions, in its order.
     pub transactions: Vec<u64>,
     /// The key. Of a cycle the key of each edge, that from the last transaction to the first last.
     pub keys: Vec<Bytes>,

@@ -71,7 +71,7 @@ pub enum EventKind {
         /// The revision of the backup.
         found: Revision,
     },
-    /// A fault was injected, or ended.
+    /// A fault was injected.
     Fault(String),
     /// A note of the test, of an oracle, or of the simulator.
     Note(String),
@@ -83,7 +83,8 @@ pub struct Event {
     /// The time since the start of the run or of the recording.
     pub at: Duration,
     /// The process; `None` for changes of the store, its faults and its restoration, for
-    /// deviations, and for all notes except on the end of a process or of its watch.
+    /// deviations, for inferences, and for all notes except on a timeout, and on the end of a
+    /// process or of its watch.
     pub process: Option<Arc<str>>,
     /// What happened.
     pub kind: EventKind,

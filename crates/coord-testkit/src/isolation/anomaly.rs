@@ -8,8 +8,8 @@ use coord_core::kv::Revision;
 use super::edge_kind::EdgeKind;
 use super::level::Level;
 
-/// The kind of an anomaly, the worst first. A name that starts with `G` is from Elle or from Adya's
-/// thesis.
+/// The kind of an anomaly, the worst first. A name that starts with `G`, other than `GarbageRead`,
+/// is from Elle or from Adya's thesis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum AnomalyKind {

@@ -114,7 +114,7 @@ pub(super) enum Decision {
     Acyclic,
     /// It has one, whatever the gaps.
     Cyclic,
-    /// Not all gaps could be tried.
+    /// Not all gaps could be tried, or another part of the history could decide.
     Undecided,
 }
 

@@ -24,7 +24,8 @@ use std::fmt;
 /// | `Serializable` | as `RepeatableRead`, and `rw` of ranges | PL-3 |
 /// | `StrictSerializable` | also the order in real time | PL-SS |
 ///
-/// The other four are coord's. The letters are explained at [`EdgeKind`](super::EdgeKind).
+/// `SnapshotIsolation` also forbids [internal](super::AnomalyKind::Internal) anomalies. The other
+/// four levels are coord's. The letters are explained at [`EdgeKind`](super::EdgeKind).
 ///
 /// Source: Adya, *Weak Consistency* (1999), for the levels; Cerone and Gotsman, *Analysing Snapshot
 /// Isolation* (2016), for snapshot isolation as a condition on cycles. Their condition also counts

@@ -1,7 +1,8 @@
 //! Isolation checker: which isolation levels a history refutes, with a short counterexample.
 //!
 //! The store's revisions are the version order, so checking needs no search through possible
-//! orders: its cost is linear in the history.
+//! orders: its cost is linear in the history, apart from sorting. Only a cycle through an absent
+//! key may need a search, which is bounded.
 //!
 //! 1. The attempts are joined to the version order. This finds reads of values that were never
 //!    committed, and writes that were lost or applied twice.

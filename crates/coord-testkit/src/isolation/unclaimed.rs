@@ -80,7 +80,7 @@ pub(super) fn attribute(resolved: &mut Resolved, values: Values) {
     report_bad_reads(resolved, &bad_reads);
 }
 
-/// The attempt that has put each value of each key: the one that committed, if several have.
+/// The attempt that has put each value of each key: the committed attempt, if several have.
 fn writers(resolved: &Resolved) -> HashMap<(KeyId, u64), u32> {
     let rank = |attempt: &AttemptRow| match attempt.end {
         AttemptEnd::Committed { .. } => 0,

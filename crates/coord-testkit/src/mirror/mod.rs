@@ -23,6 +23,8 @@
 //! - the remaining time of a lease, within the duration of the calls and one second of rounding;
 //! - the order of the keys of a lease, and of the list of leases;
 //! - details of an error that one of the two stores does not report;
+//! - the numbers in an error about a TTL, a timeout, the size or the depth of a request, or a
+//!   replaced history;
 //! - the time at which progress notifications are delivered; their revisions are checked on each
 //!   side separately;
 //! - with [`Tombstones::MayBeLost`], deletions at exactly the compact revision.

@@ -113,7 +113,8 @@ pub struct RunOutcome {
     /// The store at the end.
     pub state: FinalState,
     /// The result of each process. An error is the text of a panic, of an error that the process
-    /// has returned, or that it was still waiting.
+    /// has returned, or of what was wrong: the process was still waiting, or has sent several
+    /// requests at the same time.
     pub results: Vec<Result<(), String>>,
     /// The requests in order, with their responses, if the run was traced.
     pub requests: Vec<String>,

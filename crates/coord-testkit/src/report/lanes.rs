@@ -23,7 +23,7 @@ use crate::isolation::{Anomaly, EdgeKind, Participant};
 
 /// How many columns the text of a report has.
 const COLUMNS_MAX: usize = 80;
-/// The longest key that is drawn by its name. Longer keys get letters.
+/// The longest key that is drawn by its name. If any key is longer, all keys get letters.
 const NAME_MAX: usize = 10;
 
 /// The marks of a lane: what is in each column, by revision. Column 0 is for absent keys.

@@ -16,7 +16,7 @@ pub enum Fault {
     Reorder,
     /// A message is delivered up to a second late, after messages that were sent later.
     Latency,
-    /// Every message of a process takes 50 ms, for the whole run.
+    /// Every message of a process takes at least 50 ms, for the whole run.
     SlowLink,
     /// A message is delivered 10 s late, after the caller's timeout: a late request is applied.
     LateDelivery,
@@ -207,7 +207,7 @@ pub(crate) const PROGRESS: &[ChoiceOption] =
 pub(crate) const LINK: &[ChoiceOption] =
     &[option(Fault::SlowLink, "fast"), option(Fault::SlowLink, "slow for the whole run")];
 
-/// The latency of every message on a slow link.
+/// The least latency of a message on a slow link.
 pub(crate) const SLOW_LINK: Duration = Duration::from_millis(50);
 
 /// The latency that an option of a request, response or batch stands for.

@@ -174,7 +174,7 @@ impl fmt::Debug for Exclusive {
     }
 }
 
-/// A holder uses the resource; dropped when it leaves.
+/// The use of a resource by a holder, which ends when the value is dropped.
 #[must_use = "dropping it leaves the resource"]
 pub struct Inside {
     holders: Arc<Mutex<Holders>>,

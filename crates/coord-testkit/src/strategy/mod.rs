@@ -16,8 +16,8 @@
 //!
 //! About every fourth request fails: an empty key, a missing lease, a future revision, a key that
 //! is put twice. Every request that is not a hazard (see `Hazards`) is safe to send to a real etcd
-//! cluster of one member. Some errors occur only if the store's limits are low enough: at most 12
-//! operations in a transaction, and less than `BIG_VALUE_BYTES` in a request.
+//! cluster of one member. Some errors are likely only if the store's limits are low enough: at most
+//! 12 operations in a transaction, and less than `BIG_VALUE_BYTES` in a request.
 //!
 //! [`Operation`] and its drafts need no feature, because a [`Mirror`](crate::Mirror) also runs
 //! sequences written by hand. The strategies, `Options`, `Hazards`, `Clock` and `BIG_VALUE_BYTES`

@@ -37,8 +37,8 @@ impl Default for Options {
 /// exactly at the revision of such a transaction loses the key. Without hazards, no transaction
 /// with a put has an unbounded delete.
 ///
-/// A third fault, on clusters of several members up to etcd 3.6, is drawn with both settings: a
-/// failing historic read in a transaction that writes.
+/// A third kind of request damages only clusters of several members, up to etcd 3.6, and is drawn
+/// with both settings: a failing historic read in a transaction that writes.
 ///
 /// Source: `docs/etcd-contract.md` §4, "Requests that damage a real server".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

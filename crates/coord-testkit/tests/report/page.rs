@@ -15,7 +15,7 @@ use super::{HISTORIES, checked};
 /// The largest page, as `Report::html` documents it.
 const BYTES_MAX: usize = 300_000;
 
-/// A text that ends a script, a style, an attribute and a comment.
+/// A text that ends a script, a style, a drawing and an attribute, and begins a comment.
 const HOSTILE: &str =
     "</script></style></svg>\"'><img src=x onerror=alert(1)><!--\u{202e}{{ 7 * 7 }}&amp;";
 

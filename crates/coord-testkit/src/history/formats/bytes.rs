@@ -1,4 +1,4 @@
-//! Keys and values as text: UTF-8 as it is, and every other byte escaped.
+//! Keys and values as text: UTF-8 with each backslash doubled, and every other byte escaped.
 //!
 //! ```text
 //! bytes          text

@@ -124,7 +124,7 @@ fn verdict_with_a_window_contradicts_nothing() {
     assert!(refuted * 20 > levels, "{refuted} of {levels} levels are refuted");
 }
 
-/// The lowest revision, and a revision that is not known, minus one were not computed.
+/// One was subtracted from the lowest revision, and from a revision that is not known: a panic.
 #[test]
 fn extreme_revisions_are_no_overflow() {
     let mut events: Vec<Event> = Vec::new();

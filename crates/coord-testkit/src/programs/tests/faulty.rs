@@ -1,5 +1,5 @@
-//! Tests of closures that break the rules of an exploration, and of cases with unusual keys: each
-//! ends with a message that names the fault.
+//! Tests of closures that break the rules of an exploration, which fail with a message that names
+//! the cause, and of unusual closures and cases that the rules permit.
 
 use std::cell::Cell;
 use std::time::Duration;

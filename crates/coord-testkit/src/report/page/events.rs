@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! event            1      2      3      4
-//! store            .      ●      .      .        2 is made at revision 5
+//! store            .      ●      .      .        event 2 creates revision 5
 //! a                ●─────────────●               sent, applied at the store, received
 //! b                .      .      .      ◆        a fault
 //! ```

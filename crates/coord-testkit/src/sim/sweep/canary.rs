@@ -13,7 +13,8 @@ use std::process::{self, Command, Stdio};
 use std::thread;
 
 /// The variable with the request: `FOLDER|POINTS|SEEDS|NAME`. The histories are written to the
-/// folder; the seeds are separated by commas; the name is that of the sweep.
+/// folder; the points are about how many points of its schedule a run has; the seeds are separated
+/// by commas; the name is that of the sweep.
 const REQUEST: &str = "COORD_SIM_CANARY";
 
 /// The request to a canary process.

@@ -101,7 +101,8 @@ impl<'a> Lists<'a> {
         self.longest.get(key).map(|&read| &self.reads[read].list[..])
     }
 
-    /// Whether a transaction has committed: its elements were read, or its outcome is known.
+    /// Whether a transaction is known to have committed: by its outcome, or because an element was
+    /// read.
     pub(super) fn has_committed(&self, transaction: usize) -> bool {
         self.committed.contains(&transaction)
     }
@@ -155,7 +156,7 @@ impl<'a> Lists<'a> {
         longest.starts_with(&read.list) && !has_duplicates(&read.list)
     }
 
-    /// The transactions that have committed an append to a key.
+    /// The appends of all transactions that have not aborted: each key, with the transaction.
     pub(super) fn committed_appends(&self) -> impl Iterator<Item = (&'a Bytes, usize)> + '_ {
         let appends = self.appends.iter().map(|((key, _), append)| (*key, append.writer));
         appends.filter(|(_, writer)| self.transactions[*writer].outcome != Outcome::Aborted)

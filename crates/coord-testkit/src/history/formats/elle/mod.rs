@@ -21,10 +21,10 @@
 //! Elle infers most about list-append histories. About registers it infers little without their
 //! version order, which [`transaction_order`] gives: adya takes it as `--transaction-order`.
 //! [`read()`] infers alike: without an order, the version order of lists follows from the lists
-//! that were read, and of registers only who read whose value is known. Such a history must begin
-//! with an empty store, and must have all writes. Reads that no order explains are in the event
-//! [`Inferred`](crate::history::EventKind::Inferred), which refutes levels by itself, also in a
-//! check with a [window](crate::isolation::Checker::window).
+//! that were read, and of registers only reads of each other's writes are known. Such a history
+//! must begin with an empty store, and must have all writes. Reads that no order explains are in
+//! the event [`Inferred`](crate::history::EventKind::Inferred), which refutes levels by itself,
+//! also in a check with a [window](crate::isolation::Checker::window).
 //!
 //! Source: the README of github.com/ligurio/elle-cli; `history.rs` and `rw_register.rs` of the
 //! crate adya 0.1.
