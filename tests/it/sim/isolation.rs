@@ -12,7 +12,7 @@ use super::print;
 
 const KEYS: [&str; 3] = ["p/x", "p/y", "p/z"];
 
-/// Reads and writes some keys; a run decides which, from the generator of its thread.
+/// Reads and writes some keys, which the generator of the thread chooses.
 async fn access(tx: &mut Transaction, value: u32) -> Result<(), Error> {
     for _ in 0..fastrand::u8(1..4) {
         let key = KEYS[fastrand::usize(..KEYS.len())];
@@ -44,8 +44,11 @@ async fn transact(
     Ok(())
 }
 
-/// The verdict about the transactions of three processes with two tasks each.
-async fn verdict(sim: &Sim, level: Isolation) -> Result<Verdict, Error> {
+/// The verdict about the transactions of three processes with two tasks each. `programs` is the seed
+/// of what they read and write.
+async fn verdict(sim: &Sim, level: Isolation, programs: u64) -> Result<Verdict, Error> {
+    // A run starts with the same seed each time.
+    fastrand::seed(programs);
     let store: &Client = sim.client();
     store.put("p/x", "0").await?;
     let recorder = HistoryRecorder::new();
@@ -63,8 +66,8 @@ async fn verdict(sim: &Sim, level: Isolation) -> Result<Verdict, Error> {
     Ok(isolation::check(&recorder.take()))
 }
 
-async fn check(sim: Sim, level: Isolation) -> Result<(), Error> {
-    let verdict = verdict(&sim, level).await?;
+async fn check(sim: Sim, level: Isolation, programs: u64) -> Result<(), Error> {
+    let verdict = verdict(&sim, level, programs).await?;
     if verdict.declared().is_refuted() {
         sim.fail("isolation", &verdict);
     }
@@ -81,8 +84,11 @@ fn transactions_keep_their_level_under_every_fault() {
         Isolation::RepeatableReads,
         Isolation::ReadCommitted,
     ] {
-        let sweep = Sweep::new(&format!("{level:?}")).seeds(500).without_canary();
-        print(&format!("{level:?}"), &sweep.without_coverage().run(|sim| check(sim, level)));
+        for programs in 0..10 {
+            let name = format!("{level:?}-{programs}");
+            let sweep = Sweep::new(&name).seeds(50).without_canary().without_coverage();
+            print(&name, &sweep.run(|sim| check(sim, level, programs)));
+        }
     }
 }
 
@@ -90,7 +96,7 @@ fn transactions_keep_their_level_under_every_fault() {
 fn transactions_on_a_store_without_compares_are_refuted() {
     let sweep = Sweep::new("transactions_on_a_store_without_compares_are_refuted").seeds(500);
     let sweep = sweep.without_canary().weaken(Weaken::TxnIgnoresCompare);
-    let report = sweep.check(|sim| check(sim, Isolation::Serializable));
+    let report = sweep.check(|sim| check(sim, Isolation::Serializable, 0));
     let report = report.expect_err("the checker refutes the level");
     assert_eq!(report.failure.oracle, "isolation", "{report}");
 }
@@ -100,7 +106,7 @@ fn transactions_on_a_store_without_compares_are_refuted() {
 fn read_committed_transactions_are_not_serializable() {
     let sweep = Sweep::new("read_committed_transactions_are_not_serializable").seeds(200);
     let report = sweep.without_canary().check(|sim| async move {
-        let verdict = verdict(&sim, Isolation::ReadCommitted).await?;
+        let verdict = verdict(&sim, Isolation::ReadCommitted, 0).await?;
         if verdict.status(isolation::Level::Serializable).is_refuted() {
             sim.fail("not serializable", &verdict);
         }

@@ -24,16 +24,22 @@ const ATTEMPTS_MAX: u32 = 10;
 /// use coord_testkit::programs::{Search, simulate};
 /// use coord_testkit::sim::Sweep;
 ///
-/// let sweep = Sweep::new("programs_keep_their_level").seeds(20);
-/// sweep.run(|sim| async move {
-///     // The generator of the thread has the seed of the run.
-///     let mut rng = fastrand::Rng::with_seed(fastrand::u64(..));
-///     let case = Search::new(Isolation::Serializable).random_case(&mut rng);
-///     let verdict = simulate(&sim, &case).await.expect("the store responds to the test");
-///     if verdict.declared().is_refuted() {
-///         sim.fail("isolation", format!("{case}{verdict}"));
-///     }
-/// });
+/// let search = Search::new(Isolation::Serializable);
+/// let mut rng = fastrand::Rng::with_seed(1);
+/// for number in 0..3 {
+///     // Not in the scenario: the deviations of a run decide everything in it.
+///     let case = search.random_case(&mut rng);
+///     let sweep = Sweep::new(&format!("programs_keep_their_level_{number}")).seeds(10);
+///     sweep.run(|sim| {
+///         let case = case.clone();
+///         async move {
+///             let verdict = simulate(&sim, &case).await.expect("the store responds to the test");
+///             if verdict.declared().is_refuted() {
+///                 sim.fail("isolation", format!("{case}{verdict}"));
+///             }
+///         }
+///     });
+/// }
 /// ```
 ///
 /// # Errors

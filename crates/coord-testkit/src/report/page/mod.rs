@@ -6,8 +6,9 @@
 //!
 //! # Size
 //!
-//! The page has at most [`BYTES_MAX`] bytes whatever the history. It is made with the limits of the
-//! first row, and as long as it is too large, with those of the next:
+//! The page has at most [`BYTES_MAX`] bytes, unless an anomaly has hundreds of transactions, which
+//! always stay. It is made with the limits of the first row, and as long as it is too large, with
+//! those of the next:
 //!
 //! ```text
 //! attempts   events   keys   characters of a key or value
