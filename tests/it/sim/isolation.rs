@@ -44,8 +44,8 @@ async fn transact(
     Ok(())
 }
 
-/// The verdict about the transactions of three processes with two tasks each. `programs` is the seed
-/// of what they read and write.
+/// The verdict about the transactions of three processes with two tasks each. `programs` is the
+/// seed of what they read and write.
 async fn verdict(sim: &Sim, level: Isolation, programs: u64) -> Result<Verdict, Error> {
     // A run starts with the same seed each time.
     fastrand::seed(programs);
