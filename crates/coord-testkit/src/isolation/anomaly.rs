@@ -203,7 +203,7 @@ impl Anomaly {
     /// by their kind: a cycle may have an edge of one of several gaps in which a key was absent,
     /// and then another gap has another cycle. Cycles that the reader of a file has inferred have
     /// no revisions.
-    pub(super) fn refutes(&self) -> &'static [Level] {
+    pub(crate) fn refutes(&self) -> &'static [Level] {
         let is_inferred =
             self.steps.iter().all(|step| step.before.is_none() && step.after.is_none());
         match (self.kind, self.order) {

@@ -40,21 +40,15 @@ pub(super) fn refuted_by(anomaly: &Anomaly) -> &'static [Level] {
         return &[Level::StrictSerializable];
     }
     match anomaly.kind {
-        Kind::LostWrite | Kind::DoubledWrite | Kind::DuplicateElements | Kind::G0 => {
-            &[Level::ReadUncommitted]
-        }
-        Kind::GarbageRead | Kind::G1a | Kind::IncompatibleOrder | Kind::G1b | Kind::G1c => {
-            &[Level::ReadCommitted]
-        }
-        Kind::Internal => &[Level::SnapshotIsolation],
-        Kind::AbortedWrite | Kind::SplitCommit => &[Level::CoordReadCommitted],
+        Kind::G0 => &[Level::ReadUncommitted],
+        Kind::G1c => &[Level::ReadCommitted],
         Kind::GSingleItem | Kind::GNonadjacentItem => {
             &[Level::RepeatableRead, Level::SnapshotIsolation]
         }
         Kind::GSingle | Kind::GNonadjacent => &[Level::SnapshotIsolation],
         Kind::G2Item => &[Level::RepeatableRead],
         Kind::G2 => &[Level::Serializable],
-        Kind::InconsistentAttempt => &[Level::CoordSerializable],
+        _ => anomaly.refutes(),
     }
 }
 
