@@ -13,12 +13,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-use coord_core::kv::{Event, EventKind, KeyRange, Range, Revision, Watch, WatchBatch, Watcher};
+use coord_core::kv::{KeyRange, Range, Revision, Watch, WatchBatch, Watcher};
 use coord_core::{Client, Error, Result};
 use tokio::time::sleep;
 
-use super::{EventKind as HistoryEventKind, HistoryRecorder, KeyWrite, StoreChange};
+use super::{EventKind, HistoryRecorder, KeyWrite, StoreChange};
 
 /// The pause before progress is requested again from a stale member.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(10);
@@ -79,8 +78,7 @@ impl ChangeRecorder {
                 if batch.events.is_empty() {
                     break;
                 }
-                let writes = last_writes(batch.events);
-                record(&self.recorder, StoreChange { revision: batch.revision, writes });
+                record(&self.recorder, batch.into());
             }
             if self.recorded < current {
                 sleep(PROGRESS_PAUSE).await;
@@ -105,14 +103,5 @@ impl ChangeRecorder {
 }
 
 fn record(recorder: &HistoryRecorder, change: StoreChange) {
-    recorder.push(recorder.now(), None, HistoryEventKind::Changed(change));
-}
-
-/// The last write of each key: one transaction may delete a key and put it again.
-fn last_writes(events: Vec<Event>) -> Vec<KeyWrite> {
-    let mut writes = BTreeMap::<Bytes, Option<Bytes>>::new();
-    for Event { kind, kv, .. } in events {
-        writes.insert(kv.key, (kind == EventKind::Put).then_some(kv.value));
-    }
-    writes.into_iter().map(|(key, value)| KeyWrite { key, value }).collect()
+    recorder.push(recorder.now(), None, EventKind::Changed(change));
 }

@@ -13,9 +13,11 @@
 //! deleted, also by clients whose transactions are not recorded, and whether an attempt with an
 //! unknown outcome was applied.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use coord_core::kv::Revision;
+use bytes::Bytes;
+use coord_core::kv::{Event, EventKind, Revision, WatchBatch};
 pub use coord_core::recording::{Attempt, AttemptEnd, KeyRead, KeyWrite, RangeRead};
 
 /// The changes of the store in one revision.
@@ -25,6 +27,19 @@ pub struct StoreChange {
     pub revision: Revision,
     /// The keys that were put or deleted, each once, in key order.
     pub writes: Vec<KeyWrite>,
+}
+
+impl From<WatchBatch> for StoreChange {
+    /// The change of a batch with all keys of its revision. Of each key it has the last write: one
+    /// transaction may delete a key and put it again.
+    fn from(WatchBatch { revision, events }: WatchBatch) -> Self {
+        let mut writes = BTreeMap::<Bytes, Option<Bytes>>::new();
+        for Event { kind, kv, .. } in events {
+            writes.insert(kv.key, (kind == EventKind::Put).then_some(kv.value));
+        }
+        let writes = writes.into_iter().map(|(key, value)| KeyWrite { key, value }).collect();
+        Self { revision, writes }
+    }
 }
 
 impl fmt::Display for StoreChange {

@@ -23,7 +23,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::kv::{self, KeyRange, Op, Put, Revision, Txn, Watch};
+use coord_core::kv::{KeyRange, Op, Put, Revision, Txn, Watch};
 use coord_core::{Client, KvBackend, sync};
 use coord_mem::MemBackend;
 use futures_util::FutureExt as _;
@@ -33,7 +33,7 @@ use tokio::time::{sleep, timeout};
 use super::attempts::ProcessAttempts;
 use super::gate::{LocalRead, RequestGate, Shared};
 use super::schedule::{Schedule, Turn};
-use crate::history::{Event, EventKind, History, KeyWrite, StoreChange};
+use crate::history::{Event, EventKind, History, StoreChange};
 use crate::sim::panics;
 
 /// How much virtual time a process gets to reach its next request, or its end. A process that needs
@@ -351,11 +351,7 @@ async fn changes(store: &MemBackend, first: Revision) -> Vec<StoreChange> {
     let mut changes = Vec::new();
     // The store delivers the whole history without waiting.
     while let Some(Some(Ok(batch))) = watch.next().now_or_never() {
-        let writes = batch.events.into_iter().map(|event| KeyWrite {
-            value: (event.kind == kv::EventKind::Put).then_some(event.kv.value),
-            key: event.kv.key,
-        });
-        changes.push(StoreChange { revision: batch.revision, writes: writes.collect() });
+        changes.push(batch.into());
     }
     changes
 }
