@@ -4,22 +4,15 @@
 //! figure of the adapter with the figure of the client crate, which makes the same requests with
 //! one client, cloned for each worker.
 //!
-//! It also measures STM transactions with and without records of their attempts, which a test makes
-//! for the isolation checker. Compare the two figures with each other: the ratio is the cost of
-//! recording.
-//!
 //! `cargo bench -p coord-etcd-tests`
 #![expect(clippy::unwrap_used, reason = "a call that fails ends the benchmark")]
 
 use std::hint::black_box;
 
-use coord_core::{
-    Client, KvBackend as _, Stm,
-    kv::{Put, Range},
-};
+use coord_core::KvBackend as _;
+use coord_core::kv::{Put, Range};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{ClusterBuilder, Release};
-use coord_testkit::history::HistoryRecorder;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use etcd_client::KvClient;
 use futures_util::future::join_all;
@@ -75,35 +68,6 @@ async fn adapter_get(etcd: EtcdBackend, worker: usize) {
     }
 }
 
-/// Transactions that read two keys and write one of them. The keys belong to the worker.
-async fn transactions(client: Client, worker: usize) {
-    let stm = Stm::new(&client);
-    for n in 0..REQUESTS_PER_WORKER {
-        let run = stm.run(async |tx| {
-            let read = tx.get_many([key(worker, 0), key(worker, 1)]).await?;
-            tx.put(key(worker, n % 2), "value");
-            Ok::<_, coord_core::Error>(read)
-        });
-        black_box(run.await.unwrap());
-    }
-}
-
-fn recording(criterion: &mut Criterion) {
-    let runtime = Runtime::new().unwrap();
-    let cluster = runtime.block_on(ClusterBuilder::new(Release::newest()).start());
-    let etcd = runtime.block_on(EtcdBackend::connect(cluster.endpoints())).unwrap();
-    let client = Client::new(etcd);
-    bench(criterion, &runtime, "transaction x10", |n| transactions(client.clone(), n));
-    let recorder = HistoryRecorder::new();
-    let recorded = client.record_transactions(recorder.process("bench"));
-    bench(criterion, &runtime, "transaction x10, recorded", |n| {
-        // What was recorded before is not kept: a test writes it to a file.
-        drop(recorder.take());
-        transactions(recorded.clone(), n)
-    });
-    drop(cluster);
-}
-
 fn adapter(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let cluster = runtime.block_on(ClusterBuilder::new(Release::newest()).start());
@@ -119,5 +83,5 @@ fn adapter(criterion: &mut Criterion) {
     drop(cluster);
 }
 
-criterion_group!(benches, adapter, recording);
+criterion_group!(benches, adapter);
 criterion_main!(benches);
