@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 
 use coord_core::stm::Isolation;
-use coord_testkit::programs::{Alphabet, Explorer, ISOLATION_LEVELS, pairs};
+use coord_testkit::programs::{Alphabet, Explorer, pairs};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// Explores all pairs, and returns how many schedules they have.
@@ -25,7 +25,7 @@ fn all_pairs(c: &mut Criterion) {
     let alphabet = Alphabet::default();
     let mut group = c.benchmark_group("all pairs of programs with up to 3 operations");
     group.sample_size(10);
-    for isolation in ISOLATION_LEVELS {
+    for isolation in Isolation::ALL {
         let schedules = explore(isolation, alphabet);
         println!("{isolation}: {} cases, {schedules} schedules", pairs(isolation, alphabet).len());
         group.throughput(Throughput::Elements(schedules));

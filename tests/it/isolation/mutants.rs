@@ -23,9 +23,7 @@ use coord_core::kv::{
 use coord_core::layer::Layer;
 use coord_core::stm::Isolation::{self, *};
 use coord_core::{Error, KvBackend, Result, Stm, sync};
-use coord_testkit::programs::{
-    Alphabet, Case, Closures, Explorer, ISOLATION_LEVELS, PutValues, pairs,
-};
+use coord_testkit::programs::{Alphabet, Case, Closures, Explorer, PutValues, pairs};
 
 use super::print;
 
@@ -296,7 +294,7 @@ fn compare_two_reads(
 
 #[test]
 fn second_read_differs_only_without_a_read_set() {
-    for level in ISOLATION_LEVELS {
+    for level in Isolation::ALL {
         let schedules =
             compare_two_reads(level, read_twice).unwrap_or_else(|text| panic!("{text}"));
         assert!(schedules >= 2, "{level}: the put comes first or last");

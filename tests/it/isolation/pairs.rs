@@ -8,9 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use coord_core::stm::Isolation;
-use coord_testkit::programs::{
-    Alphabet, Explored, Explorer, ISOLATION_LEVELS, Search, pairs, simulate,
-};
+use coord_testkit::programs::{Alphabet, Explored, Explorer, Search, pairs, simulate};
 use coord_testkit::sim::Sweep;
 
 use super::print;
@@ -42,7 +40,7 @@ fn permitted(isolation: Isolation) -> &'static [&'static str] {
 fn pairs_show_exactly_what_their_level_permits() {
     let operations_max = if cases(100) >= 1_000 { 3 } else { 2 };
     let alphabet = Alphabet { operations_max, ..Alphabet::default() };
-    for isolation in ISOLATION_LEVELS {
+    for isolation in Isolation::ALL {
         let mut total = Explored::default();
         let mut names = BTreeSet::new();
         let cases = pairs(isolation, alphabet);
@@ -71,7 +69,7 @@ fn pairs_show_exactly_what_their_level_permits() {
 
 #[test]
 fn triples_of_small_programs_keep_their_level() {
-    for isolation in ISOLATION_LEVELS {
+    for isolation in Isolation::ALL {
         let search = Search::new(isolation).size(3, 2);
         let (mut rng, mut total) = (fastrand::Rng::with_seed(5), 0);
         for _ in 0..cases(20) {
@@ -89,7 +87,7 @@ fn triples_of_small_programs_keep_their_level() {
 
 #[test]
 fn random_cases_keep_their_level() {
-    for isolation in ISOLATION_LEVELS {
+    for isolation in Isolation::ALL {
         let search = Search::new(isolation).cases(cases(20).into()).schedules(10).seed(3);
         let found = search.find_unshrunk(&Explorer::new(), |checked| checked.is_broken());
         assert_eq!(found, None, "{isolation}");
@@ -99,8 +97,7 @@ fn random_cases_keep_their_level() {
 #[test]
 fn random_cases_keep_their_level_under_every_fault() {
     let mut rng = fastrand::Rng::with_seed(7);
-    for (isolation, number) in
-        ISOLATION_LEVELS.into_iter().flat_map(|i| (0..20).map(move |n| (i, n)))
+    for (isolation, number) in Isolation::ALL.into_iter().flat_map(|i| (0..20).map(move |n| (i, n)))
     {
         // In the scenario the generator of the thread would draw the same case in every run.
         let case = Search::new(isolation).random_case(&mut rng);

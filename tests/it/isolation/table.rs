@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use coord_core::stm::Isolation::{self, *};
 use coord_testkit::history::{Attempt, AttemptEnd, EventKind};
 use coord_testkit::isolation::AnomalyKind::*;
-use coord_testkit::programs::{Case, Checked, Explorer, ISOLATION_LEVELS};
+use coord_testkit::programs::{Case, Checked, Explorer};
 
 use super::{case, has_kind, has_name, print};
 
@@ -209,7 +209,7 @@ fn anomalies_occur_exactly_at_the_levels_that_permit_them() {
         "|---|---|---|---|---|---|".to_owned(),
     ];
     for row in &ROWS {
-        let cells = ISOLATION_LEVELS.map(|level| {
+        let cells = Isolation::ALL.map(|level| {
             let case = case(row.case, level);
             let (shown, all) = counts(row, &case);
             let is_permitted = row.permitted.contains(&level);

@@ -147,7 +147,7 @@ pub enum Error {
         ttl: Duration,
     },
     /// A TTL was longer than any store grants.
-    #[error("invalid TTL {} s: must be at most {} s", ttl.as_secs(), TTL_MAX.as_secs())]
+    #[error("invalid TTL {ttl:?}: must be at most {TTL_MAX:?}")]
     TtlTooLarge {
         /// The requested TTL.
         ttl: Duration,

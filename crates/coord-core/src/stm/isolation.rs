@@ -1,6 +1,7 @@
 //! Isolation levels: what a transaction may see of concurrent transactions.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// What a transaction may see of concurrent transactions.
 ///
@@ -22,6 +23,15 @@ use std::fmt;
 ///
 /// An example for each row is in `docs/guide/isolation.md`. The strong levels are
 /// `SerializableSnapshot` and `Serializable`; the others are weak.
+///
+/// It prints and parses as its name:
+///
+/// ```
+/// use coord_core::stm::Isolation;
+///
+/// assert_eq!(Isolation::default().to_string(), "serializable-snapshot");
+/// assert_eq!("repeatable-reads".parse(), Ok(Isolation::RepeatableReads));
+/// ```
 ///
 /// Source: etcd 3.5 `client/v3/concurrency/stm.go`. `docs/semantics.md` lists the anomalies of Go's
 /// package that cannot happen here.
@@ -46,6 +56,25 @@ pub enum Isolation {
 }
 
 impl Isolation {
+    /// All levels, the strongest first.
+    pub const ALL: [Self; 4] = [
+        Self::SerializableSnapshot,
+        Self::Serializable,
+        Self::RepeatableReads,
+        Self::ReadCommitted,
+    ];
+
+    /// Returns the name, in lower case with dashes, such as `repeatable-reads`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SerializableSnapshot => "serializable-snapshot",
+            Self::Serializable => "serializable",
+            Self::RepeatableReads => "repeatable-reads",
+            Self::ReadCommitted => "read-committed",
+        }
+    }
+
     /// Whether every attempt sees one snapshot.
     pub(super) const fn is_strong(self) -> bool {
         matches!(self, Self::SerializableSnapshot | Self::Serializable)
@@ -53,13 +82,23 @@ impl Isolation {
 }
 
 impl fmt::Display for Isolation {
-    /// Writes the name in lower case with dashes, such as `repeatable-reads`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::SerializableSnapshot => "serializable-snapshot",
-            Self::Serializable => "serializable",
-            Self::RepeatableReads => "repeatable-reads",
-            Self::ReadCommitted => "read-committed",
-        })
+        f.write_str(self.name())
     }
+}
+
+impl FromStr for Isolation {
+    type Err = IsolationError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let level = Self::ALL.into_iter().find(|level| level.name() == name);
+        level.ok_or_else(|| IsolationError { name: name.to_owned() })
+    }
+}
+
+/// The error of a text that names no isolation level.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown isolation level {name:?}: must be {}", Isolation::ALL.map(Isolation::name).join(", "))]
+pub struct IsolationError {
+    name: String,
 }

@@ -61,7 +61,7 @@ use crate::recording::AttemptRecorder;
 use crate::session::Session;
 pub use error::{Conflict, StmError};
 use idempotency_key::IdempotencyKeys;
-pub use isolation::Isolation;
+pub use isolation::{Isolation, IsolationError};
 pub use retry::Retry;
 pub use transaction::Transaction;
 

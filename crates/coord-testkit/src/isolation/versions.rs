@@ -243,7 +243,8 @@ impl Versions {
     }
 
     /// The gap in which `reader` read that `key` is absent, if it reads at `position`: the gap at
-    /// that revision if there is one, else the last one before, else the first one.
+    /// that revision if there is one, else the last one before, else the first one after. A read
+    /// after the changes became known cannot be in a gap that ended before them.
     pub(super) fn gap_near(&self, reader: u32, key: KeyId, position: i64) -> Option<Gap> {
         let mut version = self.at(key, position);
         while let Some(i) = version {
@@ -253,7 +254,11 @@ impl Versions {
             }
             version = (self.first(key) != Some(i)).then(|| i - 1);
         }
-        self.gaps_for(reader, key).next()
+        let mut gaps = self.gaps_for(reader, key);
+        let first = gaps.next()?;
+        let has_ended =
+            first.start.is_none() && first.end.is_none() && position >= self.before_changes;
+        has_ended.then(|| gaps.next()).flatten().or(Some(first))
     }
 
     /// The writer of a version.
@@ -299,6 +304,16 @@ mod tests {
             [start(0), start(1), start(2), start(3), start(9)],
             [None, None, Some(1), Some(1), Some(3)]
         );
+    }
+
+    /// Regression: a stale read of a key that existed when the changes became known was explained by
+    /// the time before them, so the report showed no edge to the deletion that the read has missed.
+    #[test]
+    fn gap_before_the_changes_explains_older_reads_only() {
+        let mut versions = versions("   -+");
+        versions.before_changes = 2;
+        let start = |position| versions.gap_near(7, 0, position).and_then(|gap| gap.start);
+        assert_eq!([start(1), start(2), start(4), start(9)], [None, Some(0), Some(0), Some(0)]);
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub use explore::Explored;
 pub use explorer::{Checked, Explorer};
 pub use pairs::{Alphabet, pairs};
 pub use perform::PutValues;
-pub use program::{ISOLATION_LEVELS, ParseProgramError, Program, ProgramOperation};
+pub use program::{ParseProgramError, Program, ProgramOperation};
 pub use run::{FinalState, RunOutcome};
 pub use schedule::{Schedule, Turn};
 pub use search::Search;

@@ -13,14 +13,6 @@ use std::str::FromStr;
 
 use coord_core::stm::Isolation;
 
-/// All isolation levels, the strongest first.
-pub const ISOLATION_LEVELS: [Isolation; 4] = [
-    Isolation::SerializableSnapshot,
-    Isolation::Serializable,
-    Isolation::RepeatableReads,
-    Isolation::ReadCommitted,
-];
-
 /// The word for a program without an isolation level.
 const EXTERNAL: &str = "external";
 
@@ -209,10 +201,10 @@ impl FromStr for Program {
             .split_once(':')
             .ok_or_else(|| ParseProgramError::new(text, "serializable: r(x)"))?;
         let level = level.trim();
-        let isolation = match ISOLATION_LEVELS.iter().find(|known| known.to_string() == level) {
-            None if level == EXTERNAL => None,
-            None => return Err(ParseProgramError::new(level, "an isolation level, external")),
-            known => known.copied(),
+        let isolation = match level.parse() {
+            Ok(isolation) => Some(isolation),
+            Err(_) if level == EXTERNAL => None,
+            Err(_) => return Err(ParseProgramError::new(level, "an isolation level, external")),
         };
         let operations = operations.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
         Ok(Self { isolation, operations })

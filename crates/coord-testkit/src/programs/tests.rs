@@ -105,7 +105,7 @@ fn sleep_sets_lose_no_result_that_random_schedules_find() {
 
 #[test]
 fn write_skew_is_found_at_read_committed_only() {
-    for isolation in ISOLATION_LEVELS {
+    for isolation in Isolation::ALL {
         let text = format!("initial: x y\nT1 {isolation}: r(x) w(y)\nT2 {isolation}: r(y) w(x)\n");
         let (explored, refuted) = explore(&Explorer::new(), &case(&text));
         assert!(explored.is_complete);
@@ -180,7 +180,7 @@ fn doctors(isolation: Isolation) -> Closures {
 
 #[test]
 fn closures_with_write_skew_fail_at_read_committed_only() {
-    for isolation in ISOLATION_LEVELS {
+    for isolation in Isolation::ALL {
         let checked = doctors(isolation).check();
         assert_eq!(checked.is_err(), isolation == Isolation::ReadCommitted, "{checked:?}");
     }

@@ -20,7 +20,6 @@ use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{Cluster, ClusterBuilder, Release};
 use coord_testkit::history::HistoryRecorder;
 use coord_testkit::isolation::{Checker, Status, Values, Verdict};
-use coord_testkit::programs::ISOLATION_LEVELS;
 use fastrand::Rng;
 use tokio::task::JoinSet;
 
@@ -145,7 +144,7 @@ async fn run_at(cluster: &Cluster, level: Isolation) -> (usize, Verdict) {
 async fn transactions_keep_their_level_while_a_member_pauses() {
     for release in Release::all().unwrap() {
         let cluster = ClusterBuilder::new(release.clone()).members(3).start().await;
-        for level in ISOLATION_LEVELS {
+        for level in Isolation::ALL {
             let (committed, verdict) = run_at(&cluster, level).await;
             print(&format!("{release}, {level}\n{verdict}"));
             assert_eq!(verdict.declared(), Status::Holds, "{verdict}");

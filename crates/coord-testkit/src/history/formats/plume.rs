@@ -15,6 +15,10 @@
 //! A transaction with an unknown outcome is written if another transaction has read its value.
 //! Otherwise it is left out: no checker of this format can conclude anything from it.
 //!
+//! [`read()`] concludes only what the values show, as for Elle's registers: transactions of different
+//! sessions have no times that could be compared, so all of them count as concurrent, also those of
+//! one session.
+//!
 //! Source: Liu, Gu, Wei, Basin: Plume: Efficient and Complete Black-Box Checking of Weak Isolation
 //! Levels, OOPSLA 2024; the format as AWDIT reads it, `src/formats.rs` of
 //! github.com/lassemoldrup/AWDIT.
@@ -23,8 +27,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::FormatError;
+use super::elle::{self, Micro, Outcome, Transaction};
 use super::operations::{Operation, operations, values_put, values_read};
 use crate::history::{AttemptEnd, History};
 
@@ -82,6 +88,69 @@ pub fn write(history: &History, mut out: impl Write) -> Result<(), FormatError> 
         }
     }
     Ok(())
+}
+
+/// Reads transactions, without an order of versions: what a check can find is described at
+/// [`elle::read()`](super::elle::read()) for registers.
+///
+/// Aborted operations that follow each other in one session are one transaction. Blank lines are
+/// skipped.
+///
+/// ```
+/// use coord_testkit::history::formats::plume;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let history = plume::read("r(1,0,0,1)\nw(1,1,0,1)\n")?;
+/// assert_eq!(
+///     history.0[0].kind.to_string(),
+///     "tx attempt 1 of transaction 1 reads 1 absent; puts 1; committed at revision 0"
+/// );
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// `Syntax`.
+pub fn read(text: &str) -> Result<History, FormatError> {
+    let mut transactions: Vec<Transaction> = Vec::new();
+    // The place of each transaction, and of the aborted one in progress of each session.
+    let (mut places, mut aborted) = (BTreeMap::new(), BTreeMap::new());
+    for (i, line) in text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty()) {
+        let Some((micro, session, number)) = operation(line) else {
+            let expected = "must be r(KEY,VALUE,SESSION,TRANSACTION) or w(…) with four numbers";
+            return Err(FormatError::syntax(
+                i + 1,
+                format!("invalid operation {line:?}: {expected}"),
+            ));
+        };
+        let next = transactions.len();
+        let place = if number == -1 {
+            *aborted.entry(session).or_insert(next)
+        } else {
+            aborted.remove(&session);
+            *places.entry((session, number)).or_insert(next)
+        };
+        if place == next {
+            let outcome = if number == -1 { Outcome::Aborted } else { Outcome::Committed };
+            let (index, process, micro) = (u64::MAX, session, Vec::new());
+            transactions.push(Transaction { index, outcome, process, began: 0, ended: 0, micro });
+        }
+        transactions[place].micro.push(micro);
+    }
+    Ok(elle::history(&transactions, &BTreeMap::new()))
+}
+
+/// The operation of a line, with the numbers of its session and of its transaction.
+fn operation(line: &str) -> Option<(Micro, i64, i64)> {
+    let (function, rest) = line.split_at_checked(1)?;
+    let parts = rest.strip_prefix('(')?.strip_suffix(')')?.split(',');
+    let numbers: Vec<i64> = parts.map(|part| part.trim().parse().ok()).collect::<Option<_>>()?;
+    let [key, value, session, transaction] = numbers[..] else { return None };
+    // 0 is the initial value, which no operation writes.
+    let value = if value == 0 { Value::Null } else { Value::from(value) };
+    let is_read_or_write = matches!((function, &value), ("r", _) | ("w", Value::Number(_)));
+    let micro = (function.to_owned(), Bytes::from(key.to_string()), value);
+    is_read_or_write.then_some((micro, session, transaction))
 }
 
 /// The numbers of keys or of values.

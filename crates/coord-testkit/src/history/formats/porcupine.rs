@@ -17,45 +17,53 @@
 //! A deletion has no `Value` in its input. Linearizability is about single keys: a transaction of
 //! several keys cannot be expressed. A transaction that did not commit is left out, and one with an
 //! unknown outcome returns at the end of the history, without an output: the model must accept
-//! that it has no effect.
+//! that it has no effect. A write returns nothing, so [`read()`] cannot distinguish such a write from
+//! a committed one, and takes it for committed.
 //!
 //! Source: `model.go` of github.com/anishathalye/porcupine.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
-use serde::Serialize;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::FormatError;
-use super::bytes::to_text;
+use super::bytes::{from_text, to_text};
+use super::elle::{self, Outcome, Transaction};
 use super::operations::{inexpressible, last_attempts, writes};
 use crate::history::{AttemptEnd, History};
 
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Operation {
+struct Operation<'a> {
     client_id: u64,
-    input: Input,
-    call: u128,
+    #[serde(borrow)]
+    input: Input<'a>,
+    call: u64,
     output: Output,
-    r#return: u128,
+    r#return: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Input {
-    op: &'static str,
+struct Input<'a> {
+    #[serde(borrow)]
+    op: Cow<'a, str>,
     key: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     value: Option<String>,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Output {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     found: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     value: Option<String>,
 }
 
@@ -120,15 +128,87 @@ pub fn write(history: &History, out: impl Write) -> Result<(), FormatError> {
         all.push(Operation {
             client_id: operation.client,
             input: Input {
-                op,
+                op: op.into(),
                 key: to_text(key).into_owned(),
                 value: written.map(|value| to_text(value).into_owned()),
             },
-            call: attempt.began.as_nanos(),
+            call: nanos(attempt.began),
             output: Output { found: found.map(Option::is_some), value },
-            r#return: returned.as_nanos(),
+            r#return: nanos(returned),
         });
     }
     serde_json::to_writer(out, &all).map_err(std::io::Error::from)?;
     Ok(())
+}
+
+/// Reads operations that [`write()`] has written, without an order of versions: what a check can
+/// find is described at [`elle::read()`](super::elle::read()) for registers.
+///
+/// ```
+/// use coord_testkit::history::formats::porcupine;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let text = r#"[{"ClientId":0,"Input":{"Op":"read","Key":"x"},"Call":1,
+///               "Output":{"Found":false},"Return":2}]"#;
+/// let history = porcupine::read(text)?;
+/// assert_eq!(
+///     history.0[0].kind.to_string(),
+///     "tx attempt 1 of transaction 1 reads x absent; committed at revision 0"
+/// );
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// `Syntax`. If the text is JSON but not such a file, the line is the number of the operation, from
+/// 1.
+pub fn read(text: &str) -> Result<History, FormatError> {
+    let operations: Vec<Operation<'_>> =
+        serde_json::from_str(text).map_err(|error| FormatError::syntax(error.line(), error))?;
+    let numbered = operations.into_iter().zip(1..);
+    let transactions = numbered.map(|(operation, number)| {
+        transaction(operation).map_err(|message| FormatError::syntax(number, message))
+    });
+    Ok(elle::history(&transactions.collect::<Result<Vec<_>, _>>()?, &BTreeMap::new()))
+}
+
+fn transaction(operation: Operation<'_>) -> Result<Transaction, String> {
+    let Operation { client_id, input, call, output, r#return: returned } = operation;
+    let (reads, writes) = match &*input.op {
+        "read" => (true, false),
+        "write" => (false, true),
+        "read-write" => (true, true),
+        op => return Err(format!("invalid Op {op:?}: must be read, write or read-write")),
+    };
+    if returned < call {
+        return Err(format!("Return {returned} is before Call {call}"));
+    }
+    let invalid = |text: &str| format!("the escape in {text:?} is invalid");
+    let key: Bytes = from_text(&input.key).ok_or_else(|| invalid(&input.key))?;
+    let value = |text: Option<String>| text.map_or(Value::Null, Value::from);
+    let outcome = match (reads, output.found, &output.value) {
+        (false, None, None) | (true, Some(true), Some(_)) | (true, Some(false), None) => {
+            Outcome::Committed
+        }
+        (true, None, None) => Outcome::Unknown,
+        _ => {
+            return Err("Output needs Found and Value after a read that has found the key, Found \
+                         after one that has not, and nothing after a write"
+                .to_owned());
+        }
+    };
+    let mut micro = Vec::new();
+    if reads {
+        micro.push(("r".to_owned(), key.clone(), value(output.value)));
+    }
+    if writes {
+        micro.push(("w".to_owned(), key, value(input.value)));
+    }
+    let process = i64::try_from(client_id).unwrap_or(i64::MAX);
+    Ok(Transaction { index: u64::MAX, outcome, process, began: call, ended: returned, micro })
+}
+
+/// A time in nanoseconds: up to 584 years.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

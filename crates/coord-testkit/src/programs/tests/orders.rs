@@ -78,7 +78,7 @@ fn exploration_has_the_results_of_all_orders() {
     let cases = std::env::var("COORD_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(24_u64);
     let mut rng = fastrand::Rng::with_seed(0);
     for number in 0..cases {
-        let [first, second] = [0, 1].map(|_| ISOLATION_LEVELS[rng.usize(..4)]);
+        let [first, second] = [0, 1].map(|_| Isolation::ALL[rng.usize(..4)]);
         let window = rng.u32(..3);
         let mut case = Search::new(first).size(2, 2).random_case(&mut rng);
         case.programs[1].isolation = (number % 5 != 0).then_some(second);

@@ -4,18 +4,19 @@
 use std::collections::BTreeMap;
 
 use coord_core::kv::Revision;
+use coord_core::stm::Isolation;
 
 use super::*;
 use crate::history::{AttemptEnd, EventKind, History};
 use crate::isolation::{Status, Verdict};
-use crate::programs::{Explorer, ISOLATION_LEVELS, Schedule, Search};
+use crate::programs::{Explorer, Schedule, Search};
 use crate::report::Report;
 use crate::report::actors::actors;
 
 /// Calls `check` with the histories of random cases at each level.
 fn random_runs(mut check: impl FnMut(&History, &Verdict)) {
     let mut rng = fastrand::Rng::with_seed(0);
-    for isolation in ISOLATION_LEVELS {
+    for isolation in Isolation::ALL {
         for _ in 0..150 {
             let (programs, operations) = (rng.usize(2..5), rng.usize(1..4));
             let case = Search::new(isolation).size(programs, operations).random_case(&mut rng);

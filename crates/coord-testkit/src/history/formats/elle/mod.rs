@@ -44,6 +44,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
+pub(super) use self::parsing::{Micro, Outcome, Transaction};
+pub(super) use self::reading::history;
 pub use self::reading::read;
 use self::scalar::to_scalar;
 use super::edn::write_string;

@@ -18,25 +18,25 @@ use super::scalar::{to_bytes, to_string};
 
 /// What a completion states about a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(in super::super) enum Outcome {
     Committed,
     Aborted,
     Unknown,
 }
 
 /// A micro-operation: the function, the key, and what was read or written.
-pub(super) type Micro = (String, Bytes, Value);
+pub(in super::super) type Micro = (String, Bytes, Value);
 
 /// A transaction.
-pub(super) struct Transaction {
+pub(in super::super) struct Transaction {
     /// The index of its completion.
-    pub(super) index: u64,
-    pub(super) outcome: Outcome,
-    pub(super) process: i64,
+    pub(in super::super) index: u64,
+    pub(in super::super) outcome: Outcome,
+    pub(in super::super) process: i64,
     /// Nanoseconds.
-    pub(super) began: u64,
-    pub(super) ended: u64,
-    pub(super) micro: Vec<Micro>,
+    pub(in super::super) began: u64,
+    pub(in super::super) ended: u64,
+    pub(in super::super) micro: Vec<Micro>,
 }
 
 /// A line of a file.
@@ -143,7 +143,15 @@ fn operation(form: &Value) -> Result<Option<Operation>, String> {
     if !["invoke", "ok", "fail", "info"].contains(&kind) {
         return Err(format!("the type {kind:?} is unknown"));
     }
-    let micro = field("value").and_then(Value::as_array).into_iter().flatten();
+    let value = field("value");
+    // Only a transaction that has committed surely has a value.
+    if kind == "ok" && value.is_none() {
+        return Err("a transaction of type \"ok\" needs a value".to_owned());
+    }
+    if let Some(value) = value.filter(|value| !value.is_array()) {
+        return Err(format!("the value {value} is no list of micro-operations"));
+    }
+    let micro = value.and_then(Value::as_array).into_iter().flatten();
     let micro = micro.map(|micro| {
         let parts = micro.as_array().map(Vec::as_slice);
         let Some([Value::String(function), key, value]) = parts else {

@@ -69,14 +69,21 @@ use crate::history::{
 /// `Syntax`. If the text is JSON or EDN but not a history, the line is the number of the operation,
 /// from 1.
 pub fn read(text: &str, order: &BTreeMap<u64, i64>) -> Result<History, FormatError> {
-    let transactions = transactions(text)?;
+    Ok(history(&transactions(text)?, order))
+}
+
+/// The history of transactions, with a given order or an inferred one.
+pub(in super::super) fn history(
+    transactions: &[Transaction],
+    order: &BTreeMap<u64, i64>,
+) -> History {
     let is_append = |(function, ..): &Micro| function == "append";
     let has_lists = transactions.iter().any(|transaction| transaction.micro.iter().any(is_append));
-    let lists = has_lists.then(|| Lists::new(&transactions));
-    let inferred = order.is_empty().then(|| inferred::infer(&transactions, lists.as_ref()));
+    let lists = has_lists.then(|| Lists::new(transactions));
+    let inferred = order.is_empty().then(|| inferred::infer(transactions, lists.as_ref()));
     let positions = match &inferred {
         Some(Inferred { positions, .. }) => positions.clone(),
-        None => given_positions(&transactions, order),
+        None => given_positions(transactions, order),
     };
     let last = transactions.iter().map(|transaction| transaction.ended).max().unwrap_or_default();
     let mut events = Vec::new();
@@ -100,7 +107,7 @@ pub fn read(text: &str, order: &BTreeMap<u64, i64>) -> Result<History, FormatErr
         let (at, kind) = (Duration::from_nanos(last), EventKind::Inferred(inference));
         events.push(Event { at, process: None, kind });
     }
-    Ok(History(events))
+    History(events)
 }
 
 /// The revision of each committed transaction, from a given order. Revisions are positive: if the

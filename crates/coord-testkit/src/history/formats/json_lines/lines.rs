@@ -1,11 +1,12 @@
 //! The lines of a file, and their conversion from and to events.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::kv::{KeyRange, Revision};
-use coord_core::stm::Isolation;
+use coord_core::stm::IsolationError;
 use serde::{Deserialize, Serialize};
 
 use super::super::bytes::{from_text, to_text};
@@ -179,8 +180,9 @@ impl Line<'_> {
         let kinds = [
             attempt.map(|line| Ok(EventKind::Attempt(Box::new(line.into_attempt()?)))),
             change.map(|line| {
-                let writes =
-                    line.writes.iter().map(WriteLine::to_write).collect::<Result<_, _>>()?;
+                let writes = line.writes.iter().map(WriteLine::to_write);
+                let writes: Vec<_> = writes.collect::<Result<_, _>>()?;
+                each_once("a change", writes.iter().map(|write| &write.key))?;
                 Ok(EventKind::Changed(StoreChange { revision: Revision(line.revision), writes }))
             }),
             note.map(|text| Ok(EventKind::Note(text.0.into_owned()))),
@@ -239,7 +241,7 @@ impl<'a> From<&'a Attempt> for AttemptLine<'a> {
         Self {
             transaction: attempt.transaction,
             number: attempt.number,
-            isolation: isolation_name(attempt.isolation).into(),
+            isolation: attempt.isolation.name().into(),
             began: nanos(attempt.began),
             reads: attempt.reads.iter().map(read).collect(),
             ranges: attempt.ranges.iter().map(range).collect(),
@@ -273,14 +275,23 @@ impl AttemptLine<'_> {
             let found = line.found.iter().map(found).collect::<Result<_, String>>()?;
             Ok(RangeRead { range, found })
         };
+        let reads: Vec<_> = self.reads.iter().map(ReadLine::to_read).collect::<Result<_, _>>()?;
+        each_once("reads", reads.iter().map(|read| &read.key))?;
+        let ranges: Vec<_> = self.ranges.iter().map(range).collect::<Result<_, String>>()?;
+        for RangeRead { found, .. } in &ranges {
+            each_once("a range", found.iter().map(|(key, _)| key))?;
+        }
+        let writes = self.writes.iter().map(WriteLine::to_write);
+        let writes: Vec<_> = writes.collect::<Result<_, _>>()?;
+        each_once("writes", writes.iter().map(|write| &write.key))?;
         Ok(Attempt {
             transaction: self.transaction,
             number: self.number,
-            isolation: isolation(&self.isolation)?,
+            isolation: self.isolation.parse().map_err(|error: IsolationError| error.to_string())?,
             began: Duration::from_nanos(self.began),
-            reads: self.reads.iter().map(ReadLine::to_read).collect::<Result<_, _>>()?,
-            ranges: self.ranges.iter().map(range).collect::<Result<_, String>>()?,
-            writes: self.writes.iter().map(WriteLine::to_write).collect::<Result<_, _>>()?,
+            reads,
+            ranges,
+            writes,
             end,
         })
     }
@@ -317,26 +328,17 @@ pub(super) fn decode(text: &str) -> Result<Bytes, String> {
     from_text(text).ok_or_else(|| format!("the escape in {text:?} is invalid"))
 }
 
-const LEVELS: [Isolation; 4] = [
-    Isolation::SerializableSnapshot,
-    Isolation::Serializable,
-    Isolation::RepeatableReads,
-    Isolation::ReadCommitted,
-];
-
-/// The name of a level, as [`Isolation`] prints it.
-const fn isolation_name(level: Isolation) -> &'static str {
-    match level {
-        Isolation::SerializableSnapshot => "serializable-snapshot",
-        Isolation::Serializable => "serializable",
-        Isolation::RepeatableReads => "repeatable-reads",
-        Isolation::ReadCommitted => "read-committed",
+/// Checks that `part` names each key once. A recorder writes keys in order, so a sorted list needs no
+/// set.
+fn each_once<'a>(part: &str, keys: impl Iterator<Item = &'a Bytes> + Clone) -> Result<(), String> {
+    if keys.clone().is_sorted_by(|a, b| a < b) {
+        return Ok(());
     }
-}
-
-fn isolation(name: &str) -> Result<Isolation, String> {
-    let level = LEVELS.into_iter().find(|level| isolation_name(*level) == name);
-    level.ok_or_else(|| format!("the isolation level {name:?} is unknown"))
+    let mut known = BTreeSet::new();
+    match keys.into_iter().find(|key| !known.insert(*key)) {
+        Some(key) => Err(format!("{part} must name each key once: {:?} twice", to_text(key))),
+        None => Ok(()),
+    }
 }
 
 /// A time in nanoseconds: up to 584 years.
