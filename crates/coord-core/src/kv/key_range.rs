@@ -18,7 +18,8 @@ use std::{fmt, ops};
 
 use bytes::Bytes;
 
-/// Conversion into the bytes of a key or a value: copies borrowed data, moves owned data.
+/// Conversion into the bytes of a key or a value: moves owned data, copies borrowed data, and
+/// shares the data of a `&Bytes`.
 ///
 /// ```
 /// use coord_core::kv::IntoBytes;

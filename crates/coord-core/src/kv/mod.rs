@@ -1,7 +1,8 @@
 //! The data model: keys, revisions, requests, responses, watches and leases.
 //!
-//! The types express exactly what etcd's KV, Watch and Lease services can express. Requests are
-//! plain structs with public fields and builder methods; responses are plain structs.
+//! The types express the requests and responses of etcd's KV, Watch and Lease services, without
+//! what belongs to the gRPC stream of watches: their ids and fragments. Requests are plain structs
+//! with public fields and builder methods; responses are plain structs.
 //!
 //! A *revision* counts the changes of the whole store. A key carries its *create revision*, its
 //! *mod revision* (of its last change) and its *version* (the number of puts since it was created).

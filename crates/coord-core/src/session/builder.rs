@@ -135,9 +135,9 @@ impl SessionBuilder {
     }
 
     /// Opens the session as [`open`](Self::open) does, and starts a supervisor, which opens the
-    /// next session whenever one is lost, until the supervisor is closed or dropped. Only the first
-    /// session adopts the lease that was set; later sessions have leases of their own, with the
-    /// [`ttl`](Self::ttl) that was set.
+    /// next session whenever one is lost, until the supervisor
+    /// [ends or fails](super::SupervisorState). Only the first session adopts the lease that was
+    /// set; later sessions have leases of their own, with the [`ttl`](Self::ttl) that was set.
     ///
     /// # Errors
     /// As [`open`](Self::open), for the first session. `InvalidTtl` and `TtlTooLarge` also if a

@@ -36,8 +36,8 @@ impl Transaction {
     /// Checks the number of operations, and reads the keys of the blind writes that the commit
     /// compares.
     ///
-    /// A transaction without reads has only blind writes, and the commit compares none of them, at
-    /// every level.
+    /// If the attempt has neither read nor started with a snapshot, all its writes are blind, and
+    /// the commit compares none of them, at every level.
     pub(super) async fn prepare_commit(&mut self, with_idempotency_key: bool) -> Result<()> {
         let is_compared = self.isolation == Isolation::SerializableSnapshot;
         let first = self.snapshot.first().filter(|_| is_compared);

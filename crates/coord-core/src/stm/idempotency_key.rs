@@ -16,7 +16,8 @@
 //!
 //! The keys are attached to the lease of the session, and later transactions reuse them. So there
 //! are as many keys as transactions ran at the same time, and one more for each transaction that
-//! was dropped during its commit. They are deleted with the lease.
+//! was dropped during its commit, or whose commit could not be resolved. They are deleted with the
+//! lease.
 
 use std::sync::{Arc, Mutex};
 
@@ -71,7 +72,8 @@ enum CommitState {
 pub(super) enum Resolution {
     Applied(Revision),
     NotApplied,
-    /// The key was deleted with the lease of the session.
+    /// The key was deleted with the lease of the session, or another client has deleted or changed
+    /// it.
     Unknown,
 }
 

@@ -41,6 +41,9 @@
 //! | attempt that starts with the post-image of a conflict queue | 0 for the keys in it |
 //! | idempotency key | 0; one put and one compare more in the commit |
 //! | commit whose response was lost, with an idempotency key | 1, retried until it has a response |
+//!
+//! `get_many` and the prefetch of more keys than the backend's limit of operations take several
+//! requests.
 
 mod commit;
 mod error;
@@ -125,9 +128,9 @@ impl Stm {
         self
     }
 
-    /// Adds keys that are read in one request before the first attempt, and before each later
-    /// attempt that starts without a snapshot. A key that the closure neither reads nor writes
-    /// cannot conflict.
+    /// Adds keys that are read before the first attempt, and before each later attempt that starts
+    /// without a snapshot: in one request, unless they exceed the backend's limit of operations. A
+    /// key that the closure neither reads nor writes cannot conflict.
     pub fn prefetch<K: IntoBytes>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.prefetch.extend(keys.into_iter().map(IntoBytes::into_bytes));
         self

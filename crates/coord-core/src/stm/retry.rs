@@ -37,8 +37,8 @@ const SNAPSHOT_REUSED_WITHIN: Duration = Duration::from_millis(20);
 pub struct Retry {
     /// The largest number of attempts; at least one is made. No limit by default.
     pub attempts_max: Option<u32>,
-    /// The time after which no further attempt starts. A pause that would end later is not made.
-    /// 60 s by default.
+    /// The time after which no further attempt starts, except that an attempt which yielded to a
+    /// conflict queue starts again. A pause that would end later is not made. 60 s by default.
     pub time_max: Duration,
     /// The limit of the first pause. 2 ms by default.
     pub pause_min: Duration,

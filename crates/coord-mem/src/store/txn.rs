@@ -165,8 +165,8 @@ impl Store {
 /// Checks for the only way in which a checked transaction could still fail:
 /// [`PUT_AFTER_UNBOUNDED_DELETE`].
 ///
-/// [`Txn::check`] rejects every other transaction that deletes a key and then puts it: duplicate
-/// key.
+/// [`Txn::check`] rejects a transaction that puts a key after any other delete of the key:
+/// duplicate key.
 fn check_put_after_unbounded_delete<'a>(
     txn: &'a Txn,
     path: &'a Path,

@@ -21,13 +21,13 @@
 //! boundaries with the same head are compared as keys:
 //!
 //! ```text
-//! boundaries     /locks/a   /locks/b   /locks/mutex-1   /locks/mutex-2
+//! boundaries     /locks/a   /locks/b   /locks/mutex-01   /locks/mutex-02
 //! shared prefix  /locks/
-//! heads          a.......   b.......   mutex-1.         mutex-2.          (. is a zero)
+//! heads          a.......   b.......   mutex-01          mutex-02          (. is a zero)
 //!
-//! /members/1        differs within the shared prefix: after all boundaries
-//! /locks/c          between the heads of b and mutex-1
-//! /locks/mutex-1/x  has the head of /locks/mutex-1; as a key it is greater: after that boundary
+//! /members/1         differs within the shared prefix: after all boundaries
+//! /locks/c           between the heads of b and mutex-01
+//! /locks/mutex-01/x  has the head of /locks/mutex-01; as a key it is greater: after that boundary
 //! ```
 
 use std::cmp::Ordering;
