@@ -1,8 +1,9 @@
 //! Abandoned requests: reports a request whose caller stopped waiting, so that the next request
 //! goes to another member.
 //!
-//! A session abandons a keep-alive long before the request timeout: it drops the call and sends
-//! another. If the first call were not reported, the second would go to the same silent member.
+//! A session with a short TTL abandons a keep-alive long before the request timeout: after a
+//! quarter of the TTL it drops the call and sends another. If the first call were not reported, the
+//! second would go to the same silent member.
 
 use std::time::Duration;
 

@@ -34,8 +34,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[cfg(test)]
 mod tests;
 
-/// A buffer with fewer bytes holds no complete request. It holds headers, whose message follows
-/// soon, or the acknowledgement of a ping, which can wait for the next request.
+/// A buffer with fewer bytes counts as an incomplete request. It usually holds headers, whose
+/// message follows soon, or the acknowledgement of a ping, which can wait for the next request.
 const MIN_REQUEST_BYTES: usize = 64;
 
 /// How many times a flush is deferred while the buffer holds no complete request.

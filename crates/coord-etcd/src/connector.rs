@@ -1,5 +1,5 @@
-//! The connector: dials a member over TCP or a Unix socket, encrypts the connection if TLS is
-//! configured, and coalesces its writes.
+//! The connector: dials a member over TCP or a Unix socket, encrypts the connection if the endpoint
+//! requires TLS, and coalesces its writes.
 //!
 //! The connector encrypts, and not tonic, because tonic supports neither a server certificate that
 //! is trusted by itself nor every format of a client certificate.

@@ -10,7 +10,7 @@
 //! not applied: connection refused, no leader, overload     send to the next endpoint
 //! unknown outcome of a change                              return the error, prefer the next
 //! a decision of the store, such as a missing lease         return the error
-//! a response that is malformed or too large                return the error
+//! a response that is too large                             return the error
 //! any other failure of a read                              send to the next endpoint
 //! ```
 //!

@@ -37,8 +37,8 @@ const UNSUPPORTED_VARIABLES: [(&str, &str); 2] = [
     ("ETCDCTL_DISCOVERY_SRV", "unset it, and list the members in ETCDCTL_ENDPOINTS or --endpoints"),
 ];
 
-/// The values of a variable that `etcdctl` reads as false: those of Go's `strconv.ParseBool`, and
-/// the empty value.
+/// The values of a variable that `etcdctl` reads as false: those of Go's `strconv.ParseBool`; and
+/// the empty value, which counts as not set.
 const FALSE_VALUES: [&str; 7] = ["", "0", "f", "F", "false", "FALSE", "False"];
 
 /// The values of a variable that `etcdctl` reads as true: those of Go's `strconv.ParseBool`.

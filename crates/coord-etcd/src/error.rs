@@ -48,8 +48,8 @@ pub(crate) enum RetryDecision {
     /// To the same endpoint at once, because the member did not process the request: the connection
     /// ended or was full.
     Resend,
-    /// To another endpoint, because this one would fail again: the server is not etcd, or a proxy
-    /// in front of the member failed.
+    /// To another endpoint, because this one would fail again: the server is not etcd, a proxy in
+    /// front of the member failed, or TLS failed.
     OtherEndpoint,
     /// To another endpoint, or to the same one later, because the member cannot serve requests now.
     Failover,

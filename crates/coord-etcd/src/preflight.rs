@@ -163,7 +163,7 @@ fn single_element<T: Ord>(mut set: BTreeSet<T>) -> Option<T> {
 
 /// A request whose size is known, as etcd counts it.
 pub(crate) trait RequestSize {
-    /// The size of a read on the wire, or of a change in the log.
+    /// The size of a range on the wire, or of any other request in the log.
     fn size_bytes(&self) -> usize;
 
     /// Fills in the size of the request if the error lacks it.

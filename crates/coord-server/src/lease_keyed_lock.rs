@@ -84,7 +84,7 @@ pub(crate) struct Acquired {
 /// Why a call did not acquire the lock or leadership.
 #[derive(Debug)]
 pub(crate) enum AcquireError {
-    /// The lease ended, or the queue key was deleted.
+    /// The session on the lease was lost, or the queue key was deleted.
     Lost,
     Status(Status),
 }

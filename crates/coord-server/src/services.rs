@@ -36,8 +36,8 @@ pub(crate) struct ServerLimits {
 }
 
 impl ServerLimits {
-    /// Maximum size of any message, in bytes. Watch responses of this size or more are split into
-    /// fragments, if the client has requested that.
+    /// Maximum size of any message of a client, in bytes. Watch responses of this size or more are
+    /// split into fragments, if the client has requested that.
     pub(crate) const fn message_bytes(&self) -> usize {
         self.request_bytes.saturating_add(MESSAGE_OVERHEAD_BYTES)
     }

@@ -3,7 +3,7 @@
 //! A gRPC code alone does not identify an error. `InvalidArgument` is a missing key or a missing
 //! login; `OutOfRange` is compacted history or a TTL that is too large. So the rows of [`TABLE`]
 //! match codes and messages, and the first row that matches decides. The rows at the end match the
-//! code alone, or the code and the prefix of etcd's messages. The last row matches every status.
+//! code alone, or the code and a part of the message. The last row matches every status.
 //!
 //! The table also states the outcome that an error implies for a request that may change the
 //! store. A read is never applied.
@@ -93,7 +93,7 @@ pub(super) static TABLE: &[Row] = {
         Row(None, Equals("etcdserver: not capable"), Unavailable(NotApplied)),
         Row(None, Equals("etcdserver: rpc not supported for learner"), Unavailable(NotApplied)),
         Row(None, Equals("raft proposal dropped"), Unavailable(NotApplied)),
-        // Only reads fail with these two messages.
+        // Only reads and keep-alives fail with these two messages.
         Row(None, Equals("etcdserver: leader changed"), Unavailable(Unknown)),
         Row(None, Contains("not a primary lessor"), Unavailable(Unknown)),
         // etcd proposed the request, and the result is not known.

@@ -1,4 +1,5 @@
-//! Tests of the error table: one expectation per row, and the values that come from the request.
+//! Tests of the error table: at least one expectation per row, and the values that come from the
+//! request.
 
 use std::time::Duration;
 
@@ -40,8 +41,8 @@ fn both(code: Code, message: &str) -> [Failure; 2] {
 
 type Expected = (Code, &'static str, ErrorKind, Outcome, RetryDecision);
 
-/// Each row: a status of etcd 3.5.30 or tonic 0.14, the kind of the error, the outcome of a change,
-/// and the retry decision for a change.
+/// Each row: a status of etcd 3.5.30, of tonic 0.14 or of a proxy, the kind of the error, the
+/// outcome of a change, and the retry decision for a change.
 static EXPECTED: &[Expected] = {
     use Code::*;
     use ErrorKind as Kind;

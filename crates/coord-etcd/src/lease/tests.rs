@@ -210,9 +210,10 @@ async fn abandoned_refresh_drops_its_stream() {
 /// A delay of responses that exceeds every timeout.
 const ENDLESS_DELAY: Duration = Duration::from_secs(1_000_000);
 
-/// Regression: a session was lost although another member was healthy. It abandons a keep-alive
-/// long before half of the request timeout, and has time for two or three. The first used an idle
-/// stream, the second another stream to the same member, and only then was that member avoided.
+/// Regression: a session with a short TTL was lost although another member was healthy. It abandons
+/// a keep-alive long before half of the request timeout, and has time for two or three. The first
+/// used an idle stream, the second another stream to the same member, and only then was that member
+/// avoided.
 #[tokio::test(start_paused = true)]
 async fn abandoned_keep_alive_is_followed_on_another_member() {
     let (frozen, healthy) = (Member::default(), Member::default());

@@ -54,7 +54,7 @@ use driver::Driver;
 use machine::{Registered, WatchNumber};
 use reader::EtcdWatch;
 
-/// The limits of a reader's buffer. A watch is paused while its buffer is full.
+/// The limits of a reader's buffer. A watch is paused when its buffer is full.
 const BUFFER_LIMITS: BufferLimits = BufferLimits { batches: 8192, size_bytes: 32 << 20 };
 
 /// All watches of one backend.

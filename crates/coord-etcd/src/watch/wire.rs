@@ -90,7 +90,7 @@ pub(super) enum Refusal {
 
 /// Classifies a refusal by its reason.
 ///
-/// The client requests neither an empty range nor a duplicate id, but a stream that is being closed
+/// A registration has neither an empty range nor a duplicate id, but a stream that is being closed
 /// refuses every watch as an empty range.
 ///
 /// Source: `docs/etcd-contract.md` §6.

@@ -14,7 +14,7 @@
 //! collects events until the progress notification arrives. A message contains at most 1,000
 //! revisions.
 //!
-//! Source: `docs/etcd-contract.md` §6; etcd 3.5 `server/storage/mvcc/watcher_group.go`,
+//! Source: `docs/etcd-contract.md` §6; etcd 3.5 `server/mvcc/watcher_group.go`,
 //! `watchBatchMaxRevs`.
 
 use coord_core::kv::{Event, Revision, WatchBatch};

@@ -66,7 +66,7 @@ use watch_state::{PendingReply, Registration, RegistrationState, WatchState};
 /// ids, change.
 pub(super) type WatchNumber = u64;
 
-/// How many attempts, each with a confirmation timeout, the first registration of a watch has.
+/// How long the first registration of a watch may take, in confirmation timeouts.
 const MAX_REGISTRATION_ATTEMPTS: u32 = 3;
 
 /// An action for the driver.

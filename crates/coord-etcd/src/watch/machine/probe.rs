@@ -12,6 +12,7 @@
 //! | no progress notification is requested | 15 s after the last message |
 //! | such a request is outstanding | 2 s after both the last message and the request |
 //! | a confirmation is outstanding | never: the confirmation has a timeout of its own |
+//! | no watch is live | never: no watch can miss an event |
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | ignores the requested id, and numbers the watches of a stream from 0 | translates the ids |
 //! | confirms watches in any order | creates one watch at a time |
-//! | may confirm a watch without a revision | reads a revision, and starts the watch there |
+//! | may confirm a watch without a revision | reads a revision, and starts the watch after it |
 //! | ignores progress requests, and crashes on them up to 3.4 | sends none |
 //! | refuses an empty range without a revision | recognizes the proxy by that |
 

@@ -332,8 +332,8 @@ impl WatchState {
         }
     }
 
-    /// Delivers a progress notification, unless it is older than a delivered batch or the buffer is
-    /// full. Returns whether it was delivered.
+    /// Delivers a progress notification, unless it is older than a delivered batch, a registration
+    /// holds a part of a revision, or the buffer is full. Returns whether it was delivered.
     pub(super) fn deliver_progress(&self, revision: Revision) -> bool {
         let is_current = self.is_whole() && revision.next() >= self.next;
         is_current && self.buffer.push_progress(revision)

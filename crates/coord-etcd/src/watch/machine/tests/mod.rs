@@ -42,7 +42,7 @@ enum Step {
     Connect(StreamRole, Option<i64>),
     /// A connection breaks.
     Break(StreamRole),
-    /// A member handles a request. With `true` a write follows before the response.
+    /// A member handles a request. With `true` a write precedes the confirmation of a watch.
     Handle(StreamRole, bool),
     /// A member sends the events of a watch: the index of the watch, the largest number of
     /// revisions, and the largest number of events per message.
