@@ -17,8 +17,8 @@ use tokio::net::unix::pipe::Sender;
 #[derive(Debug)]
 pub(crate) struct ExitError {
     pub(crate) status: u8,
-    /// `None` if there is nothing to add: the command that `coord` ran has failed, or the message
-    /// was printed before.
+    /// `None` if there is nothing to add: the command that `coord` ran has failed, a signal ended
+    /// the wait, or the output or an earlier message gives the reason.
     pub(crate) message: Option<String>,
 }
 

@@ -80,7 +80,7 @@ impl ClusterBuilder {
     /// Starts the cluster, and waits until every member is ready.
     ///
     /// # Panics
-    /// If a member does not become ready.
+    /// If a member does not become ready, or no member has the required nine-byte request ids.
     pub async fn start(&self) -> Cluster {
         // The member's id depends on its port, and matches on about half of all ports.
         for _ in 0..100 {

@@ -62,7 +62,7 @@ impl RawClient {
     /// The status of the server.
     ///
     /// # Panics
-    /// If there is no response within 10 s.
+    /// If the connection is closed, or there is no response within 10 s.
     pub async fn unary<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Status>
     where
         Q: prost::Message + 'static,
@@ -135,7 +135,7 @@ impl<Q, A: 'static> RawStream<Q, A> {
     /// The next message; `None` if no message arrives within 10 s.
     ///
     /// # Panics
-    /// If the task that opens the stream panics.
+    /// If the task that opens the stream panics, or if opening the stream has failed before.
     pub async fn next(&mut self) -> Option<Result<Option<A>, Status>> {
         self.next_within(RESPONSE_TIMEOUT).await
     }

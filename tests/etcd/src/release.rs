@@ -69,7 +69,7 @@ impl Release {
     /// The newest release.
     ///
     /// # Panics
-    /// If there is no release.
+    /// If [`all`](Self::all) fails.
     #[must_use]
     pub fn newest() -> Self {
         let all = Self::all().unwrap_or_else(|why| panic!("{why}"));

@@ -91,7 +91,7 @@ pub(crate) async fn notifications(run: &mut ScenarioRun) {
     run.note("no more messages", nothing.is_err());
 }
 
-/// The interval is longer than the clock can represent.
+/// On coord's server, the interval is longer than the clock can represent.
 pub(crate) async fn no_notifications(run: &mut ScenarioRun) {
     let mut stream = run.watch().await;
     stream.send_request(create_watch!("a", progress_notify: true));

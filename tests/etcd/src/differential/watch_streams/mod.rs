@@ -1,10 +1,10 @@
 //! The differential target [`WatchStreams`]: the messages of watch streams of coord's server and of
 //! a real etcd, on random scenarios (`scenario.rs`).
 //!
-//! Each step of a scenario runs on etcd until all messages have arrived (`server.rs`), then on
-//! coord's server. The transcripts are compared in every field: ids, headers, rejections, how
-//! events are grouped into messages, and where a message is split. Not compared are the order
-//! between watches and the order between responses and events, which are random in etcd
+//! Each step of a scenario runs on both servers, until all messages have arrived from etcd and then
+//! from coord's server (`server.rs`). The transcripts are compared in every field: ids, headers,
+//! rejections, how events are grouped into messages, and where a message is split. Not compared are
+//! the order between watches and the order between responses and events, which are random in etcd
 //! (`transcript.rs`), and the values of cluster ids, member ids and Raft terms. Periodic progress
 //! notifications are not tested, because they take too long.
 //!
