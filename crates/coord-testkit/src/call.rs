@@ -56,7 +56,7 @@ impl Call {
 }
 
 impl fmt::Display for Call {
-    /// The name of the method, and the keys, the lease or the revision: `put "a"`.
+    /// The name of the method, and the keys, the TTL, the lease or the revision: `put "a"`.
     ///
     /// For a transaction, the numbers of compares, success operations and failure operations:
     /// `txn if 1 then 2 else 0`.

@@ -1,9 +1,9 @@
 //! A macro that implements `KvBackend` for layers that treat every call alike.
 //!
 //! Without the macro, [`Intercept`](crate::Intercept) and the backend of a
-//! [`Process`](crate::Process) would repeat the same eleven methods. The macro converts each call
-//! to a [`Call`](crate::Call) and a future that makes the call on the wrapped backend. The layer
-//! chooses when to poll that future.
+//! [`Process`](crate::Process) would repeat the same twelve methods. The macro converts each call,
+//! except that of `limits`, to a [`Call`](crate::Call) and a future that makes the call on the
+//! wrapped backend. The layer chooses when to poll that future.
 
 /// Implements `KvBackend` for a layer `$layer<B>` with these members:
 ///

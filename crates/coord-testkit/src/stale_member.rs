@@ -3,7 +3,7 @@
 //! A member serves a serializable read from its local state, without consensus. After
 //! [`fall_behind`](StaleMember::fall_behind), a [`StaleMember`] serves serializable reads, and
 //! transactions that consist of serializable reads, at the given revision. It refuses such a read
-//! at a later revision. All other requests need a majority and are forwarded unchanged.
+//! at a later revision. All other requests are forwarded unchanged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -214,7 +214,7 @@ async fn replace_b(kv: &Client) -> Checked<Revision> {
     Ok(kv.txn(Txn::new().and_then(ops)).await?.header.revision)
 }
 
-/// A real etcd loses the key in this compaction, and panics when the key is read.
+/// etcd 3.5.30 loses the key in this compaction, and panics when the key is read.
 async fn compaction_at_delete_and_put_of_one_key_is_refused(kv: &Client) -> Checked {
     let revision = replace_b(kv).await?;
     expect_refused(kv.compact(Compact::new(revision)).await, ErrorKind::Refused)?;

@@ -37,8 +37,8 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// What was checked, in parts of one sentence. What there is none of is left out, but for what
-    /// every check has.
+    /// What was checked, in parts of one sentence. A part whose count is zero is left out, except
+    /// for the parts that every check has.
     pub(crate) fn parts(&self) -> Vec<String> {
         let (transactions, attempts) =
             (counted(self.transactions, "transaction"), counted(self.attempts, "attempt"));

@@ -23,6 +23,7 @@
 //! - the remaining time of a lease, within the duration of the calls and one second of rounding;
 //! - the order of the keys of a lease, and of the list of leases;
 //! - details of an error that one of the two stores does not report;
+//! - details of the error that ends a watch, except the compact revision;
 //! - the numbers in an error about a TTL, a timeout, the size or the depth of a request, or a
 //!   replaced history;
 //! - the time at which progress notifications are delivered; their revisions are checked on each
@@ -40,8 +41,8 @@
 //! A store may deliver a batch late, so a batch that only one side has delivered *so far* is not a
 //! mismatch. The mirror queues the batches that each side has delivered, and compares the queues up
 //! to the length of the shorter one. To check at the end that no batch is missing, the mirror
-//! writes a **marker** into the range of every open watch. Both sides must deliver the marker
-//! within the mirror's [timeout](Mirror::timeout):
+//! writes a **marker** into the range of every open watch that can deliver one. Both sides must
+//! deliver the marker within the mirror's [timeout](Mirror::timeout):
 //!
 //! ```text
 //! left    put a=1 @7   put a=2 @8   [marker @12]
@@ -157,7 +158,7 @@ pub struct Tally {
 pub struct Mismatch {
     /// The operations so far, each with the store's revision before it.
     pub transcript: Vec<String>,
-    /// Both responses, one below the other, or which side did not respond or deliver in time.
+    /// Both responses, one below the other, or what was not received in time.
     pub detail: String,
 }
 

@@ -65,7 +65,7 @@ fn operations(transaction: &Executed) -> String {
     operations.join(",")
 }
 
-/// Random programs of single keys without deletions, on keys that are read at most once.
+/// Random programs of single keys without deletions. Each transaction reads a key at most once.
 pub(super) fn put_only(seed: u64, age_max: i64) -> Execution {
     let mut rng = fastrand::Rng::with_seed(seed);
     let count = rng.usize(3..25);

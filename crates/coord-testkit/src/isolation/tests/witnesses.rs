@@ -243,7 +243,7 @@ fn absent_read_without_a_possible_gap_is_read_skew() {
 
 #[test]
 fn serializable_order_other_than_the_revisions_holds() {
-    // T1 is placed before T2 although its revision is later: no transaction can see the difference.
+    // T1 comes before T2 although its revision is later: no transaction can see the difference.
     let verdict = verdict([
         transaction(1).read("x", 1).put("y", 3).commit(3).into(),
         transaction(2).put("x", 2).commit(2).into(),

@@ -53,7 +53,7 @@ impl<'a> Found<'a> {
 
 /// What was inferred.
 pub(super) struct Inferred {
-    /// The position of each transaction whose elements were read, from 1, by its place.
+    /// The position of each transaction that could be ordered, from 1, by its place.
     pub(super) positions: BTreeMap<usize, i64>,
     pub(super) inference: Inference,
 }

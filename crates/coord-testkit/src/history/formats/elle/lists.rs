@@ -126,7 +126,8 @@ impl<'a> Lists<'a> {
         chain
     }
 
-    /// The committed transactions of each key that was read with an element that no read shows.
+    /// For each key that was read, the committed transactions with an element that its longest list
+    /// lacks.
     pub(super) fn unread(&self) -> BTreeMap<&'a Bytes, BTreeSet<usize>> {
         let shown: BTreeSet<(&Bytes, &String)> = self
             .longest

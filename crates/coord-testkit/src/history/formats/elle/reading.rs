@@ -40,10 +40,10 @@ use crate::history::{
 ///
 /// Without an `order`, the history must have all writes of its keys, from their first values on.
 /// The order of a list-append history is inferred from the lists that were read; elements of keys
-/// that were not read are left out. Of registers only reads of each other's writes are known. The
-/// last event, [`EventKind::Inferred`], has the number of versions that could be ordered, and the
-/// reads that no order explains, which the isolation checker reports as anomalies. Levels that
-/// nothing refutes are unknown if a transaction that writes has no position.
+/// that were not read are left out. Of registers only reads of each other's writes are known. If
+/// anything was inferred, the last event, [`EventKind::Inferred`], has the number of versions that
+/// could be ordered, and the reads that no order explains, which the isolation checker reports as
+/// anomalies. Levels that nothing refutes are unknown if a transaction that writes has no position.
 ///
 /// The isolation level of every transaction is the default one. If an operation has no `time`, the
 /// times are the positions in the file.
@@ -216,7 +216,7 @@ fn reads_and_writes(
     (reads.into_iter().map(read).collect(), writes.into_iter().map(write).collect())
 }
 
-/// The list up to an element; the element alone if no read has seen it.
+/// The list up to an element; the element alone if the list lacks it.
 fn beginning(longest: &[String], element: String) -> String {
     match longest.iter().position(|known| *known == element) {
         Some(position) => longest[..=position].join(" "),
