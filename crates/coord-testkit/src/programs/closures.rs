@@ -98,8 +98,8 @@ impl std::error::Error for ScheduleFailure {}
 impl Closures {
     /// No closures yet. Their transactions have this level.
     ///
-    /// The stale window is one revision, a transaction makes at most three attempts, and at most
-    /// 100,000 schedules are run.
+    /// The stale window is one revision, a transaction makes at most three attempts, and
+    /// [`schedules_max`](Self::schedules_max) is 100,000.
     pub fn new(isolation: Isolation) -> Self {
         Self {
             isolation,
@@ -168,13 +168,14 @@ impl Closures {
         self
     }
 
-    /// Sets how many revisions a member may be behind that answers a serializable read.
+    /// Sets how many revisions a member may be behind that serves a serializable read.
     pub const fn stale_window(mut self, revisions: u32) -> Self {
         self.stale_window = revisions;
         self
     }
 
-    /// Sets how many schedules are run at most. If more are left, [`run`](Self::run) panics, and
+    /// Sets how many schedules are run at most: of the schedules without stale reads, which run
+    /// first, and again of all schedules. If more are left, [`run`](Self::run) panics, and
     /// [`check`](Self::check) returns an [`Explored`] that is not complete.
     pub const fn schedules_max(mut self, schedules: u64) -> Self {
         self.schedules_max = schedules;
@@ -244,7 +245,8 @@ impl Closures {
     /// As [`check`](Self::check).
     ///
     /// # Panics
-    /// If `schedule` is not a schedule. Inside an async runtime.
+    /// If `schedule` is not a schedule. If the store refuses the initial keys. Inside an async
+    /// runtime.
     pub fn replay(&self, schedule: &str) -> Result<(), Box<ScheduleFailure>> {
         let schedule: Schedule = schedule.parse().unwrap_or_else(|error| panic!("{error}"));
         self.replay_schedule(&self.setup(), &schedule)

@@ -14,8 +14,8 @@
 //!  T2 |     | (T1 sleeps)
 //! ```
 //!
-//! Two turns commute unless one of them changes the store, or one begins a transaction and the
-//! other ends an attempt: the order of an end and a begin is the order in real time.
+//! Turns of two processes commute unless one of them changes the store, or one begins a transaction
+//! and the other ends an attempt: the order of an end and a begin is the order in real time.
 //!
 //! Source: Godefroid, "Partial-Order Methods for the Verification of Concurrent Systems", LNCS 1032
 //! (1996), section 5.

@@ -95,7 +95,7 @@ impl Explorer {
         }
     }
 
-    /// Sets how many revisions a member may be behind that answers a serializable read.
+    /// Sets how many revisions a member may be behind that serves a serializable read.
     pub const fn stale_window(mut self, revisions: u32) -> Self {
         self.stale_window = revisions;
         self
@@ -133,7 +133,9 @@ impl Explorer {
     /// Runs every distinct schedule of a case, until `visit` breaks.
     ///
     /// # Panics
-    /// Inside an async runtime.
+    /// If the store refuses the initial keys: a key is empty, or there are more than 128. If the
+    /// [`layer`](Self::layer) sends other requests in a second run with the same turns. Inside an
+    /// async runtime.
     pub fn explore(
         &self,
         case: &Case,
@@ -146,7 +148,7 @@ impl Explorer {
     /// Runs random schedules of a case: at each turn, each possible one is equally likely.
     ///
     /// # Panics
-    /// Inside an async runtime.
+    /// If the store refuses the initial keys. Inside an async runtime.
     pub fn random(
         &self,
         case: &Case,
@@ -162,7 +164,7 @@ impl Explorer {
     /// out; after the last turn, the first process that waits gets the next one.
     ///
     /// # Panics
-    /// Inside an async runtime.
+    /// If the store refuses the initial keys. Inside an async runtime.
     #[must_use]
     pub fn replay(&self, case: &Case, schedule: &Schedule) -> Checked {
         self.check(explore::replay(&self.setup(case), schedule))
@@ -171,7 +173,7 @@ impl Explorer {
     /// The first schedule of a case whose run satisfies `wanted`, and how many were run.
     ///
     /// # Panics
-    /// Inside an async runtime.
+    /// As [`explore`](Self::explore).
     pub fn find(
         &self,
         case: &Case,

@@ -61,7 +61,7 @@ impl Shared {
     }
 }
 
-/// A request that any member may answer.
+/// A request that any member may serve.
 #[derive(Clone, Debug)]
 pub(super) enum LocalRead {
     Range(Range),
@@ -93,7 +93,7 @@ pub(super) struct GateState {
     next_id: u64,
     /// The request whose turn it is.
     admitted: Option<u64>,
-    /// How many revisions the member was behind that answered the last request.
+    /// How many revisions the member was behind that served the last request.
     behind: u32,
     /// How many transactions have begun.
     pub(super) transactions: u64,
@@ -159,7 +159,7 @@ impl RequestGate {
         sync::lock(&self.state).admitted.is_some()
     }
 
-    /// The next request, if any member may answer it.
+    /// The next request, if any member may serve it.
     pub(super) fn next_local_read(&self) -> Option<LocalRead> {
         sync::lock(&self.state).waiting.front()?.read.clone()
     }

@@ -20,8 +20,8 @@
 //!
 //! # What a schedule decides
 //!
-//! Each turn lets one request through: a read, or a commit. A serializable read may be answered by
-//! a member that is behind, so a turn also has the number of revisions that the member is behind,
+//! Each turn lets one request through: a read, or a commit. A serializable read may be served by a
+//! member that is behind, so a turn also has the number of revisions that the member is behind,
 //! up to the *stale window*. No member is behind the initial state. What a process does between two
 //! requests is not interrupted.
 //!

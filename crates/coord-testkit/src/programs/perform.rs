@@ -123,7 +123,7 @@ async fn perform(
     Ok(())
 }
 
-/// Sends each operation as a request of its own, until an abort.
+/// Sends each operation as a request of its own, and an append as a read and a put, until an abort.
 async fn run_external(
     client: &Client,
     operations: &[ProgramOperation],

@@ -159,7 +159,8 @@ pub(super) fn unescaped(text: &str) -> Option<String> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_structs, reason = "callers construct programs")]
 pub struct Program {
-    /// The level; `None` for a client without transactions, of which each operation is one request.
+    /// The level; `None` for a client without transactions, which sends each operation as one
+    /// request, and an append as a read and a put.
     pub isolation: Option<Isolation>,
     /// The operations, in order.
     pub operations: Vec<ProgramOperation>,

@@ -182,7 +182,7 @@ impl Run {
     }
 
     /// The possible next turns: each process that waits at its gate, and for a read that any member
-    /// may answer, each member that would return something else than a member less far behind.
+    /// may serve, each member that would return something else than a member less far behind.
     pub(super) fn options(&self) -> Vec<Turn> {
         let mut options = Vec::new();
         if self.turns.len() >= TURNS_MAX {

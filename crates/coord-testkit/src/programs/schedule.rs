@@ -3,9 +3,9 @@
 //! ```text
 //! T1 T2 T1 T2-1
 //! |  |     |
-//! |  |     the next request of T2, answered by a member that is one revision behind
+//! |  |     the next request of T2, served by a member that is one revision behind
 //! |  the next request of T2
-//! the next request of T1, answered as of the current revision
+//! the next request of T1, served as of the current revision
 //! ```
 
 use std::fmt;
@@ -13,13 +13,13 @@ use std::str::FromStr;
 
 use super::program::ParseProgramError;
 
-/// One step of a schedule: the next request of a process is sent, and answered.
+/// One step of a schedule: the next request of a process and its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(clippy::exhaustive_structs, reason = "callers construct schedules")]
 pub struct Turn {
     /// The process, counted from 0; T1 in the text form.
     pub process: usize,
-    /// How many revisions the member that answers is behind.
+    /// How many revisions the member that serves the request is behind.
     pub behind: u32,
 }
 
@@ -45,7 +45,7 @@ impl Schedule {
         self.0.windows(2).filter(|pair| pair[0].process != pair[1].process).count()
     }
 
-    /// How many requests are answered by a member that is behind.
+    /// How many requests are served by a member that is behind.
     #[must_use]
     pub fn stale_reads(&self) -> usize {
         self.0.iter().filter(|turn| turn.behind > 0).count()

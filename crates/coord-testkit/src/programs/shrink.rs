@@ -65,7 +65,7 @@ impl Explorer {
     /// ```
     ///
     /// # Panics
-    /// Inside an async runtime.
+    /// As [`explore`](Self::explore).
     #[must_use]
     pub fn shrink(
         &self,

@@ -43,8 +43,12 @@ const ATTEMPTS_MAX: u32 = 10;
 /// ```
 ///
 /// # Errors
-/// As [`KvBackend::txn`](coord_core::KvBackend::txn) and
-/// [`KvBackend::watch`](coord_core::KvBackend::watch), on the client of the run.
+/// As [`KvBackend::txn`](coord_core::KvBackend::txn), [`HistoryRecorder::watch_changes`] and
+/// [`ChangeRecorder::catch_up`](crate::history::ChangeRecorder::catch_up), on the client of the
+/// run.
+///
+/// # Panics
+/// If the run has a process with the name of a program, such as `T1`.
 ///
 /// # Cancel safety
 /// If the future is dropped, the programs that have started run on.

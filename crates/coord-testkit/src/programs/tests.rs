@@ -61,7 +61,7 @@ fn reads_in_the_middle_commute() {
     assert!(explored.is_complete);
 }
 
-/// Sleep sets leave out no result: the distinct results are those of many random schedules.
+/// Sleep sets leave out no result: the distinct results include those of many random schedules.
 #[test]
 fn sleep_sets_lose_no_result_that_random_schedules_find() {
     let texts = [

@@ -96,8 +96,8 @@ fn broken_step<'a>(anomaly: &'a Anomaly, order: &[Participant]) -> Option<&'a St
     broken.min_by_key(shows_at)
 }
 
-/// The version of a key that a participant must read in an order, in which one that has written the
-/// key comes before it.
+/// The version of a key that a participant must read in an order, in which a writer of the key
+/// comes before the participant.
 fn version_to_read<'a>(
     step: &Step,
     order: &[Participant],
@@ -156,7 +156,8 @@ fn why(step: &Step, order: &[Participant], actors: &[Actor<'_>]) -> String {
 ///
 /// A compare of what was read fails only if the key was changed before the commit. The other
 /// readers of the cycle have committed before the change. A commit that writes nothing has no
-/// place of its own, so the change must have ended before it, or it must have read as new data.
+/// place of its own, so the change must have ended before it, or its transaction must have read
+/// data that is as new.
 ///
 /// ```text
 /// T1 read z @2    T3 wrote z @4, y @4    T2 read x @3, y @4, ended    T1 wrote x @5

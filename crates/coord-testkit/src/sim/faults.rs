@@ -319,7 +319,7 @@ pub struct FaultCount {
     /// How often it fired.
     pub fired: u64,
     /// How often it fired where it mattered: a lost response of a change that was applied, a crash
-    /// of a process that has changed the store, a stale read that differs from a current one.
+    /// of a process that has changed the store, a serializable read of an earlier revision.
     pub mattered: u64,
 }
 

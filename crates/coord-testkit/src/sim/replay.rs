@@ -50,7 +50,7 @@ impl Deviations {
     /// deviations of other processes are ignored, so each process gets a rule of its own.
     ///
     /// The caller of a lost request waits for the timeout of the
-    /// [`Intercept`](crate::Intercept::timeout).
+    /// [`Intercept`](crate::Intercept::timeout), unless the connection broke.
     ///
     /// ```
     /// use coord_core::{Client, error::Outcome};

@@ -1,9 +1,10 @@
 //! Shrinking: from the many deviations of a failing run to the few that make it fail.
 //!
-//! A candidate is the list without some deviations, or with a lower option at one point. It
-//! replaces the list if its run fails in the same oracle, a panic at the same place, and an error
-//! of the scenario with the same text but for numbers. The order of preference: fewest deviations,
-//! then lowest options. The passes, which end early when the budget is spent:
+//! A candidate is the list without some deviations, perhaps with another one changed, or with a
+//! lower option at one point. It replaces the list if its run fails in the same oracle, a panic at
+//! the same place, and an error of the scenario with the same text but for numbers. The order of
+//! preference: fewest deviations, then lowest options. The passes, which end early when the budget
+//! is spent:
 //!
 //! 1. remove all deviations of one fault;
 //! 2. remove spans: halves, quarters, and so on to single deviations;

@@ -55,6 +55,9 @@ impl Plan {
     ///
     /// # Errors
     /// The failure of the run.
+    ///
+    /// # Panics
+    /// Inside an async runtime.
     pub fn run<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         &self,
         sweep: &Sweep,

@@ -106,7 +106,7 @@ fn guard_is_missing_only_where_it_would_fail() {
                 let Some(attempt) = actor.attempt else { continue };
                 let (reader, commit, _) = commits[&attempt.transaction];
                 // The versions of the store when the commit would have compared them: those of the
-                // writers whose events come before. Each turn of the run is one event.
+                // writers whose events come before. Each attempt ends in a turn of its own.
                 let mut versions = BTreeMap::new();
                 for event in &history.0 {
                     let EventKind::Changed(change) = &event.kind else { continue };

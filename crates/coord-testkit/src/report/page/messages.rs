@@ -3,7 +3,7 @@
 //! ```text
 //! store       ●              ●    ✕            ✕
 //! process  ●     ●        ●          ✕      ●     ✕          ●···
-//!          answered       response lost     request lost     on its way at the end
+//!          received       response lost     request lost     on its way at the end
 //! ```
 
 use super::scene::{Group, Shape};
@@ -53,7 +53,7 @@ pub(super) fn draw(request: &Request, step: i32) -> Group {
     group.shapes.push(Shape::Circle { x: applied, y: store, radius: 4, class: "commit" });
     match received {
         None => push_line(&mut group, at_store, half(applied), "message pending"),
-        // The store has answered otherwise: the response was lost.
+        // The store has returned no error: the response was lost.
         Some((end, false)) if is_applied => {
             push_line(&mut group, at_store, half(applied), "message failed");
             push_cross(&mut group, half(applied));

@@ -249,8 +249,8 @@ fn data(scene: &Scene) -> String {
     escaped
 }
 
-/// A text of any bytes, of at most `max` characters. Letters of all scripts stay as they are;
-/// characters that are not visible, or that reorder a line, are escaped.
+/// A text of any bytes, of which at most `max` characters are shown. Letters of all scripts stay as
+/// they are; characters that are not visible, or that reorder a line, are escaped.
 fn printable(bytes: &[u8], max: usize) -> String {
     let visible = |character: char| match character {
         '"' | '\'' | '\\' => character.to_string(),

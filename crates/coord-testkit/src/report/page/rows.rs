@@ -1,4 +1,5 @@
-//! The lanes of a drawing: the store, and one lane per process with a row for each transaction.
+//! The lanes of a drawing: the store, and one lane per process, with a row for each transaction of
+//! the anomaly and some rows for the others.
 
 use super::super::actors::{Actor, Effect, Write};
 use super::super::text;
@@ -17,7 +18,7 @@ const OTHER_HEIGHT: i32 = 13;
 /// How many rows the transactions that are no actors have in one lane.
 const OTHER_ROWS_MAX: usize = 8;
 
-/// A transaction that is drawn.
+/// A participant of the anomaly that is drawn.
 #[derive(Clone, Debug)]
 pub(super) struct Bar<'a> {
     pub(super) actor: Option<usize>,

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The script of the page adds the changes up. They come from the recorded changes of the store,
-//! from the commits, and from what was read, where the history has nothing else.
+//! from the commits, and from what was read. Of several values of one version, the first in the
+//! history is shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 

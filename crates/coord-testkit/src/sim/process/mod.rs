@@ -59,7 +59,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Adds a process without a task.
+    /// Adds a process. `start` starts the main task of each of its lives.
     ///
     /// # Panics
     /// If the name is empty, in use, `store` or `test`, or has other characters than letters,

@@ -224,7 +224,8 @@ impl State {
     }
 
     /// Partitions the processes from the store one after the other, and heals them in the reverse
-    /// order. The steps are a second apart. Returns whether there is any process.
+    /// order. The partitions are a second apart, and so are their ends. Returns whether there is
+    /// any process.
     pub(crate) fn swizzle(&mut self) -> bool {
         let count = self.processes.len();
         let seconds = |count: usize| Duration::from_secs(u64::try_from(count).unwrap_or(u64::MAX));

@@ -1,4 +1,4 @@
-//! The process's side of the store check: a layer over the client of a process, which checks what
+//! The process's side of the store check: a layer over the backend of a process, which checks what
 //! the process receives.
 
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! at the store    5    7    9                the batches that must be delivered
-//! delivered       5    (7)  9                correct; (7) is a progress notification after 7
+//! delivered       5    7    (7)  9           correct; (7) is a progress notification after 7
 //! delivered       5    9                     7 was skipped
 //! delivered       5    5                     5 was repeated
 //! delivered       5    (7)                   wrong unless 7 was delivered before

@@ -24,7 +24,8 @@ use crate::sim::shrink::shrink;
 const SEEDS_FOR_COVERAGE: u64 = 100;
 
 /// One of this many seeds is repeated in another process. A seed modulo 4 selects the scheduling
-/// policy (`generator.rs`), so the number is odd: the repeated seeds have all policies.
+/// policy (`generator.rs`), so the number is odd: in a sweep of 304 seeds or more, the repeated
+/// seeds have all four remainders.
 const CANARY_STEP: usize = 101;
 
 /// The seeds of a sweep that are repeated in another process. They are about one in a hundred.

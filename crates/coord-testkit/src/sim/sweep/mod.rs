@@ -244,8 +244,9 @@ impl Sweep {
     /// held, or a run is not deterministic.
     ///
     /// # Panics
-    /// Inside an async runtime; if a saved list no longer fits the scenario; if a saved file or an
-    /// environment variable cannot be read; or if the canary process does not run the sweep.
+    /// Inside an async runtime; if a saved list no longer fits the scenario; if the file of saved
+    /// lists cannot be read or written, or an environment variable cannot be read; or if the canary
+    /// process does not run the sweep.
     pub fn check<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         self,
         scenario: impl Fn(Sim) -> F + Sync,
