@@ -39,7 +39,7 @@ impl Log {
         self.step().started = Instant::now();
     }
 
-    /// Adds a line, with a timestamp if time has passed since the step started.
+    /// Adds a line, with a timestamp if [`UNTIMED_WITHIN`] has passed since the step started.
     pub(crate) fn note(&self, text: &str) {
         let mut step = self.step();
         let line = if step.started.elapsed() < UNTIMED_WITHIN {

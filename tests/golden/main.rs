@@ -21,8 +21,8 @@
 //! `c1:` is a client: a process with its own session on a shared `MemBackend`. Its first command
 //! opens the session, with a TTL of 10 s. [`command`] lists the commands. A command that has to
 //! wait continues in the background. After each command, the runner runs all tasks until they are
-//! idle, and prints the events in order. A line that is printed during an `advance` starts with the
-//! time since the start of the script.
+//! idle, and prints the events in order. A line that is printed 100 ms or more after the start
+//! of its step, during an `advance`, starts with the time since the start of the script.
 //!
 //! `!` before a command marks it as expected to fail. `[requests]` after a command prints the
 //! requests that each client sent during it.

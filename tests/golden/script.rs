@@ -17,7 +17,7 @@ use crate::log::Log;
 
 type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
-/// The duration of each step, in which all tasks run until they are idle.
+/// The time after the command of each step, in which all tasks run until they are idle.
 const STEP_DURATION: Duration = Duration::from_millis(1);
 
 /// Runs a script on its own paused clock.
