@@ -50,8 +50,9 @@ async fn leader_is_notified_when_its_key_is_deleted() {
     assert_eq!(keys(&store, "e/").await, [""; 0], "the proclamation put no key");
 }
 
-/// In Go's package, the first call of a lost leader fails with `ErrElectionNotLeader`, and the next
-/// `Proclaim` or `Resign` with "key is not provided". Here every call fails with the same loss.
+/// In Go's package, the first `Proclaim` of a lost leader fails with `ErrElectionNotLeader`, and
+/// the next `Proclaim` or `Resign` with "key is not provided". Here every call fails with the same
+/// loss.
 #[tokio::test(start_paused = true)]
 async fn lost_leader_fails_every_call_and_changes_nothing() {
     let store = Client::new(MemBackend::new());

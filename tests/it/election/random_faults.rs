@@ -3,8 +3,8 @@
 //! Candidates campaign, proclaim, write, and resign or drop their leadership, some with a short
 //! timeout. Requests are dropped and delayed, and responses are dropped. An administrator deletes
 //! keys, revokes leases and compacts the store. An [`Oracle`] computes the leader at each revision.
-//! Compared with it are: each `Leadership`, at the revision of its header; each guarded write, at
-//! its own revision; and what an observer behind such faults yields.
+//! Compared with it are: each `Leadership`, at the revision of its header; each guarded write and
+//! each proclamation, at its own revision; and what an observer behind such faults yields.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -24,7 +24,7 @@ fn written(history: &History, workload: Workload, syntax: Syntax) -> String {
 }
 
 /// The attempts in the order of their times, without what Elle's format does not have: the level,
-/// and the number of the transaction.
+/// and the numbers of the transaction and of the attempt.
 fn comparable(history: &History) -> Vec<(u128, u128, Attempt)> {
     let mut attempts: Vec<_> = history
         .0

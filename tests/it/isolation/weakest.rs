@@ -33,7 +33,8 @@ async fn one_doctor_stays(seed: u64, level: Isolation) -> bool {
     plain.get("ada").await.unwrap().is_some() || plain.get("bob").await.unwrap().is_some()
 }
 
-/// A key is put, then read in a transaction. Returns whether the transaction has seen the put.
+/// A key is put twice, then read in a transaction. Returns whether the transaction has seen the
+/// second put.
 async fn reads_the_newest(seed: u64, level: Isolation) -> bool {
     let client = Client::new(Weakest::new(MemBackend::new(), seed));
     client.put("x", "old").await.unwrap();

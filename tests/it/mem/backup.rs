@@ -122,7 +122,7 @@ async fn every_open_watch_ends_when_the_store_is_restored() {
     assert_eq!(watch.next().await.unwrap().unwrap().revision, Revision(2));
 }
 
-/// The revisions between the two belong to no watch.
+/// The revisions between that of the store and that of the backup belong to no watch.
 #[tokio::test(start_paused = true)]
 async fn watch_ends_when_the_backup_is_newer_than_the_store() {
     let (mem, store) = store();
@@ -137,7 +137,7 @@ async fn watch_ends_when_the_backup_is_newer_than_the_store() {
     assert!(watch.next().await.is_none());
 }
 
-/// Its queue is full, and the rest of what it has to deliver is no longer in the log.
+/// The queue of the watch is full, and the other batches to deliver are no longer in the log.
 #[tokio::test(start_paused = true)]
 async fn watch_that_is_behind_ends_after_its_queued_batches() {
     let (mem, store) = store();

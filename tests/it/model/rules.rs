@@ -92,7 +92,8 @@ fn check_forms(txn: &Txn, budget: usize) -> ModelResult<()> {
     Ok(())
 }
 
-/// The keys put and the ranges deleted in a branch. An error if a key is written twice.
+/// The keys put and the ranges deleted in a branch. An error if a key is put twice, or put and
+/// deleted.
 fn written_keys(ops: &[Op]) -> ModelResult<(Vec<Bytes>, Vec<KeyRange>)> {
     let (mut puts, mut deletes) = (Vec::<Bytes>::new(), Vec::<KeyRange>::new());
     let is_free = |key: &Bytes, puts: &[Bytes], deletes: &[KeyRange]| {

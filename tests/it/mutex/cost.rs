@@ -63,8 +63,9 @@ async fn failed_try_lock_costs_one_request_and_writes_nothing() {
 }
 
 /// Go's package sends five requests, and starts its watch at an older revision, which etcd serves
-/// from a loop of 100 ms. Here the watch starts at the current revision, and the position is read
-/// again only if anything was written between the enqueue and the start of the watch.
+/// from a loop of 100 ms. Here the watch starts at the current revision, and before the wait the
+/// position is read again only if anything was written between the enqueue and the start of the
+/// watch.
 #[tokio::test(start_paused = true)]
 async fn lock_behind_holder_costs_three_or_four_requests() {
     for writes_before_watch in [false, true] {

@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use super::enqueue;
 use crate::support::{intercepted, keys, secs, session, session_on, settle};
 
-/// Keys of a queue with a child name lie between a contender and the holder, so many that the usual
-/// read returns no other key of the contender's queue. That does not prove that there is no
+/// Keys of a queue with a child name lie between a contender and the holder. From four keys on, the
+/// usual read returns no other key of the contender's queue. That does not prove that there is no
 /// predecessor.
 #[tokio::test(start_paused = true)]
 async fn contender_behind_child_name_keys_waits_for_holder() {

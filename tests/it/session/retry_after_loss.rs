@@ -1,7 +1,7 @@
 //! `Supervisor::run` and `Supervisor::run_while_held` repeat work after a loss.
 //!
-//! They repeat it whichever error the work returns, and whether the work or the supervisor meets
-//! the loss first. Other errors end the call.
+//! They repeat it also if the type of its error hides the loss, and whether the work or the
+//! supervisor meets the loss first. Other errors of the work end the call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

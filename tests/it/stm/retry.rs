@@ -270,7 +270,8 @@ async fn aborted_transaction_sends_no_commit() {
     }
 }
 
-/// x and y always change together, so the values that made the closure abort never existed.
+/// x and y always change together, so the values that made the closure abort never existed
+/// together.
 #[tokio::test(start_paused = true)]
 async fn abort_after_inconsistent_reads_is_retried() {
     let (store, interfere) = (store_with(&[("x", 1), ("y", 1)]).await, OneShot::new());

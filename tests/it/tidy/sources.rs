@@ -29,7 +29,7 @@ fn files_and_lines_have_at_most_their_maximum_length() {
     assert_none(&violations);
 }
 
-/// An unbiased `select!` chooses a branch at random, and no seed makes it reproducible.
+/// An unbiased `select!` chooses a branch at random, and stable tokio accepts no seed for it.
 #[test]
 fn every_select_is_biased() {
     let mut violations = Vec::new();

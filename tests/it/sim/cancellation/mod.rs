@@ -19,7 +19,8 @@
 //!
 //! - *others proceed*: another client locks, is elected or commits within [`Trial::proceeds`];
 //! - *nothing is left*: when the messages have arrived, no key is under the name of the primitive,
-//!   although the session still lives; when the session is closed, no key and no lease exists;
+//!   although the session still lives; when the session is closed, no lease exists, and no key
+//!   except data of the case;
 //! - *at most once*: a change has not been applied twice, and fencing tokens grow.
 //!
 //! Each case names the functions that it drops. [`every_public_async_function_has_a_case`] compares

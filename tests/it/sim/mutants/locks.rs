@@ -151,7 +151,7 @@ async fn work_alone(process: &Process, lock: &KeyLock, inside: &Exclusive) -> Ta
     let still_held = move || lease.as_ref().is_none_or(Lease::is_alive);
     let alone = inside.enter_while(process, FencingToken(created), still_held);
     sleep(Duration::from_millis(2_000)).await;
-    // The work fails if the lease has ended. The lock is released in each case.
+    // The lock is released also if the work fails.
     let worked = process.client().put("work", process.name().to_owned()).await;
     if lock.flaw == Some(Flaw::UnlockKeepsActing) {
         lock.release(created).await;

@@ -22,7 +22,7 @@ use crate::support::secs;
 /// How many requests of each kind a process sends.
 const ROUNDS: u32 = 6;
 
-/// Sends requests of every kind to three keys, and sends the next one after an error too.
+/// Sends requests of six kinds to four keys, and sends the next request after an error too.
 async fn use_store(process: Process) {
     let client = process.client();
     for round in 0..ROUNDS {

@@ -7,9 +7,9 @@
 //! A watch records the state of the store at each revision, so the check need not search for an
 //! order of the transactions. It *replays* the program of a committed transaction on the state
 //! before the commit, or on the state at the reported revision if the transaction wrote nothing;
-//! the replay must read what the transaction has read. Each attempt, committed or not, must have
-//! observed one of the states since its transaction started. Each transaction that writes also puts
-//! a tag, which identifies its revision.
+//! the replay must read what the transaction has read, except at `ReadCommitted`. Each attempt at a
+//! strong level, committed or not, must have observed one of the states since its transaction
+//! started. Each transaction that writes also puts a tag, which identifies its revision.
 
 mod check;
 mod program;
@@ -158,7 +158,7 @@ async fn record_history(
     }
     let (mut states, mut tags) = (BTreeMap::from([(start, state.clone())]), BTreeMap::new());
     let runs = run().await;
-    // Delayed requests arrive.
+    // Requests that are still delayed have time to arrive.
     sleep(secs(10)).await;
     store.put("~", "").await.unwrap();
     loop {
