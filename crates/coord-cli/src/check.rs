@@ -4,17 +4,16 @@
 //! history that refutes a level from a file that cannot be read, and 2 means that the level is
 //! unknown. So its usage errors have status 3 too (see `usage`).
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
-use std::path::{Path, PathBuf};
+mod input;
 
-use clap::{Args, ValueEnum};
-use coord_testkit::history::History;
-use coord_testkit::history::formats::{FormatError, elle, json_lines};
+use std::path::PathBuf;
+
+use clap::Args;
 use coord_testkit::isolation::{Anomaly, Checker, Level, Status, Step, Values, Verdict};
 use coord_testkit::report::Report;
 use serde_json::{Value, json};
 
+use self::input::{Input, write};
 use crate::exit::{ExitError, print};
 use crate::text;
 
@@ -39,12 +38,8 @@ pub(crate) const ERROR_STATUS: u8 = 3;
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Check {
-    /// File of the history; `-` reads standard input
-    #[arg(value_name = "HISTORY")]
-    history: PathBuf,
-    /// Format of the file; without it, the first line decides
-    #[arg(long, value_enum)]
-    format: Option<Format>,
+    #[command(flatten)]
+    input: Input,
     /// Level that the transactions must have, instead of the level that each was run with
     #[arg(long, value_parser = level)]
     level: Option<Level>,
@@ -63,15 +58,6 @@ pub(crate) struct Check {
     dot: Option<PathBuf>,
 }
 
-/// The format of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// coord's own JSON Lines
-    Coord,
-    /// Elle's JSON or EDN, as Jepsen writes it
-    Elle,
-}
-
 const EXAMPLES: &str = "\
 Examples:
   coord check history.jsonl
@@ -80,6 +66,8 @@ Examples:
       the same for one level; open violation.html in a browser
   coord check - --json < history.jsonl | jq -r '.anomalies[] | .name // .kind'
       print the names of the anomalies, or the kinds of those without a name
+  coord check history.edn --transaction-order order.json
+      check a file of Elle's, with the order in which its transactions were committed
   coord check history.jsonl --dot cycle.dot && dot -Tsvg cycle.dot > cycle.svg
       draw the cycles with Graphviz";
 
@@ -94,28 +82,9 @@ fn after_help() -> String {
     [EXAMPLES, EXIT_STATUS].join("\n\n")
 }
 
-/// Why a history could not be checked.
-#[derive(Debug, thiserror::Error)]
-enum CheckError {
-    #[error("{file}: cannot be read: {source}: name a readable file, or - for standard input")]
-    Read { file: String, source: io::Error },
-    #[error("{file}: {source}: correct the file, or name its format with --format")]
-    Format { file: String, source: FormatError },
-    #[error("{file}: not UTF-8 from byte {byte} on: Elle's formats are text: save it as UTF-8")]
-    Encoding { file: String, byte: usize },
-    #[error("{file}: cannot be written: {source}: name a file in a folder that exists")]
-    Write { file: String, source: io::Error },
-}
-
-impl From<CheckError> for ExitError {
-    fn from(error: CheckError) -> Self {
-        Self::new(ERROR_STATUS, error.to_string())
-    }
-}
-
 impl Check {
     pub(crate) fn run(self) -> Result<(), ExitError> {
-        let history = self.read()?;
+        let history = self.input.read()?;
         let values = if self.unique_values { Values::Unique } else { Values::Any };
         let mut checker = Checker::new().values(values);
         history.0.iter().for_each(|event| checker.push(event));
@@ -142,58 +111,6 @@ impl Check {
             _ => Err(ExitError::silent(UNKNOWN_STATUS)),
         }
     }
-
-    /// The file as messages name it.
-    fn name(&self) -> String {
-        if self.is_stdin() {
-            "standard input".to_owned()
-        } else {
-            self.history.display().to_string()
-        }
-    }
-
-    fn is_stdin(&self) -> bool {
-        self.history == Path::new("-")
-    }
-
-    fn read(&self) -> Result<History, CheckError> {
-        let file = self.name();
-        let unreadable = |source| CheckError::Read { file: file.clone(), source };
-        let wrong = |source: FormatError| match source {
-            FormatError::Io(source) => CheckError::Read { file: file.clone(), source },
-            source => CheckError::Format { file: file.clone(), source },
-        };
-        let mut input: Box<dyn BufRead> = if self.is_stdin() {
-            Box::new(io::stdin().lock())
-        } else {
-            Box::new(BufReader::new(File::open(&self.history).map_err(unreadable)?))
-        };
-        let mut first = Vec::new();
-        input.read_until(b'\n', &mut first).map_err(unreadable)?;
-        match self.format.unwrap_or_else(|| detect(&first)) {
-            Format::Coord => json_lines::read((&first[..]).chain(input)).map_err(wrong),
-            Format::Elle => {
-                input.read_to_end(&mut first).map_err(unreadable)?;
-                let text = std::str::from_utf8(&first).map_err(|error| CheckError::Encoding {
-                    file: file.clone(),
-                    byte: error.valid_up_to(),
-                })?;
-                elle::read(text, &std::collections::BTreeMap::new()).map_err(wrong)
-            }
-        }
-    }
-}
-
-/// The format of a file, by its first line. Elle's operations have a type, and coord's header a
-/// format.
-fn detect(first: &[u8]) -> Format {
-    let contains = |text: &[u8]| first.windows(text.len()).any(|part| part == text);
-    if contains(b"\"type\"") || contains(b":type") { Format::Elle } else { Format::Coord }
-}
-
-fn write(file: &Path, text: &str) -> Result<(), CheckError> {
-    std::fs::write(file, text)
-        .map_err(|source| CheckError::Write { file: file.display().to_string(), source })
 }
 
 /// The name of a level on the command line and in JSON.

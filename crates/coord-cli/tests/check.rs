@@ -170,3 +170,37 @@ fn every_file_of_a_history_can_be_checked() {
     }
     assert!(checked >= 9, "only {checked} files");
 }
+
+#[test]
+fn formats_of_other_checkers_are_detected() {
+    let aborted_read = "w(1,1,0,-1)\nr(1,1,1,2)\n";
+    let stale_read = r#"[{"ClientId":0,"Input":{"Op":"read","Key":"x"},"Call":1,
+        "Output":{"Found":true,"Value":"1"},"Return":2}]"#;
+    for (format, content) in [("plume", aborted_read), ("porcupine", stale_read)] {
+        let (_folder, file) = file("history", content.as_bytes());
+        for arguments in [vec![&*file], vec![&*file, "--format", format]] {
+            let (status, stdout, stderr) = check(&arguments);
+            assert_eq!((status, stderr.as_str()), (Some(1), ""), "{format}: {stdout}");
+        }
+        let (status, _, stderr) = check(&[&file, "--transaction-order", &file]);
+        assert_eq!(status, Some(3));
+        assert!(stderr.contains("--transaction-order is for Elle's format"), "{stderr}");
+    }
+}
+
+#[test]
+fn transaction_order_decides_between_versions() {
+    let text = "{:type :ok, :process 0, :index 0, :value [[:w x 1]]}
+        {:type :ok, :process 1, :index 1, :value [[:w x 2]]}
+        {:type :ok, :process 1, :index 2, :value [[:r x 1] [:w x 3]]}";
+    let (_folder, history) = file("history.edn", text.as_bytes());
+    let (_folder, order) = file("order.json", br#"{"0": 1, "1": 2, "2": 3}"#);
+    assert_eq!(check(&[&history, "--level", "serializable"]).0, Some(2));
+    let with_order =
+        |order: &str| check(&[&history, "--level", "serializable", "--transaction-order", order]);
+    let (status, stdout, stderr) = with_order(&order);
+    assert_eq!((status, stderr.as_str()), (Some(1), ""), "{stdout}");
+    let (status, _, stderr) = with_order(&history);
+    assert_eq!(status, Some(3));
+    assert!(stderr.contains("history.edn: no transaction order: "), "{stderr}");
+}

@@ -281,10 +281,12 @@ fn histories_of_other_tools_are_read() {
 fn invalid_history_is_refused() {
     let cases = [
         ("{\"type\":\"begin\"}", "line 1: the type \"begin\" is unknown"),
-        ("{:type :ok}\n{:type :ok :value [[:r 1]]}", "line 2: [\"r\",1] is no micro-operation"),
+        ("{:type :info}\n{:type :ok :value [[:r 1]]}", "line 2: [\"r\",1] is no micro-operation"),
         ("{:type :ok :value [[:cas 1 2]]}", "line 1: the micro-operation \"cas\" is unknown"),
         ("{:type :ok :value [[:r [] 2]]}", "line 1: [] is no key"),
-        ("{\"type\":\"ok\"}\n{\"type\"", "line 2: EOF while parsing"),
+        ("{\"type\":\"info\"}\n{\"type\"", "line 2: EOF while parsing"),
+        ("{\"type\":\"ok\",\"value\":null}", "line 1: a transaction of type \"ok\" needs a value"),
+        ("{:type :ok :value 7}", "line 1: the value 7 is no list of micro-operations"),
     ];
     for (text, message) in cases {
         let error = elle::read(text, &BTreeMap::new()).unwrap_err().to_string();

@@ -1,21 +1,22 @@
 //! coord's own format: everything is read back as it was written.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use coord_core::kv::{KeyRange, Put, Revision};
 use coord_core::recording::{Attempt, AttemptEnd, KeyRead, KeyWrite, RangeRead};
+use coord_core::stm::Isolation;
 use coord_testkit::Call;
 use coord_testkit::history::formats::{FormatError, json_lines};
 use coord_testkit::history::{
     Contradiction, ContradictionKind, Event, EventKind, History, Inference, StoreChange,
 };
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::{attempt, lines};
-use crate::stm::LEVELS;
 use crate::support::cases;
 
 /// Any bytes, often text.
@@ -35,15 +36,22 @@ fn duration() -> impl Strategy<Value = Duration> {
     prop_oneof![0..1_000_u64, any::<u64>()].prop_map(Duration::from_nanos)
 }
 
+/// Different keys, each with a value.
+fn by_key<T: Debug>(value: impl Strategy<Value = T>) -> impl Strategy<Value = Vec<(Bytes, T)>> {
+    btree_map(bytes(), value, 0..4).prop_map(Vec::from_iter)
+}
+
 fn writes() -> impl Strategy<Value = Vec<KeyWrite>> {
-    let write = (bytes(), proptest::option::of(bytes()));
-    vec(write.prop_map(|(key, value)| KeyWrite { key, value }), 0..4)
+    let write = |(key, value)| KeyWrite { key, value };
+    let writes = by_key(proptest::option::of(bytes()));
+    writes.prop_map(move |writes| writes.into_iter().map(write).collect())
 }
 
 fn any_attempt() -> impl Strategy<Value = Attempt> {
-    let read = (bytes(), proptest::option::of((revision(), bytes())));
-    let reads = vec(read.prop_map(|(key, found)| KeyRead { key, found }), 0..4);
-    let range = (bytes(), bytes(), vec((bytes(), revision()), 0..3));
+    let read = |(key, found)| KeyRead { key, found };
+    let reads = by_key(proptest::option::of((revision(), bytes())));
+    let reads = reads.prop_map(move |reads| reads.into_iter().map(read).collect());
+    let range = (bytes(), bytes(), by_key(revision()));
     let range = range.prop_map(|(start, end, found)| RangeRead {
         range: KeyRange::from_wire(start, end),
         found,
@@ -55,12 +63,12 @@ fn any_attempt() -> impl Strategy<Value = Attempt> {
         Just(AttemptEnd::Failed),
         Just(AttemptEnd::Unknown),
     ];
-    let numbers = (any::<u64>(), any::<u32>(), 0..LEVELS.len(), duration());
+    let numbers = (any::<u64>(), any::<u32>(), 0..Isolation::ALL.len(), duration());
     (numbers, reads, vec(range, 0..3), writes(), end).prop_map(
         |((transaction, number, level, began), reads, ranges, writes, end)| Attempt {
             transaction,
             number,
-            isolation: LEVELS[level],
+            isolation: Isolation::ALL[level],
             began,
             reads,
             ranges,
@@ -168,7 +176,10 @@ fn file_of_another_format_is_refused() {
             "line 3: the attempt ends at 1ns, before it began at 2ns",
         ),
         (with("{\"at\":1,\"applied\":{\"request\":1}}"), "line 3: `applied` needs a revision"),
-        (attempt("\"isolation\":\"si\",\"end\":\"failed\""), "line 3: the isolation level \"si\""),
+        (
+            attempt("\"isolation\":\"si\",\"end\":\"failed\""),
+            "line 3: unknown isolation level \"si\"",
+        ),
         (attempt("\"isolation\":\"serializable\",\"end\":\"committed\""), "line 3: invalid end "),
         (
             attempt(
@@ -187,6 +198,43 @@ fn file_of_another_format_is_refused() {
     for (file, message) in cases {
         let error = json_lines::read(file.as_bytes()).unwrap_err();
         assert!(error.to_string().starts_with(message), "{error} is not {message}");
+    }
+}
+
+/// Regression: of two reads or writes of one key the checker looked at one only.
+#[test]
+fn event_that_names_a_key_twice_is_refused() {
+    let attempt = |fields: &str| {
+        r#"{"attempt":{"transaction":1,"number":1,"isolation":"serializable","began":0,
+           "end":"failed",FIELDS}}"#
+            .replace('\n', "")
+            .replace("FIELDS", fields)
+    };
+    let range =
+        r#""start":"a","end":"b","found":[{"key":"a","revision":1},{"key":"a","revision":2}]"#;
+    let cases = [
+        (
+            attempt(r#""reads":[{"key":"x"},{"key":"x"}]"#),
+            r#"reads must name each key once: "x" twice"#,
+        ),
+        (
+            attempt(r#""writes":[{"key":"y"},{"key":"x"},{"key":"y"}]"#),
+            r#"writes must name each key once: "y" twice"#,
+        ),
+        (
+            attempt(&format!(r#""ranges":[{{{range}}}]"#)),
+            r#"a range must name each key once: "a" twice"#,
+        ),
+        (
+            r#"{"change":{"revision":2,"writes":[{"key":"x"},{"key":"x"}]}}"#.to_owned(),
+            r#"a change must name each key once: "x" twice"#,
+        ),
+    ];
+    for (event, message) in cases {
+        let line = event.replacen('{', "{\"at\":1,", 1);
+        let file = format!("{{\"format\":\"coord-history\",\"version\":1}}\n{line}\n");
+        let error = json_lines::read(file.as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), format!("line 2: {message}"));
     }
 }
 

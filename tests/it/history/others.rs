@@ -109,7 +109,7 @@ fn plume_text_is_read_back() {
         [
             "tx attempt 1 of transaction 1 reads 7 absent; puts 7; committed at revision 0",
             "tx attempt 1 of transaction 2; puts 7; committed at revision 0",
-            "tx attempt 1 of transaction 3; puts 7, puts 8; aborted",
+            "tx attempt 1 of transaction 3; puts 7; puts 8; aborted",
             "tx attempt 1 of transaction 4 reads 7@0; committed at revision 0",
         ]
     );
@@ -150,8 +150,15 @@ fn porcupine_operations_are_read_back() {
     ]);
     let written = lines(|file| porcupine::write(&recorded, file).unwrap()).concat();
     let read = porcupine::read(&written).unwrap();
-    let again = lines(|file| porcupine::write(&read, file).unwrap()).concat();
-    assert_eq!(again, written);
+    assert_eq!(
+        kinds(&read),
+        [
+            "tx attempt 1 of transaction 1; puts x; committed at revision 0",
+            "tx attempt 1 of transaction 2; puts x; outcome unknown",
+            "tx attempt 1 of transaction 3 reads x@0; deletes x; committed at revision 0",
+            "tx attempt 1 of transaction 4 reads x absent; committed at revision 0",
+        ]
+    );
     assert_eq!(check(&read), (Vec::new(), false));
 }
 

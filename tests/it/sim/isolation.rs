@@ -78,12 +78,7 @@ async fn check(sim: Sim, level: Isolation, programs: u64) -> Result<(), Error> {
 
 #[test]
 fn transactions_keep_their_level_under_every_fault() {
-    for level in [
-        Isolation::SerializableSnapshot,
-        Isolation::Serializable,
-        Isolation::RepeatableReads,
-        Isolation::ReadCommitted,
-    ] {
+    for level in Isolation::ALL {
         for programs in 0..10 {
             let name = format!("{level:?}-{programs}");
             let sweep = Sweep::new(&name).seeds(50).without_canary().without_coverage();

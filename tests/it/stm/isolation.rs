@@ -16,21 +16,19 @@ use coord_core::{
 use coord_mem::MemBackend;
 use coord_testkit::StaleMember;
 
-use super::{
-    LEVELS, OneShot, fall_behind, number, put_all, stale_client, store_with, stored_number,
-};
+use super::{OneShot, fall_behind, number, put_all, stale_client, store_with, stored_number};
 use crate::support::separate_client;
 
-/// Generates one test per row: whether the anomaly happens at each of [`LEVELS`].
+/// Generates one test per row: whether the anomaly happens at each of [`Isolation::ALL`].
 macro_rules! rows {
     ($($name:ident: $anomaly:ident, $row:expr;)*) => {
         $(#[tokio::test(start_paused = true)]
         async fn $name() {
             let mut happens = [false; 4];
-            for (happens, level) in happens.iter_mut().zip(LEVELS) {
+            for (happens, level) in happens.iter_mut().zip(Isolation::ALL) {
                 *happens = $anomaly(level).await;
             }
-            assert_eq!(happens, $row, "at {LEVELS:?}");
+            assert_eq!(happens, $row, "at {:?}", Isolation::ALL);
         })*
     };
 }

@@ -28,14 +28,6 @@ use coord_testkit::{Intercept, Rule, StaleMember};
 
 use crate::support::{newest_revision, secs};
 
-/// All isolation levels, the strongest first.
-pub(crate) const LEVELS: [Isolation; 4] = [
-    Isolation::SerializableSnapshot,
-    Isolation::Serializable,
-    Isolation::RepeatableReads,
-    Isolation::ReadCommitted,
-];
-
 /// The levels at which each attempt sees one snapshot.
 const STRONG_LEVELS: [Isolation; 2] = [Isolation::SerializableSnapshot, Isolation::Serializable];
 

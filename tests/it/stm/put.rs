@@ -3,16 +3,16 @@
 use coord_core::{
     Client, Error, Stm,
     kv::{LeaseGrant, Put},
-    stm::StmError,
+    stm::{Isolation, StmError},
 };
 use coord_mem::MemBackend;
 
-use super::{LEVELS, store_with};
+use super::store_with;
 use crate::support::{secs, separate_client};
 
 #[tokio::test(start_paused = true)]
 async fn put_on_a_lease_is_deleted_with_the_lease() {
-    for level in LEVELS {
+    for level in Isolation::ALL {
         let store = Client::new(MemBackend::new());
         let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
         let stm = Stm::new(&separate_client(&store)).isolation(level);
@@ -32,7 +32,7 @@ async fn put_on_a_lease_is_deleted_with_the_lease() {
 /// that the transaction had put before.
 #[tokio::test(start_paused = true)]
 async fn ignore_value_and_ignore_lease_keep_the_earlier_put() {
-    for level in LEVELS {
+    for level in Isolation::ALL {
         let store = store_with(&[("a", 1), ("b", 1)]).await;
         let lease = store.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
         let stm = Stm::new(&separate_client(&store)).isolation(level);
@@ -54,7 +54,7 @@ async fn ignore_value_and_ignore_lease_keep_the_earlier_put() {
 
 #[tokio::test(start_paused = true)]
 async fn ignore_value_on_a_missing_key_is_refused() {
-    for level in LEVELS {
+    for level in Isolation::ALL {
         for deletes in [false, true] {
             let store = store_with(&[("a", 1)]).await;
             let stm = Stm::new(&separate_client(&store)).isolation(level);
@@ -75,7 +75,7 @@ async fn ignore_value_on_a_missing_key_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn last_write_to_a_key_wins() {
-    for level in LEVELS {
+    for level in Isolation::ALL {
         let store = store_with(&[("a", 1), ("b", 1)]).await;
         let stm = Stm::new(&separate_client(&store)).isolation(level);
         let run = stm.run(async |tx| {

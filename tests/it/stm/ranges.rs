@@ -9,7 +9,7 @@ use coord_core::{
 use coord_mem::MemBackend;
 use coord_testkit::Recorder;
 
-use super::{LEVELS, OneShot, STRONG_LEVELS, put_all, store_with, stored_number};
+use super::{OneShot, STRONG_LEVELS, put_all, store_with, stored_number};
 use crate::support::{intercepted, separate_client, session};
 
 /// Keys and their values.
@@ -48,7 +48,7 @@ async fn sum_range(level: Isolation, other: impl AsyncFn(&Client)) -> u32 {
 
 #[tokio::test(start_paused = true)]
 async fn key_inserted_in_a_range_conflicts_at_the_strong_levels() {
-    for (level, attempts) in LEVELS.into_iter().zip([2, 2, 1, 1]) {
+    for (level, attempts) in Isolation::ALL.into_iter().zip([2, 2, 1, 1]) {
         let insert = sum_range(level, async |store| put_all(store, &[("p/c", 8)]).await);
         assert_eq!(insert.await, attempts, "at {level}");
     }
@@ -56,7 +56,7 @@ async fn key_inserted_in_a_range_conflicts_at_the_strong_levels() {
 
 #[tokio::test(start_paused = true)]
 async fn key_changed_in_a_range_conflicts_above_read_committed() {
-    for (level, attempts) in LEVELS.into_iter().zip([2, 2, 2, 1]) {
+    for (level, attempts) in Isolation::ALL.into_iter().zip([2, 2, 2, 1]) {
         let change = sum_range(level, async |store| put_all(store, &[("p/b", 8)]).await);
         assert_eq!(change.await, attempts, "at {level}");
     }
@@ -64,7 +64,7 @@ async fn key_changed_in_a_range_conflicts_above_read_committed() {
 
 #[tokio::test(start_paused = true)]
 async fn key_deleted_in_a_range_conflicts_above_read_committed() {
-    for (level, attempts) in LEVELS.into_iter().zip([2, 2, 2, 1]) {
+    for (level, attempts) in Isolation::ALL.into_iter().zip([2, 2, 2, 1]) {
         let delete = sum_range(level, async |store| drop(store.delete("p/a").await.unwrap()));
         assert_eq!(delete.await, attempts, "at {level}");
     }
@@ -72,7 +72,7 @@ async fn key_deleted_in_a_range_conflicts_above_read_committed() {
 
 #[tokio::test(start_paused = true)]
 async fn change_outside_a_range_does_not_conflict() {
-    for level in LEVELS {
+    for level in Isolation::ALL {
         let outside = sum_range(level, async |store| put_all(store, &[("q", 8), ("p0", 8)]).await);
         assert_eq!(outside.await, 1, "at {level}");
     }
@@ -124,7 +124,7 @@ async fn conflict_in_a_range_costs_one_request() {
 
 #[tokio::test(start_paused = true)]
 async fn range_includes_the_transactions_own_writes() {
-    for level in LEVELS {
+    for level in Isolation::ALL {
         let store = store_with(&[("p/a", 1), ("p/b", 2), ("p/d", 4), ("q", 0)]).await;
         let stm = Stm::new(&separate_client(&store)).isolation(level);
         let run = stm.run(async |tx| {
@@ -155,7 +155,7 @@ async fn range_includes_the_transactions_own_writes() {
 
 #[tokio::test(start_paused = true)]
 async fn delete_range_returns_the_number_of_deleted_keys() {
-    for level in LEVELS {
+    for level in Isolation::ALL {
         let (store, interfere) =
             (store_with(&[("p/a", 1), ("p/b", 2), ("q", 0)]).await, OneShot::new());
         let stm = Stm::new(&separate_client(&store)).isolation(level);
@@ -233,7 +233,7 @@ async fn run_with_contents(
 
 #[tokio::test(start_paused = true)]
 async fn too_large_transaction_is_refused_before_its_commit() {
-    let [snapshot, serializable, repeatable, committed] = LEVELS;
+    let [snapshot, serializable, repeatable, committed] = Isolation::ALL;
     // Level; reads, range, blind writes, exactly once; requests; count and limit.
     let rows = [
         // Only writes. An idempotency key counts as one more.

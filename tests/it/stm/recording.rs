@@ -11,7 +11,7 @@ use coord_testkit::history::{EventKind, HistoryRecorder, StoreChange};
 use coord_testkit::{Action, Call, StaleMember, poll_at_most};
 use tokio::task::JoinSet;
 
-use super::{LEVELS, OneShot, add_one, number, put_all, store_with, stored_number};
+use super::{OneShot, add_one, number, put_all, store_with, stored_number};
 use crate::support::{POLLS_MAX, intercepted, nth, only, separate_client, session};
 
 /// A recorder, and a client of `store` that records into it as the process `a`.
@@ -44,7 +44,7 @@ fn put(key: &'static str, value: &'static str) -> KeyWrite {
 
 #[tokio::test(start_paused = true)]
 async fn attempt_has_reads_ranges_and_writes_at_every_level() {
-    for level in LEVELS {
+    for level in Isolation::ALL {
         // All at revision 2.
         let store = store_with(&[("p/a", 1), ("p/b", 2), ("q", 3), ("x", 4)]).await;
         let (recorder, client) = recorded(&store);
@@ -98,7 +98,7 @@ async fn attempt_has_reads_ranges_and_writes_at_every_level() {
 
 #[tokio::test(start_paused = true)]
 async fn read_only_attempt_is_committed_at_its_snapshot() {
-    for level in LEVELS {
+    for level in Isolation::ALL {
         let store = store_with(&[("x", 1)]).await;
         let (recorder, client) = recorded(&store);
         let stm = Stm::new(&client).isolation(level);
@@ -139,7 +139,7 @@ async fn conflict_is_recorded_before_the_commit() {
 
 #[tokio::test(start_paused = true)]
 async fn aborted_attempt_is_recorded_with_its_writes() {
-    for level in LEVELS {
+    for level in Isolation::ALL {
         let store = store_with(&[("x", 1), ("y", 2)]).await;
         let (recorder, client) = recorded(&store);
         let stm = Stm::new(&client).isolation(level);

@@ -11,7 +11,7 @@ use coord_core::{
 use coord_testkit::{Action, Recorder};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{LEVELS, OneShot, STRONG_LEVELS, number, put_all, store_with, stored_number};
+use super::{OneShot, STRONG_LEVELS, number, put_all, store_with, stored_number};
 use crate::support::{intercepted, nth, only, scripted, secs, separate_client, timed};
 
 /// Adds one to x while another client writes x during each attempt, until the budget is spent.
@@ -140,7 +140,7 @@ async fn backoff_grows_within_limits_and_repeats_with_its_seed() {
 
 #[tokio::test(start_paused = true)]
 async fn conflict_costs_one_request() {
-    for level in &LEVELS[..3] {
+    for level in &Isolation::ALL[..3] {
         let (store, record) = (store_with(&[("x", 1), ("y", 1)]).await, Recorder::new());
         let (interfere, stm) =
             (OneShot::new(), Stm::new(&intercepted(&store, record.clone())).isolation(*level));
@@ -232,7 +232,7 @@ async fn commit_info_reports_revision_attempts_and_conflicts() {
 
 #[tokio::test(start_paused = true)]
 async fn commit_info_of_a_read_only_run_has_its_read_revision() {
-    for level in LEVELS {
+    for level in Isolation::ALL {
         let (store, interfere) = (store_with(&[("x", 1)]).await, OneShot::new());
         let stm = Stm::new(&separate_client(&store)).isolation(level);
         let read = stm.run(async |tx| {
@@ -249,7 +249,7 @@ async fn commit_info_of_a_read_only_run_has_its_read_revision() {
 
 #[tokio::test(start_paused = true)]
 async fn aborted_transaction_sends_no_commit() {
-    for level in LEVELS {
+    for level in Isolation::ALL {
         let (store, record) = (store_with(&[("x", 1)]).await, Recorder::new());
         let stm = Stm::new(&intercepted(&store, record.clone())).isolation(level);
         let run = stm.run(async |tx| {

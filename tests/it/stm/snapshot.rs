@@ -10,7 +10,7 @@ use coord_core::{
 use coord_mem::MemBackend;
 use coord_testkit::{Call, Recorder};
 
-use super::{LEVELS, OneShot, STRONG_LEVELS, number, put_all, stale_client, store_with};
+use super::{OneShot, STRONG_LEVELS, number, put_all, stale_client, store_with};
 use crate::support::{intercepted, separate_client};
 
 /// Whether anomaly W11 happens: Go's `Rev` after `Put` fills the read set without a snapshot
@@ -60,14 +60,14 @@ async fn w12(level: Isolation) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn w11_revision_of_after_a_put_pins_the_snapshot() {
-    for (level, expected) in LEVELS.into_iter().zip([false, false, true, true]) {
+    for (level, expected) in Isolation::ALL.into_iter().zip([false, false, true, true]) {
         assert_eq!(w11(level).await, expected, "at {level}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn w12_retry_starting_with_another_key_sees_one_snapshot() {
-    for (level, expected) in LEVELS.into_iter().zip([false, false, true, false]) {
+    for (level, expected) in Isolation::ALL.into_iter().zip([false, false, true, false]) {
         assert_eq!(w12(level).await, expected, "at {level}");
     }
 }

@@ -306,8 +306,8 @@ mod tests {
         );
     }
 
-    /// Regression: a stale read of a key that existed when the changes became known was explained by
-    /// the time before them, so the report showed no edge to the deletion that the read has missed.
+    /// Regression: a wrong read of a key that existed when the changes became known was explained
+    /// by the time before them, so the report showed no edge to its deletion.
     #[test]
     fn gap_before_the_changes_explains_older_reads_only() {
         let mut versions = versions("   -+");

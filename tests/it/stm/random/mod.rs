@@ -34,7 +34,7 @@ use tokio::time::sleep;
 use check::{ProgramAttempt, TransactionRun, check_attempts, check_commit, check_outcome};
 use program::{Step, StoreState, key, perform, reads_store, writes};
 
-use super::{LEVELS, STRONG_LEVELS, client_with_timeout, put_all};
+use super::{STRONG_LEVELS, client_with_timeout, put_all};
 use crate::support::{
     any_action, cases, newest_revision, on_virtual_time, scripted, secs, session,
 };
@@ -259,7 +259,7 @@ fn any_task() -> impl Strategy<Value = Task> {
         let transactions = prop::collection::vec(programs, 1..4);
         let prefetch = prop_oneof![Just(Vec::new()), prop::collection::vec(0..5_u8, 1..3)];
         let actions = prop::collection::vec(any_action_or_error(), 0..40);
-        (Just(LEVELS[level]), transactions, any::<bool>(), prefetch, actions).prop_map(
+        (Just(Isolation::ALL[level]), transactions, any::<bool>(), prefetch, actions).prop_map(
             |(level, transactions, exactly_once, prefetch, actions)| Task {
                 level,
                 transactions,
@@ -291,7 +291,7 @@ proptest! {
 #[test]
 fn programs_without_faults_all_commit() {
     let program = vec![Step::Get(0), Step::Range(1, 4), Step::Yield, Step::Put(0), Step::Delete(2)];
-    for level in LEVELS {
+    for level in Isolation::ALL {
         let task = Task {
             level,
             transactions: vec![vec![program.clone()]; 5],

@@ -15,9 +15,9 @@
 //! A transaction with an unknown outcome is written if another transaction has read its value.
 //! Otherwise it is left out: no checker of this format can conclude anything from it.
 //!
-//! [`read()`] concludes only what the values show, as for Elle's registers: transactions of different
-//! sessions have no times that could be compared, so all of them count as concurrent, also those of
-//! one session.
+//! [`read()`] concludes only what the values show, as for Elle's registers: transactions of
+//! different sessions have no times that could be compared, so all of them count as concurrent,
+//! also those of one session.
 //!
 //! Source: Liu, Gu, Wei, Basin: Plume: Efficient and Complete Black-Box Checking of Weak Isolation
 //! Levels, OOPSLA 2024; the format as AWDIT reads it, `src/formats.rs` of

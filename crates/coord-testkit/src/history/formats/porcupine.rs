@@ -17,8 +17,8 @@
 //! A deletion has no `Value` in its input. Linearizability is about single keys: a transaction of
 //! several keys cannot be expressed. A transaction that did not commit is left out, and one with an
 //! unknown outcome returns at the end of the history, without an output: the model must accept
-//! that it has no effect. A write returns nothing, so [`read()`] cannot distinguish such a write from
-//! a committed one, and takes it for committed.
+//! that it has no effect. A write returns nothing, so [`read()`] cannot distinguish such a write
+//! from a committed one, and takes it for committed.
 //!
 //! Source: `model.go` of github.com/anishathalye/porcupine.
 

@@ -328,8 +328,8 @@ pub(super) fn decode(text: &str) -> Result<Bytes, String> {
     from_text(text).ok_or_else(|| format!("the escape in {text:?} is invalid"))
 }
 
-/// Checks that `part` names each key once. A recorder writes keys in order, so a sorted list needs no
-/// set.
+/// Checks that `part` names each key once. A recorder writes keys in order, so a sorted list needs
+/// no set.
 fn each_once<'a>(part: &str, keys: impl Iterator<Item = &'a Bytes> + Clone) -> Result<(), String> {
     if keys.clone().is_sorted_by(|a, b| a < b) {
         return Ok(());
