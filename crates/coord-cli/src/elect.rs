@@ -29,7 +29,7 @@ pub(crate) struct Elect {
     /// The value that observers receive, such as the address of this candidate
     #[arg(value_name = "VALUE", required_unless_present = "command")]
     value: Option<String>,
-    /// Campaign again after each loss, until CMD ends by itself or a signal is received
+    /// Campaign again after each loss, until CMD ends by itself, or INT, TERM or QUIT is received
     #[arg(long)]
     again: bool,
     #[command(flatten)]

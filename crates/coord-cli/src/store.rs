@@ -1,4 +1,5 @@
-//! The flags and variables that choose the store, the same for every subcommand.
+//! The flags and variables that choose the store, the same for every subcommand
+//! that connects to a store.
 //!
 //! The variables have the names that `etcdctl` uses, so that one environment serves both programs.
 //! The endpoint `mem:` is a store in the memory of this process, for trials without a server.

@@ -52,8 +52,7 @@ where
 }
 
 /// A unary call through tonic. The request may have lost its headers, except `grpc-encoding`.
-/// Boxed separately, so that the future of a call on the unary fast
-/// path stays small.
+/// Boxed separately, so that the future of a call on the unary fast path stays small.
 fn unary_with_tonic<Q, A, F>(
     services: Services,
     request: http::Request<impl RequestBody>,

@@ -9,7 +9,7 @@ use coord_core::kv::{
 /// A call of a [`KvBackend`](coord_core::KvBackend) method, with its arguments. A rule chooses an
 /// action for each call, and a recorder stores the calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "one variant for each method of the trait")]
+#[expect(clippy::exhaustive_enums, reason = "one variant for each request of the trait")]
 pub enum Call {
     /// `range`
     Range(Range),

@@ -81,7 +81,7 @@ impl Process {
     /// Creates a process that is connected to `store`.
     #[must_use]
     pub fn new(store: impl KvBackend) -> Self {
-        let link = Arc::new(Link { state: watch::Sender::new(State::Connected) });
+        let link = Arc::new(Link { state: watch::Sender::new(LinkState::Connected) });
         let backend = LinkedBackend { inner: Arc::new(store), link: Arc::clone(&link) };
         Self { client: Client::new(backend), link, tasks: Arc::default() }
     }
@@ -108,7 +108,7 @@ impl Process {
         let mut tasks = sync::lock(&self.tasks);
         tasks.retain(|task| !task.is_finished());
         tasks.push(handle.abort_handle());
-        if self.link.state() == State::Crashed {
+        if self.link.state() == LinkState::Crashed {
             handle.abort();
         }
         handle
@@ -126,7 +126,7 @@ impl Process {
     /// store: sessions are lost at their own deadline.
     pub fn crash(&self) {
         // The link is closed first, so that it does not pass the requests that aborted tasks send.
-        self.link.enter(State::Crashed);
+        self.link.enter(LinkState::Crashed);
         for task in sync::lock(&self.tasks).drain(..) {
             task.abort();
         }
@@ -144,7 +144,7 @@ impl Process {
     ///
     /// Has no effect on a crashed process.
     pub fn partition(&self) {
-        self.link.enter(State::Partitioned);
+        self.link.enter(LinkState::Partitioned);
     }
 
     /// Ends a [`partition`](Self::partition).
@@ -155,7 +155,7 @@ impl Process {
     ///
     /// Has no effect on a crashed process: create a new process with [`new`](Self::new).
     pub fn heal(&self) {
-        self.link.enter(State::Connected);
+        self.link.enter(LinkState::Connected);
     }
 }
 
@@ -167,7 +167,7 @@ impl fmt::Debug for Process {
 
 /// Whether the requests of a process reach the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum LinkState {
     Connected,
     Partitioned,
     /// Final.
@@ -177,18 +177,18 @@ enum State {
 /// The connection between a process and the store, shared by all calls and watches of the process.
 #[derive(Debug)]
 struct Link {
-    state: watch::Sender<State>,
+    state: watch::Sender<LinkState>,
 }
 
 impl Link {
-    fn state(&self) -> State {
+    fn state(&self) -> LinkState {
         *self.state.borrow()
     }
 
     /// Changes the state, unless the process has crashed.
-    fn enter(&self, state: State) {
-        let enter = |current: &mut State| {
-            let changes = *current != State::Crashed && *current != state;
+    fn enter(&self, state: LinkState) {
+        let enter = |current: &mut LinkState| {
+            let changes = *current != LinkState::Crashed && *current != state;
             if changes {
                 *current = state;
             }
@@ -198,7 +198,7 @@ impl Link {
     }
 
     /// A future that waits until `matches` holds for the state.
-    fn wait_for(&self, matches: fn(State) -> bool) -> StateChange {
+    fn wait_for(&self, matches: fn(LinkState) -> bool) -> StateChange {
         let mut states = self.state.subscribe();
         Box::pin(async move {
             // `wait_for` fails only if the link was dropped, but the waiting callers own the link.
@@ -207,11 +207,11 @@ impl Link {
     }
 
     fn wait_connected(&self) -> StateChange {
-        self.wait_for(|state| state == State::Connected)
+        self.wait_for(|state| state == LinkState::Connected)
     }
 
     fn wait_disconnected(&self) -> StateChange {
-        self.wait_for(|state| state != State::Connected)
+        self.wait_for(|state| state != LinkState::Connected)
     }
 }
 
@@ -244,7 +244,7 @@ impl<B: KvBackend> LinkedBackend<B> {
                 break;
             }
         }
-        if self.link.state() == State::Crashed {
+        if self.link.state() == LinkState::Crashed {
             std::future::pending::<()>().await;
         }
         Err(Error::Timeout { after: REQUEST_TIMEOUT })
@@ -271,7 +271,7 @@ impl Stream for LinkedWatch {
     type Item = Result<WatchBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        while self.link.state() != State::Connected {
+        while self.link.state() != LinkState::Connected {
             let link = Arc::clone(&self.link);
             let connected = self.connected.get_or_insert_with(|| link.wait_connected());
             ready!(connected.as_mut().poll(cx));

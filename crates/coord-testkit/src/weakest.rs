@@ -1,4 +1,5 @@
-//! The weakest store that the contract permits: reads that any member may answer return old data.
+//! The weakest store that the contract permits: reads that any member may serve return
+//! old data.
 //!
 //! ```text
 //! revision            4         5         6 (current)
@@ -21,7 +22,7 @@ use coord_core::{Error, KvBackend, Result, sync};
 use crate::StaleMember;
 use crate::stale_member::{current_revision, is_serializable};
 
-/// A layer that answers each read that any member may answer as the worst member would: as of a
+/// A layer that serves each read that any member may serve as the worst member would: as of a
 /// revision of the past that a seed chooses. So an invariant that needs a stronger isolation level
 /// breaks in a handful of runs, without concurrency.
 ///
@@ -72,11 +73,11 @@ use crate::stale_member::{current_revision, is_serializable};
 #[derive(Clone)]
 pub struct Weakest<B> {
     inner: B,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ReadAges>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ReadAges {
     rng: fastrand::Rng,
     /// The revision of the store before the first read or change of a key.
     oldest: Option<Revision>,
@@ -86,7 +87,7 @@ impl<B: KvBackend + Clone> Weakest<B> {
     /// Wraps a store. The seed decides how old each read is; clones share it.
     pub fn new(inner: B, seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
-        Self { inner, state: Arc::new(Mutex::new(State { rng, oldest: None })) }
+        Self { inner, state: Arc::new(Mutex::new(ReadAges { rng, oldest: None })) }
     }
 
     /// Lets reads go back to the state as of `revision`. By default they go back to the state in

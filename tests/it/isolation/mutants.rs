@@ -29,7 +29,7 @@ use super::print;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+enum Flaw {
     /// The commit compares only the keys that it writes.
     ComparesWrittenKeysOnly,
     /// The commit compares that a key was not changed *later*, so it misses a deletion (etcd issue
@@ -56,18 +56,18 @@ enum Fault {
     ComparesRangeOnly,
 }
 
-use Fault::*;
+use Flaw::*;
 
 /// A backend with a fault.
 #[derive(Debug)]
-struct Mutant {
+struct FlawedBackend {
     inner: Arc<dyn KvBackend>,
-    fault: Fault,
+    fault: Flaw,
     /// The values read so far, by key and mod revision.
     values: Mutex<BTreeMap<(Bytes, Revision), Bytes>>,
 }
 
-impl Mutant {
+impl FlawedBackend {
     fn note(&self, kvs: &[KeyValue]) {
         let mut values = sync::lock(&self.values);
         for kv in kvs {
@@ -153,7 +153,7 @@ impl Mutant {
 }
 
 #[async_trait]
-impl Layer for Mutant {
+impl Layer for FlawedBackend {
     type Inner = dyn KvBackend;
 
     fn inner(&self) -> &Self::Inner {
@@ -191,7 +191,7 @@ impl Layer for Mutant {
 }
 
 /// The level at which a fault is searched, and what the checker finds first.
-const MUTANTS: [(Fault, Isolation, &str); 11] = [
+const MUTANTS: [(Flaw, Isolation, &str); 11] = [
     (ComparesWrittenKeysOnly, Serializable, "G-single-item"),
     (ComparesLess, RepeatableReads, "lost update"),
     (ComparesValues, Serializable, "lost update"),
@@ -207,11 +207,11 @@ const MUTANTS: [(Fault, Isolation, &str); 11] = [
 
 /// The first case with a schedule that breaks the level, what the schedule shows, and how many
 /// schedules were run.
-fn search(fault: Fault, level: Isolation) -> Option<(Case, String, u64)> {
+fn search(fault: Flaw, level: Isolation) -> Option<(Case, String, u64)> {
     let values = if fault == ComparesValues { PutValues::Equal } else { PutValues::Unique };
     let explorer = Explorer::new()
         .values(values)
-        .layer(move |inner| Arc::new(Mutant { inner, fault, values: Mutex::default() }));
+        .layer(move |inner| Arc::new(FlawedBackend { inner, fault, values: Mutex::default() }));
     let mut schedules = 0;
     for case in pairs(level, Alphabet::default()) {
         let mut shown = String::new();
@@ -248,8 +248,9 @@ fn every_mutant_is_detected() {
 /// neither are missing compares of them: the alphabet and both initial states are needed.
 #[test]
 fn wrong_compare_needs_deletions_to_be_detected() {
-    let explorer = Explorer::new()
-        .layer(|inner| Arc::new(Mutant { inner, fault: ComparesLess, values: Mutex::default() }));
+    let explorer = Explorer::new().layer(|inner| {
+        Arc::new(FlawedBackend { inner, fault: ComparesLess, values: Mutex::default() })
+    });
     let puts_only = Alphabet { deletes: false, ..Alphabet::default() };
     for case in pairs(RepeatableReads, puts_only) {
         assert_eq!(explorer.find(&case, |checked| checked.is_broken()).0, None, "{case}");

@@ -20,7 +20,7 @@ const RANDOM_RUNS: u64 = 400;
 /// The page with the table.
 const PAGE: &str = include_str!("../../../docs/semantics.md");
 
-struct Row {
+struct TableRow {
     name: &'static str,
     case: &'static str,
     occurs: fn(&Checked) -> bool,
@@ -35,113 +35,113 @@ const WEAKEST: &[Isolation] = &[ReadCommitted];
 const WEAK: &[Isolation] = &[RepeatableReads, ReadCommitted];
 const ALL_BUT_STRONGEST: &[Isolation] = &[Serializable, RepeatableReads, ReadCommitted];
 
-const ROWS: [Row; 16] = [
-    Row {
+const ROWS: [TableRow; 16] = [
+    TableRow {
         name: "dirty write (G0)",
         case: "initial: x y\nT1 LEVEL: w(x) w(y)\nT2 LEVEL: w(x) w(y)",
         occurs: |checked| has_kind(checked, &[G0, SplitCommit]),
         permitted: NO,
         go: "no",
     },
-    Row {
+    TableRow {
         name: "aborted read (G1a)",
         case: "initial: x\nT1 LEVEL: w(x) abort\nT2 LEVEL: r(x) r(x)",
         occurs: |checked| has_kind(checked, &[G1a, AbortedWrite]),
         permitted: NO,
         go: "no",
     },
-    Row {
+    TableRow {
         name: "intermediate read (G1b)",
         case: "initial: x\nT1 LEVEL: w(x) w(x)\nT2 LEVEL: r(x)",
         occurs: |checked| has_kind(checked, &[G1b]),
         permitted: NO,
         go: "no",
     },
-    Row {
+    TableRow {
         name: "circular information flow (G1c)",
         case: "initial: x y\nT1 LEVEL: w(x) r(y)\nT2 LEVEL: w(y) r(x)",
         occurs: |checked| has_kind(checked, &[G1c]),
         permitted: NO,
         go: "no",
     },
-    Row {
+    TableRow {
         name: "observed transaction vanishes (OTV)",
         case: "initial: x y\nT1 LEVEL: w(x) w(y)\nT2 LEVEL: w(x) w(y)\nT3 LEVEL: r(x) r(y)",
         occurs: vanishes,
         permitted: WEAKEST,
         go: "`ReadCommitted`",
     },
-    Row {
+    TableRow {
         name: "predicate-many-preceders (PMP)",
         case: "initial: p/a\nT1 LEVEL: range(p/) range(p/)\nT2 LEVEL: w(p/b)",
         occurs: |checked| has_kind(checked, &[GSingle]),
         permitted: WEAK,
         go: "no ranges",
     },
-    Row {
+    TableRow {
         name: "lost update (P4)",
         case: "initial: x\nT1 LEVEL: r(x) w(x)\nT2 LEVEL: r(x) w(x)",
         occurs: |checked| has_name(checked, "lost update"),
         permitted: WEAKEST,
         go: "`ReadCommitted`",
     },
-    Row {
+    TableRow {
         name: "read skew (G-single)",
         case: "initial: x y\nT1 LEVEL: r(x) r(y)\nT2 LEVEL: w(x) w(y)",
         occurs: |checked| has_kind(checked, &[GSingleItem]),
         permitted: WEAKEST,
         go: "`ReadCommitted`",
     },
-    Row {
+    TableRow {
         name: "write skew (G2-item)",
         case: "initial: x y\nT1 LEVEL: r(x) w(y)\nT2 LEVEL: r(y) w(x)",
         occurs: |checked| has_name(checked, "write skew"),
         permitted: WEAKEST,
         go: "`ReadCommitted`",
     },
-    Row {
+    TableRow {
         name: "phantom (G2)",
         case: "initial: p/a\nT1 LEVEL: range(p/) w(p/b)\nT2 LEVEL: range(p/) w(p/c)",
         occurs: |checked| has_kind(checked, &[G2]),
         permitted: WEAK,
         go: "no ranges",
     },
-    Row {
+    TableRow {
         name: "phantom by delete",
         case: "initial: p/a q\nT1 LEVEL: range(p/) w(q)\nT2 LEVEL: r(q) d(p/a)",
         occurs: |checked| has_kind(checked, &[G2Item, G2]),
         permitted: WEAKEST,
         go: "no ranges",
     },
-    Row {
+    TableRow {
         name: "long fork",
         case: "initial: x y\nT1 LEVEL: w(x)\nT2 LEVEL: w(y)\nT3 LEVEL: r(x) r(y)\nT4 LEVEL: r(y) r(x)",
         occurs: |checked| has_name(checked, "long fork"),
         permitted: WEAKEST,
         go: "`ReadCommitted`",
     },
-    Row {
+    TableRow {
         name: "fractured reads, then a write",
         case: "initial: x y\nT1 LEVEL: w(x) w(y)\nT2 LEVEL: r(x) r(y) w(z)",
         occurs: |checked| has_kind(checked, &[GSingleItem]),
         permitted: WEAKEST,
         go: "`ReadCommitted`",
     },
-    Row {
+    TableRow {
         name: "stale read-only transaction",
         case: "initial: x\nT1 LEVEL: w(x)\nT2 LEVEL: r(x)",
         occurs: |checked| has_name(checked, "stale read-only transaction"),
         permitted: WEAK,
         go: "`RepeatableReads`, `ReadCommitted`",
     },
-    Row {
+    TableRow {
         name: "blind write over a concurrent put",
         case: "initial: k x\nT1 LEVEL: r(x) w(k)\nT2 LEVEL: w(k)",
         occurs: overwrites_concurrent_write,
         permitted: ALL_BUT_STRONGEST,
         go: "all but `SerializableSnapshot`",
     },
-    Row {
+    TableRow {
         name: "blind write over a concurrent delete",
         case: "initial: k x\nT1 LEVEL: r(x) w(k)\nT2 LEVEL: d(k)",
         occurs: overwrites_concurrent_write,
@@ -181,7 +181,7 @@ fn overwrites_concurrent_write(checked: &Checked) -> bool {
 }
 
 /// In how many per cent of random schedules the anomaly occurs.
-fn percent(row: &Row, case: &Case) -> u64 {
+fn percent(row: &TableRow, case: &Case) -> u64 {
     let mut shown = 0;
     Explorer::new().random(case, 1, RANDOM_RUNS, |checked| {
         shown += u64::from((row.occurs)(&checked));
@@ -191,7 +191,7 @@ fn percent(row: &Row, case: &Case) -> u64 {
 }
 
 /// How many schedules show the anomaly, of all.
-fn counts(row: &Row, case: &Case) -> (u64, u64) {
+fn counts(row: &TableRow, case: &Case) -> (u64, u64) {
     let mut shown = 0;
     let explored = Explorer::new().explore(case, |checked| {
         assert!(!checked.is_broken(), "{}: {case}{}", row.name, checked.verdict);

@@ -28,7 +28,7 @@ Exit status:
   that of CMD, or 128 + n if signal n ended CMD; if CMD did not run, or did not end by itself:
     0  without CMD: held until a signal was received, and released
     2  usage error
-  122  lost: CMD was terminated, or had exited with 0 before the loss was detected
+  122  lost: CMD did not run, was terminated, or had exited with 0 before the loss was detected
 ",
             $only,
             "  124  not acquired in time (--timeout)

@@ -27,7 +27,7 @@ pub struct Contender {
     pub(super) position: Position,
     /// Whether an earlier release may have deleted the key.
     may_be_released: bool,
-    phase: events::Phase,
+    phase: events::ContenderPhase,
     /// Cancelled when the key is lost or the contender is dropped; created on first use.
     cancelled: OnceLock<DropGuard>,
 }

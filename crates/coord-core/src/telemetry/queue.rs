@@ -31,17 +31,17 @@ pub(crate) fn hold_span(kind: &'static str, name: &Bytes, token: Revision) -> Sp
 
 /// The state of a contender as reported so far, so that each event is reported once.
 #[derive(Debug)]
-pub(crate) struct Phase {
+pub(crate) struct ContenderPhase {
     kind: &'static str,
     name: Bytes,
     /// The revision of the fencing token.
     token: Revision,
     enqueued: Instant,
-    state: State,
+    state: ContenderState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ContenderState {
     Waiting,
     Held,
     /// Released or lost.
@@ -49,18 +49,18 @@ enum State {
 }
 
 /// The key of a contender was created.
-pub(crate) fn enqueued(kind: &'static str, name: Bytes, token: Revision) -> Phase {
+pub(crate) fn enqueued(kind: &'static str, name: Bytes, token: Revision) -> ContenderPhase {
     metrics::count("coord_queue_enqueued_total", &[("kind", kind)]);
-    let state = State::Waiting;
+    let state = ContenderState::Waiting;
     gauge(kind, state, 1.0);
-    Phase { kind, name, token, enqueued: Instant::now(), state }
+    ContenderPhase { kind, name, token, enqueued: Instant::now(), state }
 }
 
-impl Phase {
+impl ContenderPhase {
     /// Enters a state. Returns the previous state; `None`, without a change, if that was the end.
-    fn enter(&mut self, state: State) -> Option<State> {
+    fn enter(&mut self, state: ContenderState) -> Option<ContenderState> {
         let before = self.state;
-        if before == State::Ended {
+        if before == ContenderState::Ended {
             return None;
         }
         self.state = state;
@@ -72,10 +72,10 @@ impl Phase {
     /// The contender is first. A lock may change its holder thousands of times a second, so its
     /// lines have the level debug.
     pub(crate) fn acquired(&mut self) {
-        if self.state != State::Waiting {
+        if self.state != ContenderState::Waiting {
             return;
         }
-        self.enter(State::Held);
+        self.enter(ContenderState::Held);
         let (name, token, waited) = (self.name.escape_ascii(), self.token, self.enqueued.elapsed());
         if self.kind == "election" {
             tracing::info!(target: ELECTION, %name, %token, ?waited, "leading");
@@ -87,29 +87,31 @@ impl Phase {
 
     /// The contender was released, or dropped while its session lives.
     pub(crate) fn released(&mut self) {
-        let Some(before) = self.enter(State::Ended) else { return };
+        let Some(before) = self.enter(ContenderState::Ended) else { return };
         let (name, token) = (self.name.escape_ascii(), self.token);
         match (before, self.kind) {
-            (State::Held, "election") => {
+            (ContenderState::Held, "election") => {
                 tracing::info!(target: ELECTION, %name, %token, reason = "resigned",
                     "no longer leading");
             }
-            (State::Held, _) => tracing::debug!(target: LOCK, %name, %token, "unlocked"),
-            (State::Waiting | State::Ended, _) => {}
+            (ContenderState::Held, _) => tracing::debug!(target: LOCK, %name, %token, "unlocked"),
+            (ContenderState::Waiting | ContenderState::Ended, _) => {}
         }
         metrics::count("coord_queue_released_total", &[("kind", self.kind)]);
     }
 
     /// The contender lost its key, while it was first or waited.
     pub(crate) fn lost(&mut self, reason: LossReason) {
-        let Some(before) = self.enter(State::Ended) else { return };
+        let Some(before) = self.enter(ContenderState::Ended) else { return };
         let (name, token) = (self.name.escape_ascii(), self.token);
         match (before, self.kind) {
-            (State::Held, "election") => {
+            (ContenderState::Held, "election") => {
                 tracing::warn!(target: ELECTION, %name, %token, %reason, "no longer leading");
             }
-            (State::Held, _) => tracing::warn!(target: LOCK, %name, %token, %reason, "lost"),
-            (State::Waiting | State::Ended, _) => {}
+            (ContenderState::Held, _) => {
+                tracing::warn!(target: LOCK, %name, %token, %reason, "lost")
+            }
+            (ContenderState::Waiting | ContenderState::Ended, _) => {}
         }
         let labels = [("kind", self.kind), ("reason", label(reason))];
         metrics::count("coord_queue_lost_total", &labels);
@@ -125,11 +127,11 @@ pub(crate) fn waits_for_foreign_key(name: &Bytes, key: &Bytes) {
         "waiting for a foreign key, which no contender has created");
 }
 
-fn gauge(kind: &'static str, state: State, difference: f64) {
+fn gauge(kind: &'static str, state: ContenderState, difference: f64) {
     let name = match state {
-        State::Waiting => "coord_queue_waiting",
-        State::Held => "coord_queue_held",
-        State::Ended => return,
+        ContenderState::Waiting => "coord_queue_waiting",
+        ContenderState::Held => "coord_queue_held",
+        ContenderState::Ended => return,
     };
     metrics::add(name, difference, &[("kind", kind)]);
 }

@@ -8,7 +8,7 @@ use coord_core::{
     kv::{Compare, CompareOp, CompareOperand, KeyRange, LeaseId, Put, Revision, Txn},
 };
 
-use super::helpers::{Checked, expect_refused, get, grant_lease, put_on, puts};
+use super::helpers::{CheckResult, expect_refused, get, grant_lease, put_on, puts};
 use super::table;
 
 table! { Compare;
@@ -48,13 +48,17 @@ table! { Compare;
 use CompareOp::{Equal, Greater, Less, NotEqual};
 
 /// Whether a transaction with these compares takes its success branch.
-async fn holds<const N: usize>(kv: &Client, compares: [Compare; N]) -> Checked<bool> {
+async fn holds<const N: usize>(kv: &Client, compares: [Compare; N]) -> CheckResult<bool> {
     Ok(kv.txn(Txn::new().when(compares)).await?.succeeded)
 }
 
 /// Checks every operator: `key` must be greater than the first operand, equal to the second and
 /// less than the third.
-async fn check_every_operator(kv: &Client, key: &str, operands: [CompareOperand; 3]) -> Checked {
+async fn check_every_operator(
+    kv: &Client,
+    key: &str,
+    operands: [CompareOperand; 3],
+) -> CheckResult {
     let [low, same, high] = operands;
     for (op, operand, expected) in [
         (Equal, &low, false),
@@ -84,72 +88,72 @@ fn lease_operand(id: i64) -> CompareOperand {
     CompareOperand::Lease(LeaseId::new(id))
 }
 
-async fn txn_without_compares_succeeds(kv: &Client) -> Checked {
+async fn txn_without_compares_succeeds(kv: &Client) -> CheckResult {
     ensure!(holds(kv, []).await?, "a transaction without compares took its failure branch");
     Ok(())
 }
 
-async fn version_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
+async fn version_of_a_present_key_compares_by_every_operator(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("a", "2")]).await?;
     check_every_operator(kv, "a", [1, 2, 3].map(CompareOperand::Version)).await
 }
 
-async fn create_revision_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
+async fn create_revision_of_a_present_key_compares_by_every_operator(kv: &Client) -> CheckResult {
     let [created, _] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let around = [created.previous(), created, created.next()];
     check_every_operator(kv, "a", around.map(CompareOperand::CreateRevision)).await
 }
 
-async fn mod_revision_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
+async fn mod_revision_of_a_present_key_compares_by_every_operator(kv: &Client) -> CheckResult {
     let [_, changed] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let around = [changed.previous(), changed, changed.next()];
     check_every_operator(kv, "a", around.map(CompareOperand::ModRevision)).await
 }
 
-async fn value_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
+async fn value_of_a_present_key_compares_by_every_operator(kv: &Client) -> CheckResult {
     puts(kv, [("a", "m")]).await?;
     check_every_operator(kv, "a", [value(b"l"), value(b"m"), value(b"n")]).await
 }
 
-async fn lease_of_a_present_key_compares_by_every_operator(kv: &Client) -> Checked {
+async fn lease_of_a_present_key_compares_by_every_operator(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let around = [id.get() - 1, id.get(), id.get() + 1];
     check_every_operator(kv, "a", around.map(lease_operand)).await
 }
 
-async fn version_of_an_absent_key_compares_as_zero(kv: &Client) -> Checked {
+async fn version_of_an_absent_key_compares_as_zero(kv: &Client) -> CheckResult {
     check_every_operator(kv, "a", [-1, 0, 1].map(CompareOperand::Version)).await
 }
 
-async fn create_revision_of_an_absent_key_compares_as_zero(kv: &Client) -> Checked {
+async fn create_revision_of_an_absent_key_compares_as_zero(kv: &Client) -> CheckResult {
     check_every_operator(kv, "a", [-1, 0, 1].map(Revision).map(CompareOperand::CreateRevision))
         .await
 }
 
-async fn mod_revision_of_an_absent_key_compares_as_zero(kv: &Client) -> Checked {
+async fn mod_revision_of_an_absent_key_compares_as_zero(kv: &Client) -> CheckResult {
     check_every_operator(kv, "a", [-1, 0, 1].map(Revision).map(CompareOperand::ModRevision)).await
 }
 
-async fn lease_of_an_absent_key_compares_as_zero(kv: &Client) -> Checked {
+async fn lease_of_an_absent_key_compares_as_zero(kv: &Client) -> CheckResult {
     check_every_operator(kv, "a", [-1, 0, 1].map(lease_operand)).await
 }
 
-async fn value_compare_on_absent_key_is_false_for_every_operator(kv: &Client) -> Checked {
+async fn value_compare_on_absent_key_is_false_for_every_operator(kv: &Client) -> CheckResult {
     for op in [Equal, NotEqual, Greater, Less] {
         ensure!(!holds(kv, [Compare::value("a", op, "x")]).await?, "{op:?} held");
     }
     Ok(())
 }
 
-async fn empty_value_compare_on_absent_key_is_false(kv: &Client) -> Checked {
+async fn empty_value_compare_on_absent_key_is_false(kv: &Client) -> CheckResult {
     for op in [Equal, NotEqual, Greater, Less] {
         ensure!(!holds(kv, [Compare::value("a", op, "")]).await?, "{op:?} held");
     }
     Ok(())
 }
 
-async fn empty_value_compares_as_the_smallest(kv: &Client) -> Checked {
+async fn empty_value_compares_as_the_smallest(kv: &Client) -> CheckResult {
     kv.put("a", "").await?;
     ensure!(
         holds(kv, [Compare::value("a", Equal, "")]).await?,
@@ -162,25 +166,25 @@ async fn empty_value_compares_as_the_smallest(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn values_compare_bytewise(kv: &Client) -> Checked {
+async fn values_compare_bytewise(kv: &Client) -> CheckResult {
     kv.put("a", b"ab\xff").await?;
     check_every_operator(kv, "a", [value(b"ab"), value(b"ab\xff"), value(b"ac")]).await?;
     check_every_operator(kv, "a", [value(b"ab\x7f\x7f"), value(b"ab\xff"), value(b"ab\xff\0")])
         .await
 }
 
-async fn lease_of_a_key_without_one_compares_as_zero(kv: &Client) -> Checked {
+async fn lease_of_a_key_without_one_compares_as_zero(kv: &Client) -> CheckResult {
     kv.put("a", "1").await?;
     check_every_operator(kv, "a", [-1, 0, 1].map(lease_operand)).await
 }
 
-async fn leases_compare_as_signed_numbers(kv: &Client) -> Checked {
+async fn leases_compare_as_signed_numbers(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     check_every_operator(kv, "a", [i64::MIN, id.get(), i64::MAX].map(lease_operand)).await
 }
 
-async fn deleted_key_compares_as_absent(kv: &Client) -> Checked {
+async fn deleted_key_compares_as_absent(kv: &Client) -> CheckResult {
     kv.put("a", "1").await?;
     kv.delete("a").await?;
     ensure!(holds(kv, [Compare::absent("a")]).await?, "a deleted key has a version");
@@ -189,7 +193,7 @@ async fn deleted_key_compares_as_absent(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn recreated_key_compares_by_its_new_revisions(kv: &Client) -> Checked {
+async fn recreated_key_compares_by_its_new_revisions(kv: &Client) -> CheckResult {
     let [first] = puts(kv, [("a", "1")]).await?;
     kv.delete("a").await?;
     puts(kv, [("a", "1")]).await?;
@@ -199,7 +203,7 @@ async fn recreated_key_compares_by_its_new_revisions(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn txn_succeeds_only_if_every_compare_holds(kv: &Client) -> Checked {
+async fn txn_succeeds_only_if_every_compare_holds(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let (a, b) = (Compare::exists("a"), Compare::exists("b"));
     ensure!(holds(kv, [a.clone(), b.clone()]).await?, "two compares that hold failed");
@@ -207,14 +211,14 @@ async fn txn_succeeds_only_if_every_compare_holds(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn range_compare_holds_if_every_key_meets_it(kv: &Client) -> Checked {
+async fn range_compare_holds_if_every_key_meets_it(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     let each_once = Compare::version(KeyRange::between("a", "d"), Equal, 1);
     ensure!(holds(kv, [each_once]).await?, "the compare failed, but holds for every key");
     Ok(())
 }
 
-async fn range_compare_fails_if_one_key_does_not_meet_it(kv: &Client) -> Checked {
+async fn range_compare_fails_if_one_key_does_not_meet_it(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("b", "1"), ("b", "1"), ("c", "1")]).await?;
     for op in [Equal, NotEqual] {
         let compare = Compare::version(KeyRange::between("a", "d"), op, 1);
@@ -223,14 +227,14 @@ async fn range_compare_fails_if_one_key_does_not_meet_it(kv: &Client) -> Checked
     Ok(())
 }
 
-async fn range_compare_ignores_keys_outside_the_range(kv: &Client) -> Checked {
+async fn range_compare_ignores_keys_outside_the_range(kv: &Client) -> CheckResult {
     puts(kv, [("a", "2"), ("b", "1"), ("bb", "1"), ("c", "2")]).await?;
     let inside = Compare::value(KeyRange::between("b", "c"), Equal, "1");
     ensure!(holds(kv, [inside]).await?, "a key outside the range was compared");
     Ok(())
 }
 
-async fn prefix_compare_covers_keys_with_the_prefix(kv: &Client) -> Checked {
+async fn prefix_compare_covers_keys_with_the_prefix(kv: &Client) -> CheckResult {
     puts(kv, [("p/1", "1"), ("p0", "1")]).await?;
     ensure!(
         holds(kv, [Compare::exists(KeyRange::prefix("p/"))]).await?,
@@ -244,7 +248,7 @@ async fn prefix_compare_covers_keys_with_the_prefix(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn unbounded_compare_covers_all_later_keys(kv: &Client) -> Checked {
+async fn unbounded_compare_covers_all_later_keys(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("z", "1"), ("z", "2")]).await?;
     let once = |from| Compare::version(KeyRange::starting_at(from), Equal, 1);
     ensure!(!holds(kv, [once("a")]).await?, "a later key was not compared");
@@ -255,7 +259,7 @@ async fn unbounded_compare_covers_all_later_keys(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn compare_on_an_empty_range_acts_like_one_absent_key(kv: &Client) -> Checked {
+async fn compare_on_an_empty_range_acts_like_one_absent_key(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("c", "1")]).await?;
     let empty = KeyRange::between("b", "c");
     ensure!(holds(kv, [Compare::absent(&empty)]).await?, "version = 0 failed");
@@ -264,7 +268,7 @@ async fn compare_on_an_empty_range_acts_like_one_absent_key(kv: &Client) -> Chec
     Ok(())
 }
 
-async fn compare_on_an_inverted_range_acts_like_one_absent_key(kv: &Client) -> Checked {
+async fn compare_on_an_inverted_range_acts_like_one_absent_key(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let inverted = KeyRange::from_wire("c", "a");
     ensure!(holds(kv, [Compare::absent(&inverted)]).await?, "version = 0 failed");
@@ -272,7 +276,7 @@ async fn compare_on_an_inverted_range_acts_like_one_absent_key(kv: &Client) -> C
     Ok(())
 }
 
-async fn value_compare_on_an_empty_range_is_false(kv: &Client) -> Checked {
+async fn value_compare_on_an_empty_range_is_false(kv: &Client) -> CheckResult {
     for op in [Equal, NotEqual, Greater, Less] {
         let compare = Compare::value(KeyRange::prefix("a"), op, "");
         ensure!(!holds(kv, [compare]).await?, "{op:?} held");
@@ -280,7 +284,7 @@ async fn value_compare_on_an_empty_range_is_false(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn range_value_compare_checks_every_key(kv: &Client) -> Checked {
+async fn range_value_compare_checks_every_key(kv: &Client) -> CheckResult {
     puts(kv, [("a", "x"), ("b", "y")]).await?;
     let all = KeyRange::between("a", "c");
     ensure!(
@@ -294,13 +298,13 @@ async fn range_value_compare_checks_every_key(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn compare_on_an_empty_key_is_refused(kv: &Client) -> Checked {
+async fn compare_on_an_empty_key_is_refused(kv: &Client) -> CheckResult {
     let txn = Txn::new().when([Compare::absent("")]).and_then([Put::new("a", "1")]);
     expect_refused(kv.txn(txn).await, ErrorKind::EmptyKey)?;
     Ok(())
 }
 
-async fn mod_revision_compare_prevents_a_lost_update(kv: &Client) -> Checked {
+async fn mod_revision_compare_prevents_a_lost_update(kv: &Client) -> CheckResult {
     let [read] = puts(kv, [("a", "1")]).await?;
     puts(kv, [("a", "other")]).await?;
     let unchanged = Compare::mod_revision("a", Equal, read);
@@ -313,7 +317,7 @@ async fn mod_revision_compare_prevents_a_lost_update(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn two_compares_of_one_key_must_both_hold(kv: &Client) -> Checked {
+async fn two_compares_of_one_key_must_both_hold(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("a", "1")]).await?;
     let above = |version| Compare::version("a", Greater, version);
     let below = |version| Compare::version("a", Less, version);

@@ -8,7 +8,7 @@ use coord_core::{
     kv::{Compare, Delete, KeyRange, Op, Put, Txn},
 };
 
-use super::helpers::{Checked, all_keys, current_revision, expect_refused, puts, run_ops};
+use super::helpers::{CheckResult, all_keys, current_revision, expect_refused, puts, run_ops};
 use super::table;
 
 table! { Duplicates;
@@ -50,79 +50,79 @@ fn nested<const N: usize>(ops: [Op; N]) -> Op {
 }
 
 /// Passes if a transaction of these operations is refused because of a duplicate key.
-async fn expect_duplicate<const N: usize>(kv: &Client, ops: [Op; N]) -> Checked {
+async fn expect_duplicate<const N: usize>(kv: &Client, ops: [Op; N]) -> CheckResult {
     expect_refused(kv.txn(Txn::new().and_then(ops)).await, ErrorKind::DuplicateKey)?;
     Ok(())
 }
 
-async fn two_puts_of_a_key_are_refused(kv: &Client) -> Checked {
+async fn two_puts_of_a_key_are_refused(kv: &Client) -> CheckResult {
     expect_duplicate(kv, [put("a"), put("b"), put("a")]).await
 }
 
-async fn put_then_delete_of_a_key_is_refused(kv: &Client) -> Checked {
+async fn put_then_delete_of_a_key_is_refused(kv: &Client) -> CheckResult {
     expect_duplicate(kv, [put("a"), delete("a")]).await
 }
 
-async fn delete_then_put_of_a_key_is_refused(kv: &Client) -> Checked {
+async fn delete_then_put_of_a_key_is_refused(kv: &Client) -> CheckResult {
     expect_duplicate(kv, [delete("a"), put("a")]).await
 }
 
-async fn delete_of_a_range_that_contains_a_put_key_is_refused(kv: &Client) -> Checked {
+async fn delete_of_a_range_that_contains_a_put_key_is_refused(kv: &Client) -> CheckResult {
     expect_duplicate(kv, [delete(KeyRange::between("a", "c")), put("a")]).await?;
     expect_duplicate(kv, [put("b"), delete(KeyRange::between("a", "c"))]).await?;
     expect_duplicate(kv, [put("p/x"), delete(KeyRange::prefix("p/"))]).await
 }
 
-async fn delete_of_a_range_beside_a_put_key_is_accepted(kv: &Client) -> Checked {
+async fn delete_of_a_range_beside_a_put_key_is_accepted(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     run_ops(kv, [delete(KeyRange::between("a", "c")), put("c"), put("0")]).await?;
     ensure_eq!(all_keys(kv).await?, ["0", "c"]);
     Ok(())
 }
 
-async fn delete_of_an_inverted_range_touches_no_key(kv: &Client) -> Checked {
+async fn delete_of_an_inverted_range_touches_no_key(kv: &Client) -> CheckResult {
     let inverted = delete(KeyRange::from_wire("c", "a"));
     run_ops(kv, [inverted, put("a"), put("b"), put("c")]).await?;
     ensure_eq!(all_keys(kv).await?, ["a", "b", "c"]);
     Ok(())
 }
 
-async fn overlapping_deletes_are_accepted(kv: &Client) -> Checked {
+async fn overlapping_deletes_are_accepted(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     run_ops(kv, [delete("a"), delete("a"), delete(KeyRange::between("a", "c"))]).await?;
     ensure_eq!(all_keys(kv).await?, [""; 0]);
     Ok(())
 }
 
-async fn both_branches_may_put_the_same_key(kv: &Client) -> Checked {
+async fn both_branches_may_put_the_same_key(kv: &Client) -> CheckResult {
     let txn = Txn::new().when([Compare::absent("a")]);
     kv.txn(txn.and_then([put("a")]).or_else([put("a")])).await?;
     ensure_eq!(all_keys(kv).await?, ["a"]);
     Ok(())
 }
 
-async fn duplicate_on_the_branch_not_taken_is_refused(kv: &Client) -> Checked {
+async fn duplicate_on_the_branch_not_taken_is_refused(kv: &Client) -> CheckResult {
     let txn = Txn::new().and_then([put("a")]).or_else([put("b"), put("b")]);
     expect_refused(kv.txn(txn).await, ErrorKind::DuplicateKey)?;
     Ok(())
 }
 
-async fn put_and_nested_put_of_a_key_are_refused(kv: &Client) -> Checked {
+async fn put_and_nested_put_of_a_key_are_refused(kv: &Client) -> CheckResult {
     expect_duplicate(kv, [put("a"), nested([put("a")])]).await?;
     expect_duplicate(kv, [nested([put("a")]), put("a")]).await
 }
 
-async fn delete_and_nested_put_of_a_key_are_refused(kv: &Client) -> Checked {
+async fn delete_and_nested_put_of_a_key_are_refused(kv: &Client) -> CheckResult {
     expect_duplicate(kv, [delete("a"), nested([put("a")])]).await?;
     expect_duplicate(kv, [nested([put("a")]), delete("a")]).await
 }
 
-async fn put_and_nested_delete_of_a_key_are_refused(kv: &Client) -> Checked {
+async fn put_and_nested_delete_of_a_key_are_refused(kv: &Client) -> CheckResult {
     expect_duplicate(kv, [put("a"), nested([delete("a")])]).await?;
     expect_duplicate(kv, [nested([delete("a")]), put("a")]).await
 }
 
-async fn delete_and_nested_delete_of_a_key_are_accepted(kv: &Client) -> Checked {
+async fn delete_and_nested_delete_of_a_key_are_accepted(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1")]).await?;
     let response = run_ops(kv, [delete("a"), nested([delete("a")])]).await?;
     ensure_eq!(response.responses.len(), 2);
@@ -130,11 +130,11 @@ async fn delete_and_nested_delete_of_a_key_are_accepted(kv: &Client) -> Checked 
     Ok(())
 }
 
-async fn sibling_nested_puts_of_a_key_are_refused(kv: &Client) -> Checked {
+async fn sibling_nested_puts_of_a_key_are_refused(kv: &Client) -> CheckResult {
     expect_duplicate(kv, [nested([put("a")]), nested([put("a")])]).await
 }
 
-async fn sibling_nested_put_then_delete_is_accepted(kv: &Client) -> Checked {
+async fn sibling_nested_put_then_delete_is_accepted(kv: &Client) -> CheckResult {
     let before = current_revision(kv).await?;
     run_ops(kv, [nested([put("a")]), nested([delete("a")])]).await?;
     ensure_eq!(all_keys(kv).await?, [""; 0]);
@@ -142,41 +142,41 @@ async fn sibling_nested_put_then_delete_is_accepted(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn sibling_nested_delete_then_put_is_refused(kv: &Client) -> Checked {
+async fn sibling_nested_delete_then_put_is_refused(kv: &Client) -> CheckResult {
     expect_duplicate(kv, [nested([delete("a")]), nested([put("a")])]).await
 }
 
-async fn both_branches_of_a_nested_txn_may_put_the_same_key(kv: &Client) -> Checked {
+async fn both_branches_of_a_nested_txn_may_put_the_same_key(kv: &Client) -> CheckResult {
     let either = Txn::new().when([Compare::absent("a")]).and_then([put("a")]).or_else([put("a")]);
     run_ops(kv, [either.into()]).await?;
     ensure_eq!(all_keys(kv).await?, ["a"]);
     Ok(())
 }
 
-async fn nested_else_put_counts_against_later_siblings(kv: &Client) -> Checked {
+async fn nested_else_put_counts_against_later_siblings(kv: &Client) -> CheckResult {
     let otherwise = Txn::new().or_else([put("a")]);
     expect_duplicate(kv, [otherwise.into(), nested([put("a")])]).await
 }
 
-async fn nested_then_put_and_else_delete_of_a_key_are_accepted(kv: &Client) -> Checked {
+async fn nested_then_put_and_else_delete_of_a_key_are_accepted(kv: &Client) -> CheckResult {
     let either = Txn::new().and_then([put("a")]).or_else([delete("a")]);
     run_ops(kv, [either.into()]).await?;
     ensure_eq!(all_keys(kv).await?, ["a"]);
     Ok(())
 }
 
-async fn nested_else_delete_counts_against_later_puts(kv: &Client) -> Checked {
+async fn nested_else_delete_counts_against_later_puts(kv: &Client) -> CheckResult {
     let otherwise = || Txn::new().or_else([delete("a")]).into();
     expect_duplicate(kv, [otherwise(), nested([put("a")])]).await?;
     expect_duplicate(kv, [otherwise(), put("a")]).await
 }
 
-async fn grandchild_put_counts_against_the_outermost_level(kv: &Client) -> Checked {
+async fn grandchild_put_counts_against_the_outermost_level(kv: &Client) -> CheckResult {
     expect_duplicate(kv, [nested([nested([put("a")])]), put("a")]).await?;
     expect_duplicate(kv, [nested([nested([put("a")])]), delete("a")]).await
 }
 
-async fn refused_duplicate_changes_nothing(kv: &Client) -> Checked {
+async fn refused_duplicate_changes_nothing(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1")]).await?;
     let before = current_revision(kv).await?;
     expect_duplicate(kv, [put("b"), delete("a"), put("b")]).await?;

@@ -17,8 +17,8 @@ use coord_core::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::helpers::{
-    CaseFailure, Checked, all_keys, current_revision, event_texts, expect_refused, get, jump_clock,
-    put_on, puts, watch_all,
+    CaseFailure, CheckResult, all_keys, current_revision, event_texts, expect_refused, get,
+    jump_clock, put_on, puts, watch_all,
 };
 use super::table;
 
@@ -56,21 +56,21 @@ struct ShortLease {
     sent: Instant,
 }
 
-async fn grant_short_lease(kv: &Client) -> Checked<ShortLease> {
+async fn grant_short_lease(kv: &Client) -> CheckResult<ShortLease> {
     let sent = Instant::now();
     let granted = kv.lease_grant(LeaseGrant::new(Duration::from_secs(1))).await?;
     Ok(ShortLease { id: granted.id, ttl: granted.ttl, sent })
 }
 
 /// The next batch of a watch. Waits for at most `ttl` plus [`MAX_EXPIRY_DELAY`].
-async fn next_within(watch: &mut Watcher, ttl: Duration) -> Checked<WatchBatch> {
+async fn next_within(watch: &mut Watcher, ttl: Duration) -> CheckResult<WatchBatch> {
     let next = timeout(ttl + MAX_EXPIRY_DELAY, watch.next()).await;
     let next = next
         .map_err(|_| CaseFailure::new(format!("no batch within {:?}", ttl + MAX_EXPIRY_DELAY)))?;
     Ok(next.ok_or_else(|| CaseFailure::new("the watch ended"))??)
 }
 
-async fn lease_does_not_expire_before_its_ttl(kv: &Client) -> Checked {
+async fn lease_does_not_expire_before_its_ttl(kv: &Client) -> CheckResult {
     let mut watch = watch_all(kv).await?;
     let ShortLease { id, ttl, sent } = grant_short_lease(kv).await?;
     put_on(kv, id, "a").await?;
@@ -80,7 +80,7 @@ async fn lease_does_not_expire_before_its_ttl(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn lease_expires_soon_after_its_ttl(kv: &Client) -> Checked {
+async fn lease_expires_soon_after_its_ttl(kv: &Client) -> CheckResult {
     let ShortLease { id, ttl, .. } = grant_short_lease(kv).await?;
     put_on(kv, id, "a").await?;
     sleep(ttl + MAX_EXPIRY_DELAY).await;
@@ -88,7 +88,7 @@ async fn lease_expires_soon_after_its_ttl(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn keys_of_an_expired_lease_are_deleted(kv: &Client) -> Checked {
+async fn keys_of_an_expired_lease_are_deleted(kv: &Client) -> CheckResult {
     let ShortLease { id, ttl, .. } = grant_short_lease(kv).await?;
     puts(kv, [("a", "1"), ("c", "1")]).await?;
     let last = put_on(kv, id, "b").await?;
@@ -98,7 +98,7 @@ async fn keys_of_an_expired_lease_are_deleted(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn expiry_deletes_keys_in_one_revision_in_key_order(kv: &Client) -> Checked {
+async fn expiry_deletes_keys_in_one_revision_in_key_order(kv: &Client) -> CheckResult {
     let ShortLease { id, ttl, .. } = grant_short_lease(kv).await?;
     put_on(kv, id, "c").await?;
     put_on(kv, id, "a").await?;
@@ -110,7 +110,7 @@ async fn expiry_deletes_keys_in_one_revision_in_key_order(kv: &Client) -> Checke
     Ok(())
 }
 
-async fn expiry_is_delivered_as_an_ordinary_deletion(kv: &Client) -> Checked {
+async fn expiry_is_delivered_as_an_ordinary_deletion(kv: &Client) -> CheckResult {
     let ShortLease { id, ttl, .. } = grant_short_lease(kv).await?;
     let last = put_on(kv, id, "a").await?;
     let before = get(kv, "a").await?;
@@ -121,7 +121,7 @@ async fn expiry_is_delivered_as_an_ordinary_deletion(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn expired_lease_is_not_found(kv: &Client) -> Checked {
+async fn expired_lease_is_not_found(kv: &Client) -> CheckResult {
     let ShortLease { id, ttl, .. } = grant_short_lease(kv).await?;
     sleep(ttl + MAX_EXPIRY_DELAY).await;
     let put = Put::new("a", "1").lease(id);
@@ -133,7 +133,7 @@ async fn expired_lease_is_not_found(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn expiry_of_a_lease_without_keys_makes_no_revision(kv: &Client) -> Checked {
+async fn expiry_of_a_lease_without_keys_makes_no_revision(kv: &Client) -> CheckResult {
     let before = current_revision(kv).await?;
     let ShortLease { id, ttl, .. } = grant_short_lease(kv).await?;
     sleep(ttl + MAX_EXPIRY_DELAY).await;
@@ -142,7 +142,7 @@ async fn expiry_of_a_lease_without_keys_makes_no_revision(kv: &Client) -> Checke
     Ok(())
 }
 
-async fn leases_that_expire_together_get_a_revision_each(kv: &Client) -> Checked {
+async fn leases_that_expire_together_get_a_revision_each(kv: &Client) -> CheckResult {
     let (one, two) = (grant_short_lease(kv).await?, grant_short_lease(kv).await?);
     put_on(kv, one.id, "a").await?;
     let last = put_on(kv, two.id, "b").await?;
@@ -158,7 +158,7 @@ async fn leases_that_expire_together_get_a_revision_each(kv: &Client) -> Checked
     Ok(())
 }
 
-async fn kept_alive_lease_lives_for_its_whole_ttl(kv: &Client) -> Checked {
+async fn kept_alive_lease_lives_for_its_whole_ttl(kv: &Client) -> CheckResult {
     let ShortLease { id, ttl, .. } = grant_short_lease(kv).await?;
     let last = put_on(kv, id, "a").await?;
     let mut watch = kv.watch(Watch::new("a").start_at(last.next())).await?;
@@ -171,7 +171,7 @@ async fn kept_alive_lease_lives_for_its_whole_ttl(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn detached_key_survives_its_lease(kv: &Client) -> Checked {
+async fn detached_key_survives_its_lease(kv: &Client) -> CheckResult {
     let ShortLease { id, ttl, .. } = grant_short_lease(kv).await?;
     put_on(kv, id, "a").await?;
     put_on(kv, id, "b").await?;
@@ -182,7 +182,7 @@ async fn detached_key_survives_its_lease(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn key_attached_late_is_deleted_with_its_lease(kv: &Client) -> Checked {
+async fn key_attached_late_is_deleted_with_its_lease(kv: &Client) -> CheckResult {
     let ShortLease { id, ttl, sent } = grant_short_lease(kv).await?;
     sleep(ttl / 2).await;
     put_on(kv, id, "a").await?;
@@ -191,7 +191,7 @@ async fn key_attached_late_is_deleted_with_its_lease(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn long_lease_lives_for_its_whole_ttl(kv: &Client) -> Checked {
+async fn long_lease_lives_for_its_whole_ttl(kv: &Client) -> CheckResult {
     let ttl = Duration::from_secs(20 * 3600);
     let id = kv.lease_grant(LeaseGrant::new(ttl)).await?.id;
     put_on(kv, id, "a").await?;
@@ -202,7 +202,7 @@ async fn long_lease_lives_for_its_whole_ttl(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn lease_kept_alive_for_hours_does_not_expire(kv: &Client) -> Checked {
+async fn lease_kept_alive_for_hours_does_not_expire(kv: &Client) -> CheckResult {
     let ShortLease { id, ttl, .. } = grant_short_lease(kv).await?;
     let put = put_on(kv, id, "a").await?;
     for _ in 0..5000 {
@@ -217,27 +217,27 @@ async fn lease_kept_alive_for_hours_does_not_expire(kv: &Client) -> Checked {
 ///
 /// A store is in this state after its process was suspended or its runtime was busy. Every kind of
 /// call must expire the lease first, because any call may be the first one in this state.
-async fn overdue_lease(kv: &Client) -> Checked<LeaseId> {
+async fn overdue_lease(kv: &Client) -> CheckResult<LeaseId> {
     let ShortLease { id, ttl, .. } = grant_short_lease(kv).await?;
     put_on(kv, id, "a").await?;
     jump_clock(ttl + MAX_EXPIRY_DELAY);
     Ok(id)
 }
 
-async fn lease_overdue_after_a_clock_jump_is_not_kept_alive(kv: &Client) -> Checked {
+async fn lease_overdue_after_a_clock_jump_is_not_kept_alive(kv: &Client) -> CheckResult {
     let id = overdue_lease(kv).await?;
     expect_refused(kv.lease_keep_alive(id).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
-async fn lease_overdue_after_a_clock_jump_has_no_time_to_live(kv: &Client) -> Checked {
+async fn lease_overdue_after_a_clock_jump_has_no_time_to_live(kv: &Client) -> CheckResult {
     let id = overdue_lease(kv).await?;
     let request = LeaseTimeToLive::new(id).with_keys();
     ensure_eq!(kv.lease_time_to_live(request).await?.lease, None);
     Ok(())
 }
 
-async fn lease_overdue_after_a_clock_jump_accepts_no_key(kv: &Client) -> Checked {
+async fn lease_overdue_after_a_clock_jump_accepts_no_key(kv: &Client) -> CheckResult {
     let id = overdue_lease(kv).await?;
     expect_refused(kv.put_with(Put::new("b", "1").lease(id)).await, ErrorKind::LeaseNotFound)?;
     let id = overdue_lease(kv).await?;
@@ -246,19 +246,19 @@ async fn lease_overdue_after_a_clock_jump_accepts_no_key(kv: &Client) -> Checked
     Ok(())
 }
 
-async fn lease_overdue_after_a_clock_jump_cannot_be_revoked(kv: &Client) -> Checked {
+async fn lease_overdue_after_a_clock_jump_cannot_be_revoked(kv: &Client) -> CheckResult {
     let id = overdue_lease(kv).await?;
     expect_refused(kv.lease_revoke(id).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
-async fn lease_overdue_after_a_clock_jump_is_not_listed(kv: &Client) -> Checked {
+async fn lease_overdue_after_a_clock_jump_is_not_listed(kv: &Client) -> CheckResult {
     let id = overdue_lease(kv).await?;
     ensure!(!kv.leases().await?.leases.contains(&id), "the expired lease is still listed");
     Ok(())
 }
 
-async fn lease_overdue_after_a_clock_jump_has_no_keys(kv: &Client) -> Checked {
+async fn lease_overdue_after_a_clock_jump_has_no_keys(kv: &Client) -> CheckResult {
     overdue_lease(kv).await?;
     ensure_eq!(kv.get("a").await?, None);
     overdue_lease(kv).await?;
@@ -267,7 +267,7 @@ async fn lease_overdue_after_a_clock_jump_has_no_keys(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn lease_overdue_after_a_clock_jump_meets_no_compare(kv: &Client) -> Checked {
+async fn lease_overdue_after_a_clock_jump_meets_no_compare(kv: &Client) -> CheckResult {
     overdue_lease(kv).await?;
     let reads = Txn::new().when([Compare::exists("a")]).and_then([Range::new("a")]);
     ensure!(!kv.txn(reads).await?.succeeded, "a read-only transaction saw the key");

@@ -29,7 +29,7 @@ pub struct CaseFailure {
 }
 
 /// The result of a case, or of a helper.
-pub(super) type Checked<T = ()> = Result<T, CaseFailure>;
+pub(super) type CheckResult<T = ()> = Result<T, CaseFailure>;
 
 impl CaseFailure {
     #[track_caller]
@@ -78,7 +78,7 @@ macro_rules! ensure_eq {
 }
 
 /// The store's current revision.
-pub(super) async fn current_revision(kv: &Client) -> Checked<Revision> {
+pub(super) async fn current_revision(kv: &Client) -> CheckResult<Revision> {
     Ok(kv.range(Range::new("any")).await?.header.revision)
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn current_revision(kv: &Client) -> Checked<Revision> {
 pub(super) async fn puts<const N: usize>(
     kv: &Client,
     pairs: [(&str, &str); N],
-) -> Checked<[Revision; N]> {
+) -> CheckResult<[Revision; N]> {
     let mut revisions = [Revision::ZERO; N];
     for (revision, (key, value)) in revisions.iter_mut().zip(pairs) {
         *revision = kv.put(key, value).await?.header.revision;
@@ -95,24 +95,24 @@ pub(super) async fn puts<const N: usize>(
 }
 
 /// The key-value of `key`, which must exist.
-pub(super) async fn get(kv: &Client, key: &str) -> Checked<KeyValue> {
+pub(super) async fn get(kv: &Client, key: &str) -> CheckResult<KeyValue> {
     kv.get(key).await?.ok_or_else(|| CaseFailure::new(format!("key {key:?} is missing")))
 }
 
 /// The key-value of `key` at `revision`, where it must exist.
-pub(super) async fn get_at(kv: &Client, key: &str, revision: Revision) -> Checked<KeyValue> {
+pub(super) async fn get_at(kv: &Client, key: &str, revision: Revision) -> CheckResult<KeyValue> {
     let mut response = kv.range(Range::new(key).at(revision)).await?;
     let kv = response.kvs.pop();
     kv.ok_or_else(|| CaseFailure::new(format!("key {key:?} is missing at revision {revision}")))
 }
 
 /// All keys, in the order in which the store returns them.
-pub(super) async fn all_keys(kv: &Client) -> Checked<Vec<Bytes>> {
+pub(super) async fn all_keys(kv: &Client) -> CheckResult<Vec<Bytes>> {
     Ok(key_names(&kv.range(Range::new(KeyRange::all())).await?.kvs))
 }
 
 /// The keys that a range request returns, in the order of the response.
-pub(super) async fn keys_of(kv: &Client, range: Range) -> Checked<Vec<Bytes>> {
+pub(super) async fn keys_of(kv: &Client, range: Range) -> CheckResult<Vec<Bytes>> {
     Ok(key_names(&kv.range(range).await?.kvs))
 }
 
@@ -122,18 +122,18 @@ pub(super) fn key_names(kvs: &[KeyValue]) -> Vec<Bytes> {
 }
 
 /// Runs the operations in a transaction without compares.
-pub(super) async fn run_ops<const N: usize>(kv: &Client, ops: [Op; N]) -> Checked<TxnResponse> {
+pub(super) async fn run_ops<const N: usize>(kv: &Client, ops: [Op; N]) -> CheckResult<TxnResponse> {
     Ok(kv.txn(Txn::new().and_then(ops)).await?)
 }
 
 /// The response of the operation at `index`, which must be a range.
-pub(super) fn range_response(response: &TxnResponse, index: usize) -> Checked<&RangeResponse> {
+pub(super) fn range_response(response: &TxnResponse, index: usize) -> CheckResult<&RangeResponse> {
     let range = response.responses.get(index).and_then(OpResponse::as_range);
     range.ok_or_else(|| CaseFailure::new(format!("operation {index} is not a range: {response:?}")))
 }
 
 /// The response of the operation at `index`, which must be a nested transaction.
-pub(super) fn txn_response(response: &TxnResponse, index: usize) -> Checked<&TxnResponse> {
+pub(super) fn txn_response(response: &TxnResponse, index: usize) -> CheckResult<&TxnResponse> {
     let txn = response.responses.get(index).and_then(OpResponse::as_txn);
     txn.ok_or_else(|| CaseFailure::new(format!("operation {index} is not a txn: {response:?}")))
 }
@@ -153,7 +153,7 @@ pub(super) const fn op_revision(response: &OpResponse) -> Revision {
 pub(super) fn expect_refused<T: fmt::Debug>(
     result: coord_core::Result<T>,
     kind: ErrorKind,
-) -> Checked<Error> {
+) -> CheckResult<Error> {
     match result {
         Ok(response) => {
             Err(CaseFailure::new(format!("expected {kind:?}, got success: {response:?}")))
@@ -169,7 +169,7 @@ pub(super) fn expect_refused<T: fmt::Debug>(
 }
 
 /// Compacts at `revision`.
-pub(super) async fn compact(kv: &Client, revision: Revision) -> Checked {
+pub(super) async fn compact(kv: &Client, revision: Revision) -> CheckResult {
     kv.compact(Compact::new(revision)).await?;
     Ok(())
 }
@@ -178,12 +178,12 @@ pub(super) async fn compact(kv: &Client, revision: Revision) -> Checked {
 pub(super) const LEASE_TTL: Duration = Duration::from_secs(60);
 
 /// Grants a lease for [`LEASE_TTL`].
-pub(super) async fn grant_lease(kv: &Client) -> Checked<LeaseId> {
+pub(super) async fn grant_lease(kv: &Client) -> CheckResult<LeaseId> {
     Ok(kv.lease_grant(LeaseGrant::new(LEASE_TTL)).await?.id)
 }
 
 /// A lease id that no lease has: the store chose the id for a lease that was then revoked.
-pub(super) async fn unused_lease_id(kv: &Client) -> Checked<LeaseId> {
+pub(super) async fn unused_lease_id(kv: &Client) -> CheckResult<LeaseId> {
     let id = grant_lease(kv).await?;
     kv.lease_revoke(id).await?;
     Ok(id)
@@ -196,7 +196,7 @@ pub(super) fn jump_clock(by: Duration) {
 }
 
 /// The keys attached to a lease, sorted.
-pub(super) async fn lease_keys(kv: &Client, id: LeaseId) -> Checked<Vec<Bytes>> {
+pub(super) async fn lease_keys(kv: &Client, id: LeaseId) -> CheckResult<Vec<Bytes>> {
     let lease = kv.lease_time_to_live(LeaseTimeToLive::new(id).with_keys()).await?.lease;
     let mut keys = lease.ok_or_else(|| CaseFailure::new(format!("lease {id} is missing")))?.keys;
     keys.sort();
@@ -204,17 +204,17 @@ pub(super) async fn lease_keys(kv: &Client, id: LeaseId) -> Checked<Vec<Bytes>> 
 }
 
 /// Puts `key`, attached to `lease`, and returns the revision of the put.
-pub(super) async fn put_on(kv: &Client, lease: LeaseId, key: &str) -> Checked<Revision> {
+pub(super) async fn put_on(kv: &Client, lease: LeaseId, key: &str) -> CheckResult<Revision> {
     Ok(kv.put_with(Put::new(key, "leased").lease(lease)).await?.header.revision)
 }
 
 /// Watches every key from now on.
-pub(super) async fn watch_all(kv: &Client) -> Checked<Watcher> {
+pub(super) async fn watch_all(kv: &Client) -> CheckResult<Watcher> {
     Ok(kv.watch(Watch::new(KeyRange::all())).await?)
 }
 
 /// Watches every key from `revision` on.
-pub(super) async fn watch_from(kv: &Client, revision: Revision) -> Checked<Watcher> {
+pub(super) async fn watch_from(kv: &Client, revision: Revision) -> CheckResult<Watcher> {
     Ok(kv.watch(Watch::new(KeyRange::all()).start_at(revision)).await?)
 }
 
@@ -224,7 +224,7 @@ const NEXT_ITEM_TIMEOUT: Duration = Duration::from_secs(5);
 /// The next item of the watch: a batch, an error, or the end.
 pub(super) async fn next_item(
     watch: &mut Watcher,
-) -> Checked<Option<coord_core::Result<WatchBatch>>> {
+) -> CheckResult<Option<coord_core::Result<WatchBatch>>> {
     let next = timeout(NEXT_ITEM_TIMEOUT, watch.next()).await;
     next.map_err(|_| {
         CaseFailure::new(format!("the watch yielded nothing for {NEXT_ITEM_TIMEOUT:?}"))
@@ -232,13 +232,13 @@ pub(super) async fn next_item(
 }
 
 /// The next batch, which may be a progress notification.
-pub(super) async fn next_batch_or_progress(watch: &mut Watcher) -> Checked<WatchBatch> {
+pub(super) async fn next_batch_or_progress(watch: &mut Watcher) -> CheckResult<WatchBatch> {
     let item = next_item(watch).await?;
     Ok(item.ok_or_else(|| CaseFailure::new("the watch ended"))??)
 }
 
 /// The next batch with events, after at most nine progress notifications.
-pub(super) async fn next_batch(watch: &mut Watcher) -> Checked<WatchBatch> {
+pub(super) async fn next_batch(watch: &mut Watcher) -> CheckResult<WatchBatch> {
     for _ in 0..10 {
         let batch = next_batch_or_progress(watch).await?;
         if !batch.events.is_empty() {
@@ -263,7 +263,7 @@ pub(super) async fn expect_batch<const N: usize>(
     watch: &mut Watcher,
     revision: Revision,
     events: [&str; N],
-) -> Checked {
+) -> CheckResult {
     let batch = next_batch(watch).await?;
     ensure_eq!(event_texts(&batch), events, "the events of revision {}", batch.revision);
     ensure_eq!(batch.revision, revision, "the revision of {events:?}");

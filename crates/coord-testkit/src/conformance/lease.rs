@@ -10,8 +10,8 @@ use coord_core::{
 use tokio::time::sleep;
 
 use super::helpers::{
-    CaseFailure, Checked, LEASE_TTL, all_keys, current_revision, expect_refused, get, grant_lease,
-    lease_keys, put_on, puts, run_ops, unused_lease_id,
+    CaseFailure, CheckResult, LEASE_TTL, all_keys, current_revision, expect_refused, get,
+    grant_lease, lease_keys, put_on, puts, run_ops, unused_lease_id,
 };
 use super::table;
 
@@ -53,13 +53,13 @@ table! { Lease;
     lease_headers_show_the_current_revision,
 }
 
-async fn store_chooses_a_positive_id(kv: &Client) -> Checked {
+async fn store_chooses_a_positive_id(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     ensure!(id.get() > 0, "the store chose {}", id.get());
     Ok(())
 }
 
-async fn store_chooses_a_new_id_each_time(kv: &Client) -> Checked {
+async fn store_chooses_a_new_id_each_time(kv: &Client) -> CheckResult {
     let mut ids = vec![grant_lease(kv).await?, grant_lease(kv).await?, grant_lease(kv).await?];
     ids.sort();
     ids.dedup();
@@ -67,7 +67,7 @@ async fn store_chooses_a_new_id_each_time(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn chosen_id_is_granted(kv: &Client) -> Checked {
+async fn chosen_id_is_granted(kv: &Client) -> CheckResult {
     let id = unused_lease_id(kv).await?;
     ensure_eq!(kv.lease_grant(LeaseGrant::new(LEASE_TTL).id(id)).await?.id, id);
     put_on(kv, id, "a").await?;
@@ -75,7 +75,7 @@ async fn chosen_id_is_granted(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn negative_id_is_granted(kv: &Client) -> Checked {
+async fn negative_id_is_granted(kv: &Client) -> CheckResult {
     let id = LeaseId::new(-unused_lease_id(kv).await?.get());
     let granted = kv.lease_grant(LeaseGrant::new(LEASE_TTL).id(id)).await?.id;
     ensure_eq!(Some(granted), id);
@@ -86,14 +86,14 @@ async fn negative_id_is_granted(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn grant_of_an_id_that_exists_is_refused(kv: &Client) -> Checked {
+async fn grant_of_an_id_that_exists_is_refused(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     let again = kv.lease_grant(LeaseGrant::new(LEASE_TTL).id(id)).await;
     expect_refused(again, ErrorKind::LeaseExists)?;
     Ok(())
 }
 
-async fn refused_grant_leaves_the_lease_unchanged(kv: &Client) -> Checked {
+async fn refused_grant_leaves_the_lease_unchanged(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let again = kv.lease_grant(LeaseGrant::new(LEASE_TTL * 60).id(id)).await;
@@ -106,7 +106,7 @@ async fn refused_grant_leaves_the_lease_unchanged(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn id_of_a_revoked_lease_can_be_granted_again(kv: &Client) -> Checked {
+async fn id_of_a_revoked_lease_can_be_granted_again(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     kv.lease_revoke(id).await?;
@@ -116,20 +116,20 @@ async fn id_of_a_revoked_lease_can_be_granted_again(kv: &Client) -> Checked {
 }
 
 /// The granted TTL of a lease, and the number of its keys.
-async fn ttl_and_key_count(kv: &Client, id: LeaseId) -> Checked<(Duration, usize)> {
+async fn ttl_and_key_count(kv: &Client, id: LeaseId) -> CheckResult<(Duration, usize)> {
     let lease = kv.lease_time_to_live(LeaseTimeToLive::new(id).with_keys()).await?.lease;
     let lease = lease.ok_or_else(|| CaseFailure::new(format!("lease {id} is missing")))?;
     Ok((lease.granted, lease.keys.len()))
 }
 
-async fn granted_ttl_is_the_requested_ttl(kv: &Client) -> Checked {
+async fn granted_ttl_is_the_requested_ttl(kv: &Client) -> CheckResult {
     let granted = kv.lease_grant(LeaseGrant::new(LEASE_TTL)).await?;
     ensure_eq!(granted.ttl, LEASE_TTL);
     ensure_eq!(ttl_and_key_count(kv, granted.id).await?.0, LEASE_TTL);
     Ok(())
 }
 
-async fn short_ttl_is_raised_and_reported(kv: &Client) -> Checked {
+async fn short_ttl_is_raised_and_reported(kv: &Client) -> CheckResult {
     let requested = Duration::from_secs(1);
     let granted = kv.lease_grant(LeaseGrant::new(requested)).await?;
     ensure!(
@@ -141,60 +141,60 @@ async fn short_ttl_is_raised_and_reported(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn zero_ttl_is_raised_and_reported(kv: &Client) -> Checked {
+async fn zero_ttl_is_raised_and_reported(kv: &Client) -> CheckResult {
     let granted = kv.lease_grant(LeaseGrant::new(Duration::ZERO)).await?;
     ensure!(granted.ttl >= Duration::from_secs(1), "granted a TTL of {:?}", granted.ttl);
     ensure_eq!(ttl_and_key_count(kv, granted.id).await?.0, granted.ttl);
     Ok(())
 }
 
-async fn longest_ttl_is_granted(kv: &Client) -> Checked {
+async fn longest_ttl_is_granted(kv: &Client) -> CheckResult {
     let granted = kv.lease_grant(LeaseGrant::new(TTL_MAX)).await?;
     ensure_eq!(granted.ttl, TTL_MAX);
     ensure_eq!(ttl_and_key_count(kv, granted.id).await?.0, TTL_MAX);
     Ok(())
 }
 
-async fn ttl_above_the_longest_is_refused(kv: &Client) -> Checked {
+async fn ttl_above_the_longest_is_refused(kv: &Client) -> CheckResult {
     let grant = LeaseGrant::new(TTL_MAX + Duration::from_secs(1));
     expect_refused(kv.lease_grant(grant).await, ErrorKind::TtlTooLarge)?;
     Ok(())
 }
 
-async fn too_long_a_ttl_is_refused_before_an_existing_id(kv: &Client) -> Checked {
+async fn too_long_a_ttl_is_refused_before_an_existing_id(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     let grant = LeaseGrant::new(TTL_MAX + Duration::from_secs(1)).id(id);
     expect_refused(kv.lease_grant(grant).await, ErrorKind::TtlTooLarge)?;
     Ok(())
 }
 
-async fn fractional_ttl_is_refused(kv: &Client) -> Checked {
+async fn fractional_ttl_is_refused(kv: &Client) -> CheckResult {
     for ttl in [Duration::from_millis(2500), Duration::new(60, 1)] {
         expect_refused(kv.lease_grant(LeaseGrant::new(ttl)).await, ErrorKind::InvalidTtl)?;
     }
     Ok(())
 }
 
-async fn keep_alive_returns_the_granted_ttl(kv: &Client) -> Checked {
+async fn keep_alive_returns_the_granted_ttl(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     let response = kv.lease_keep_alive(id).await?;
     ensure_eq!((response.id, response.ttl), (id, LEASE_TTL));
     Ok(())
 }
 
-async fn keep_alive_of_a_missing_lease_is_refused(kv: &Client) -> Checked {
+async fn keep_alive_of_a_missing_lease_is_refused(kv: &Client) -> CheckResult {
     let missing = unused_lease_id(kv).await?;
     expect_refused(kv.lease_keep_alive(missing).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
 /// The remaining time of a lease.
-async fn remaining_time(kv: &Client, id: LeaseId) -> Checked<Duration> {
+async fn remaining_time(kv: &Client, id: LeaseId) -> CheckResult<Duration> {
     let lease = kv.lease_time_to_live(LeaseTimeToLive::new(id)).await?.lease;
     Ok(lease.ok_or_else(|| CaseFailure::new(format!("lease {id} is missing")))?.remaining)
 }
 
-async fn keep_alive_resets_the_remaining_time(kv: &Client) -> Checked {
+async fn keep_alive_resets_the_remaining_time(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     sleep(Duration::from_millis(2100)).await;
     let before = remaining_time(kv, id).await?;
@@ -207,14 +207,14 @@ async fn keep_alive_resets_the_remaining_time(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn time_to_live_of_a_missing_lease_is_none(kv: &Client) -> Checked {
+async fn time_to_live_of_a_missing_lease_is_none(kv: &Client) -> CheckResult {
     let missing = unused_lease_id(kv).await?;
     let response = kv.lease_time_to_live(LeaseTimeToLive::new(missing).with_keys()).await?;
     ensure_eq!(response.lease, None);
     Ok(())
 }
 
-async fn time_to_live_returns_granted_and_remaining_time(kv: &Client) -> Checked {
+async fn time_to_live_returns_granted_and_remaining_time(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     ensure_eq!(ttl_and_key_count(kv, id).await?.0, LEASE_TTL);
     let left = remaining_time(kv, id).await?;
@@ -223,7 +223,7 @@ async fn time_to_live_returns_granted_and_remaining_time(kv: &Client) -> Checked
     Ok(())
 }
 
-async fn time_to_live_shrinks_without_keep_alive(kv: &Client) -> Checked {
+async fn time_to_live_shrinks_without_keep_alive(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     sleep(Duration::from_millis(2100)).await;
     let left = remaining_time(kv, id).await?;
@@ -231,7 +231,7 @@ async fn time_to_live_shrinks_without_keep_alive(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn time_to_live_lists_keys_on_request_only(kv: &Client) -> Checked {
+async fn time_to_live_lists_keys_on_request_only(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     ensure_eq!(lease_keys(kv, id).await?, ["a"]);
@@ -240,7 +240,7 @@ async fn time_to_live_lists_keys_on_request_only(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn time_to_live_lists_every_attached_key_once(kv: &Client) -> Checked {
+async fn time_to_live_lists_every_attached_key_once(kv: &Client) -> CheckResult {
     let (id, other) = (grant_lease(kv).await?, grant_lease(kv).await?);
     for key in ["c", "a", "b", "a"] {
         put_on(kv, id, key).await?;
@@ -250,7 +250,7 @@ async fn time_to_live_lists_every_attached_key_once(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn leases_lists_exactly_the_existing_leases(kv: &Client) -> Checked {
+async fn leases_lists_exactly_the_existing_leases(kv: &Client) -> CheckResult {
     let (one, two) = (grant_lease(kv).await?, grant_lease(kv).await?);
     kv.lease_revoke(one).await?;
     let leases = kv.leases().await?.leases;
@@ -259,21 +259,21 @@ async fn leases_lists_exactly_the_existing_leases(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn revoke_of_a_missing_lease_is_refused(kv: &Client) -> Checked {
+async fn revoke_of_a_missing_lease_is_refused(kv: &Client) -> CheckResult {
     let missing = LeaseId::new(-unused_lease_id(kv).await?.get());
     let missing = missing.ok_or_else(|| CaseFailure::new("the store chose lease id zero"))?;
     expect_refused(kv.lease_revoke(missing).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
-async fn revoke_twice_is_refused(kv: &Client) -> Checked {
+async fn revoke_twice_is_refused(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     kv.lease_revoke(id).await?;
     expect_refused(kv.lease_revoke(id).await, ErrorKind::LeaseNotFound)?;
     Ok(())
 }
 
-async fn revoke_deletes_the_leases_keys(kv: &Client) -> Checked {
+async fn revoke_deletes_the_leases_keys(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     puts(kv, [("b", "1")]).await?;
@@ -282,7 +282,7 @@ async fn revoke_deletes_the_leases_keys(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn revoke_deletes_all_keys_in_one_revision(kv: &Client) -> Checked {
+async fn revoke_deletes_all_keys_in_one_revision(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     put_on(kv, id, "b").await?;
@@ -292,7 +292,7 @@ async fn revoke_deletes_all_keys_in_one_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn revoke_leaves_keys_of_other_leases(kv: &Client) -> Checked {
+async fn revoke_leaves_keys_of_other_leases(kv: &Client) -> CheckResult {
     let (one, two) = (grant_lease(kv).await?, grant_lease(kv).await?);
     put_on(kv, one, "a").await?;
     put_on(kv, two, "b").await?;
@@ -302,7 +302,7 @@ async fn revoke_leaves_keys_of_other_leases(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn revoke_leaves_keys_that_were_detached(kv: &Client) -> Checked {
+async fn revoke_leaves_keys_that_were_detached(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let [detached] = puts(kv, [("a", "1")]).await?;
@@ -311,7 +311,7 @@ async fn revoke_leaves_keys_that_were_detached(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn revoke_leaves_keys_that_moved_to_another_lease(kv: &Client) -> Checked {
+async fn revoke_leaves_keys_that_moved_to_another_lease(kv: &Client) -> CheckResult {
     let (one, two) = (grant_lease(kv).await?, grant_lease(kv).await?);
     put_on(kv, one, "a").await?;
     put_on(kv, two, "a").await?;
@@ -320,7 +320,7 @@ async fn revoke_leaves_keys_that_moved_to_another_lease(kv: &Client) -> Checked 
     Ok(())
 }
 
-async fn revoke_of_a_lease_without_keys_makes_no_revision(kv: &Client) -> Checked {
+async fn revoke_of_a_lease_without_keys_makes_no_revision(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let deleted = kv.delete("a").await?.header.revision;
@@ -328,7 +328,7 @@ async fn revoke_of_a_lease_without_keys_makes_no_revision(kv: &Client) -> Checke
     Ok(())
 }
 
-async fn revoked_lease_accepts_no_key(kv: &Client) -> Checked {
+async fn revoked_lease_accepts_no_key(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     kv.lease_revoke(id).await?;
     let put = Put::new("a", "1").lease(id);
@@ -337,7 +337,7 @@ async fn revoked_lease_accepts_no_key(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn revoked_key_starts_again_at_version_one(kv: &Client) -> Checked {
+async fn revoked_key_starts_again_at_version_one(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     kv.lease_revoke(id).await?;
@@ -347,7 +347,7 @@ async fn revoked_key_starts_again_at_version_one(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn txn_attaches_keys_all_or_none(kv: &Client) -> Checked {
+async fn txn_attaches_keys_all_or_none(kv: &Client) -> CheckResult {
     let (id, missing) = (grant_lease(kv).await?, unused_lease_id(kv).await?);
     let on = |key, id| Op::from(Put::new(key, "1").lease(id));
     let txn = Txn::new().and_then([on("a", id), on("b", missing)]);
@@ -358,7 +358,7 @@ async fn txn_attaches_keys_all_or_none(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn lease_headers_show_the_current_revision(kv: &Client) -> Checked {
+async fn lease_headers_show_the_current_revision(kv: &Client) -> CheckResult {
     let [current] = puts(kv, [("a", "1")]).await?;
     let granted = kv.lease_grant(LeaseGrant::new(LEASE_TTL)).await?;
     let kept = kv.lease_keep_alive(granted.id).await?;

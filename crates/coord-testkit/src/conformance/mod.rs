@@ -10,7 +10,7 @@
 //!
 //! - [`main`] is a complete test program with one test per case, named `<backend>::<area>::<case>`,
 //!   for `cargo test` and `cargo nextest`;
-//! - [`Suite::run`] returns a [`Report`], for use in another test harness.
+//! - [`Suite::run`] returns a [`SuiteReport`], for use in another test harness.
 //!
 //! ```
 //! use coord_mem::MemBackend;
@@ -87,12 +87,12 @@ use futures_util::future::BoxFuture;
 pub use crate::clock::Clock;
 pub use contract::{CONTRACT, Clause};
 pub use helpers::CaseFailure;
-pub use run::{CaseResult, Report, Suite, main};
+pub use run::{CaseResult, Suite, SuiteReport, main};
 
 /// One conformance case: a rule of the contract, and the code that checks it.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
-pub struct Case {
+pub struct ConformanceCase {
     /// The rule, as a phrase with underscores. Unique in the suite.
     pub name: &'static str,
     /// The part of the contract that the rule belongs to.
@@ -105,7 +105,7 @@ pub struct Case {
 /// The code of a case.
 type Check = for<'a> fn(&'a Client) -> BoxFuture<'a, Result<(), CaseFailure>>;
 
-impl Case {
+impl ConformanceCase {
     /// Runs the case on a backend, which must have no keys and no leases.
     ///
     /// ```
@@ -130,9 +130,9 @@ impl Case {
     }
 }
 
-impl fmt::Debug for Case {
+impl fmt::Debug for ConformanceCase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Case")
+        f.debug_struct("ConformanceCase")
             .field("name", &self.name)
             .field("area", &self.area)
             .field("requires", &self.requires)
@@ -140,7 +140,7 @@ impl fmt::Debug for Case {
     }
 }
 
-impl fmt::Display for Case {
+impl fmt::Display for ConformanceCase {
     /// `put::put_is_read_back`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}::{}", self.area, self.name)
@@ -272,8 +272,8 @@ impl fmt::Display for Capability {
 macro_rules! table {
     ($area:ident; $($name:ident $(: $($capability:ident)+)?,)+) => {
         /// The cases of this file, in reading order.
-        pub(super) static CASES: &[$crate::conformance::Case] = &[
-            $($crate::conformance::Case {
+        pub(super) static CASES: &[$crate::conformance::ConformanceCase] = &[
+            $($crate::conformance::ConformanceCase {
                 name: stringify!($name),
                 area: $crate::conformance::Area::$area,
                 requires: &[$($($crate::conformance::Capability::$capability),+)?],
@@ -291,7 +291,7 @@ use table;
 ///     println!("{case} {:?}", case.requires);
 /// }
 /// ```
-pub fn cases() -> impl Iterator<Item = &'static Case> {
+pub fn cases() -> impl Iterator<Item = &'static ConformanceCase> {
     [
         revisions::CASES,
         range::CASES,

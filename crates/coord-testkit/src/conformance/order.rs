@@ -8,7 +8,7 @@ use coord_core::{
     kv::{KeyRange, Range, RangeResponse, Revision, SortOrder, SortTarget},
 };
 
-use super::helpers::{Checked, key_names, keys_of, puts};
+use super::helpers::{CheckResult, key_names, keys_of, puts};
 use super::table;
 
 table! { Order;
@@ -49,7 +49,7 @@ use SortOrder::{Ascending, Descending};
 /// c         2    2        1      b
 /// d         1    9        2      a        (revisions relative to the first put)
 /// ```
-async fn put_differently_ordered_keys(kv: &Client) -> Checked<Revision> {
+async fn put_differently_ordered_keys(kv: &Client) -> CheckResult<Revision> {
     let [first, ..] = puts(
         kv,
         [
@@ -74,45 +74,45 @@ fn all() -> Range {
     Range::new(KeyRange::all())
 }
 
-async fn read(kv: &Client, range: Range) -> Checked<RangeResponse> {
+async fn read(kv: &Client, range: Range) -> CheckResult<RangeResponse> {
     Ok(kv.range(range).await?)
 }
 
-async fn unsorted_range_comes_in_key_order(kv: &Client) -> Checked {
+async fn unsorted_range_comes_in_key_order(kv: &Client) -> CheckResult {
     put_differently_ordered_keys(kv).await?;
     ensure_eq!(keys_of(kv, all()).await?, ["a", "b", "c", "d"]);
     Ok(())
 }
 
-async fn sort_by_key_descending_reverses(kv: &Client) -> Checked {
+async fn sort_by_key_descending_reverses(kv: &Client) -> CheckResult {
     put_differently_ordered_keys(kv).await?;
     let sorted = keys_of(kv, all().sorted(SortTarget::Key, Descending)).await?;
     ensure_eq!(sorted, ["d", "c", "b", "a"]);
     Ok(())
 }
 
-async fn sort_by_version(kv: &Client) -> Checked {
+async fn sort_by_version(kv: &Client) -> CheckResult {
     put_differently_ordered_keys(kv).await?;
     let sorted = keys_of(kv, all().sorted(SortTarget::Version, Ascending)).await?;
     ensure_eq!(sorted, ["c", "a", "d", "b"]);
     Ok(())
 }
 
-async fn sort_by_create_revision(kv: &Client) -> Checked {
+async fn sort_by_create_revision(kv: &Client) -> CheckResult {
     put_differently_ordered_keys(kv).await?;
     let sorted = keys_of(kv, all().sorted(SortTarget::CreateRevision, Ascending)).await?;
     ensure_eq!(sorted, ["d", "c", "b", "a"]);
     Ok(())
 }
 
-async fn sort_by_mod_revision(kv: &Client) -> Checked {
+async fn sort_by_mod_revision(kv: &Client) -> CheckResult {
     put_differently_ordered_keys(kv).await?;
     let sorted = keys_of(kv, all().sorted(SortTarget::ModRevision, Ascending)).await?;
     ensure_eq!(sorted, ["c", "a", "b", "d"]);
     Ok(())
 }
 
-async fn sort_by_value_is_bytewise(kv: &Client) -> Checked {
+async fn sort_by_value_is_bytewise(kv: &Client) -> CheckResult {
     puts(kv, [("a", "b"), ("b", ""), ("c", "B"), ("d", "a"), ("e", "aa")]).await?;
     kv.put("f", b"\xff").await?;
     let sorted = keys_of(kv, all().sorted(SortTarget::Value, Ascending)).await?;
@@ -120,7 +120,7 @@ async fn sort_by_value_is_bytewise(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn sort_by_value_works_on_keys_only(kv: &Client) -> Checked {
+async fn sort_by_value_works_on_keys_only(kv: &Client) -> CheckResult {
     put_differently_ordered_keys(kv).await?;
     let range = all().sorted(SortTarget::Value, Ascending).keys_only();
     let response = read(kv, range).await?;
@@ -129,7 +129,7 @@ async fn sort_by_value_works_on_keys_only(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn descending_sort_reverses_every_target(kv: &Client) -> Checked {
+async fn descending_sort_reverses_every_target(kv: &Client) -> CheckResult {
     put_differently_ordered_keys(kv).await?;
     for (target, sorted) in [
         (SortTarget::CreateRevision, ["a", "b", "c", "d"]),
@@ -142,7 +142,7 @@ async fn descending_sort_reverses_every_target(kv: &Client) -> Checked {
 }
 
 /// Up to twelve keys: beyond that number etcd does not define the order of ties.
-async fn few_ties_stay_in_key_order_in_both_directions(kv: &Client) -> Checked {
+async fn few_ties_stay_in_key_order_in_both_directions(kv: &Client) -> CheckResult {
     puts(kv, [("c", "x"), ("a", "x"), ("b", "w"), ("d", "x")]).await?;
     let up = keys_of(kv, all().sorted(SortTarget::Value, Ascending)).await?;
     ensure_eq!(up, ["b", "a", "c", "d"]);
@@ -151,7 +151,7 @@ async fn few_ties_stay_in_key_order_in_both_directions(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn sort_is_applied_before_the_limit(kv: &Client) -> Checked {
+async fn sort_is_applied_before_the_limit(kv: &Client) -> CheckResult {
     put_differently_ordered_keys(kv).await?;
     let response = read(kv, all().sorted(SortTarget::ModRevision, Ascending).limit(1)).await?;
     ensure_eq!(key_names(&response.kvs), ["c"]);
@@ -159,21 +159,21 @@ async fn sort_is_applied_before_the_limit(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn descending_limit_keeps_the_last_keys(kv: &Client) -> Checked {
+async fn descending_limit_keeps_the_last_keys(kv: &Client) -> CheckResult {
     put_differently_ordered_keys(kv).await?;
     let last = keys_of(kv, all().sorted(SortTarget::Key, Descending).limit(2)).await?;
     ensure_eq!(last, ["d", "c"]);
     Ok(())
 }
 
-async fn order_none_sorts_other_targets_ascending(kv: &Client) -> Checked {
+async fn order_none_sorts_other_targets_ascending(kv: &Client) -> CheckResult {
     put_differently_ordered_keys(kv).await?;
     let sorted = keys_of(kv, all().sorted(SortTarget::ModRevision, SortOrder::None)).await?;
     ensure_eq!(sorted, ["c", "a", "b", "d"]);
     Ok(())
 }
 
-async fn order_none_limits_by_key_before_it_sorts(kv: &Client) -> Checked {
+async fn order_none_limits_by_key_before_it_sorts(kv: &Client) -> CheckResult {
     put_differently_ordered_keys(kv).await?;
     // The store fetches one key more than the limit, a, b and c; sorts: c, a, b; limits: c, a.
     let range = all().sorted(SortTarget::ModRevision, SortOrder::None).limit(2);
@@ -185,38 +185,38 @@ async fn order_none_limits_by_key_before_it_sorts(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn order_none_with_a_filter_sorts_before_it_limits(kv: &Client) -> Checked {
+async fn order_none_with_a_filter_sorts_before_it_limits(kv: &Client) -> CheckResult {
     let first = put_differently_ordered_keys(kv).await?;
     let range = all().sorted(SortTarget::ModRevision, SortOrder::None).limit(1);
     ensure_eq!(keys_of(kv, range.min_create_revision(first)).await?, ["c"]);
     Ok(())
 }
 
-async fn min_mod_revision_is_inclusive(kv: &Client) -> Checked {
+async fn min_mod_revision_is_inclusive(kv: &Client) -> CheckResult {
     let [_, b, _] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     ensure_eq!(keys_of(kv, all().min_mod_revision(b)).await?, ["b", "c"]);
     Ok(())
 }
 
-async fn max_mod_revision_is_inclusive(kv: &Client) -> Checked {
+async fn max_mod_revision_is_inclusive(kv: &Client) -> CheckResult {
     let [_, b, _] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     ensure_eq!(keys_of(kv, all().max_mod_revision(b)).await?, ["a", "b"]);
     Ok(())
 }
 
-async fn min_create_revision_is_inclusive(kv: &Client) -> Checked {
+async fn min_create_revision_is_inclusive(kv: &Client) -> CheckResult {
     let [_, b, ..] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1"), ("a", "2")]).await?;
     ensure_eq!(keys_of(kv, all().min_create_revision(b)).await?, ["b", "c"]);
     Ok(())
 }
 
-async fn max_create_revision_is_inclusive(kv: &Client) -> Checked {
+async fn max_create_revision_is_inclusive(kv: &Client) -> CheckResult {
     let [_, b, ..] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1"), ("a", "2")]).await?;
     ensure_eq!(keys_of(kv, all().max_create_revision(b)).await?, ["a", "b"]);
     Ok(())
 }
 
-async fn all_filters_must_pass(kv: &Client) -> Checked {
+async fn all_filters_must_pass(kv: &Client) -> CheckResult {
     let [a, b, _, a_again, b_again] =
         puts(kv, [("a", "1"), ("b", "1"), ("c", "1"), ("a", "2"), ("b", "2")]).await?;
     let range = all().min_create_revision(a).max_create_revision(b);
@@ -225,7 +225,7 @@ async fn all_filters_must_pass(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn negative_max_filter_excludes_every_key(kv: &Client) -> Checked {
+async fn negative_max_filter_excludes_every_key(kv: &Client) -> CheckResult {
     put_differently_ordered_keys(kv).await?;
     for range in [all().max_mod_revision(Revision(-1)), all().max_create_revision(Revision(-1))] {
         let response = read(kv, range).await?;
@@ -234,27 +234,27 @@ async fn negative_max_filter_excludes_every_key(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn negative_min_filter_excludes_no_key(kv: &Client) -> Checked {
+async fn negative_min_filter_excludes_no_key(kv: &Client) -> CheckResult {
     put_differently_ordered_keys(kv).await?;
     let range = all().min_mod_revision(Revision(-1)).min_create_revision(Revision(-1));
     ensure_eq!(keys_of(kv, range).await?, ["a", "b", "c", "d"]);
     Ok(())
 }
 
-async fn limit_counts_keys_that_passed_the_filters(kv: &Client) -> Checked {
+async fn limit_counts_keys_that_passed_the_filters(kv: &Client) -> CheckResult {
     let [_, _, c, _] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")]).await?;
     ensure_eq!(keys_of(kv, all().min_mod_revision(c).limit(1)).await?, ["c"]);
     Ok(())
 }
 
-async fn more_counts_only_keys_that_passed_the_filters(kv: &Client) -> Checked {
+async fn more_counts_only_keys_that_passed_the_filters(kv: &Client) -> CheckResult {
     let [_, _, c, _] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")]).await?;
     let response = read(kv, all().min_mod_revision(c).limit(2)).await?;
     ensure_eq!((response.kvs.len(), response.count, response.more), (2, 4, false));
     Ok(())
 }
 
-async fn filters_of_a_historic_read_apply_to_historic_keys(kv: &Client) -> Checked {
+async fn filters_of_a_historic_read_apply_to_historic_keys(kv: &Client) -> CheckResult {
     let [a, b, _] = puts(kv, [("a", "1"), ("b", "1"), ("a", "2")]).await?;
     ensure_eq!(keys_of(kv, all().at(b).max_mod_revision(a)).await?, ["a"]);
     ensure_eq!(keys_of(kv, all().max_mod_revision(a)).await?, [""; 0]);

@@ -14,7 +14,7 @@ use coord_core::{
 use futures_util::future::poll_fn;
 
 use super::helpers::{
-    Checked, all_keys, compact, current_revision, expect_batch, expect_refused, grant_lease,
+    CheckResult, all_keys, compact, current_revision, expect_batch, expect_refused, grant_lease,
     key_names, puts, unused_lease_id, watch_all,
 };
 use super::table;
@@ -42,7 +42,7 @@ fn absent_or_equal<T: PartialEq>(detail: Option<T>, expected: T) -> bool {
     detail.is_none_or(|detail| detail == expected)
 }
 
-async fn missing_key_error_names_the_callers_key(kv: &Client) -> Checked {
+async fn missing_key_error_names_the_callers_key(kv: &Client) -> CheckResult {
     let keep = || Put::new("absent", "").ignore_value();
     for result in
         [kv.put_with(keep()).await.map(drop), kv.txn(Txn::new().and_then([keep()])).await.map(drop)]
@@ -57,14 +57,14 @@ async fn missing_key_error_names_the_callers_key(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn duplicate_key_error_names_the_callers_key(kv: &Client) -> Checked {
+async fn duplicate_key_error_names_the_callers_key(kv: &Client) -> CheckResult {
     let txn = Txn::new().and_then(["a", "b", "b"].map(|key| Put::new(key, "1")));
     let error = expect_refused(kv.txn(txn).await, ErrorKind::DuplicateKey)?;
     ensure!(matches!(&error, Error::DuplicateKey { key } if key == "b"), "{error:?}");
     Ok(())
 }
 
-async fn provided_value_and_lease_errors_name_the_key(kv: &Client) -> Checked {
+async fn provided_value_and_lease_errors_name_the_key(kv: &Client) -> CheckResult {
     let put = Put::new("a", "1").ignore_value();
     let error = expect_refused(kv.put_with(put).await, ErrorKind::ValueProvided)?;
     ensure!(matches!(&error, Error::ValueProvided { key } if key == "a"), "{error:?}");
@@ -74,7 +74,7 @@ async fn provided_value_and_lease_errors_name_the_key(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn missing_lease_error_names_the_lease(kv: &Client) -> Checked {
+async fn missing_lease_error_names_the_lease(kv: &Client) -> CheckResult {
     let missing = unused_lease_id(kv).await?;
     for result in [
         kv.put_with(Put::new("a", "1").lease(missing)).await.map(drop),
@@ -89,7 +89,7 @@ async fn missing_lease_error_names_the_lease(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn lease_exists_error_names_the_lease(kv: &Client) -> Checked {
+async fn lease_exists_error_names_the_lease(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     let again = kv.lease_grant(LeaseGrant::new(Duration::from_secs(60)).id(id)).await;
     let error = expect_refused(again, ErrorKind::LeaseExists)?;
@@ -97,7 +97,7 @@ async fn lease_exists_error_names_the_lease(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn invalid_ttl_error_reports_the_ttl(kv: &Client) -> Checked {
+async fn invalid_ttl_error_reports_the_ttl(kv: &Client) -> CheckResult {
     let requested = Duration::from_millis(1500);
     let error =
         expect_refused(kv.lease_grant(LeaseGrant::new(requested)).await, ErrorKind::InvalidTtl)?;
@@ -105,7 +105,7 @@ async fn invalid_ttl_error_reports_the_ttl(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn compacted_error_reports_true_revisions(kv: &Client) -> Checked {
+async fn compacted_error_reports_true_revisions(kv: &Client) -> CheckResult {
     let [one, two] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, two).await?;
     for result in [
@@ -123,7 +123,7 @@ async fn compacted_error_reports_true_revisions(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn future_revision_error_reports_true_revisions(kv: &Client) -> Checked {
+async fn future_revision_error_reports_true_revisions(kv: &Client) -> CheckResult {
     let newest = current_revision(kv).await?;
     let future = Revision(newest.0 + 5);
     for result in [
@@ -138,7 +138,7 @@ async fn future_revision_error_reports_true_revisions(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn empty_watch_range_error_names_the_range(kv: &Client) -> Checked {
+async fn empty_watch_range_error_names_the_range(kv: &Client) -> CheckResult {
     let inverted = KeyRange::from_wire("c", "a");
     let result = kv.watch(Watch::new(&inverted)).await;
     let error = expect_refused(result, ErrorKind::EmptyWatchRange)?;
@@ -146,7 +146,7 @@ async fn empty_watch_range_error_names_the_range(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn refusals_leave_the_backend_usable(kv: &Client) -> Checked {
+async fn refusals_leave_the_backend_usable(kv: &Client) -> CheckResult {
     let mut watch = watch_all(kv).await?;
     expect_refused(kv.put("", "1").await, ErrorKind::EmptyKey)?;
     expect_refused(
@@ -165,7 +165,7 @@ async fn poll_once_and_drop<T>(future: impl Future<Output = T>) {
     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
 }
 
-async fn dropped_txn_is_applied_whole_or_not_at_all(kv: &Client) -> Checked {
+async fn dropped_txn_is_applied_whole_or_not_at_all(kv: &Client) -> CheckResult {
     for _ in 0..10 {
         let ops = ["a", "b", "c"].map(|key| Op::from(Put::new(key, "1")));
         poll_once_and_drop(kv.txn(Txn::new().and_then(ops))).await;
@@ -178,7 +178,7 @@ async fn dropped_txn_is_applied_whole_or_not_at_all(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn dropped_put_leaves_the_backend_usable(kv: &Client) -> Checked {
+async fn dropped_put_leaves_the_backend_usable(kv: &Client) -> CheckResult {
     poll_once_and_drop(kv.put("a", "1")).await;
     poll_once_and_drop(kv.range(Range::new("a"))).await;
     let [b] = puts(kv, [("b", "1")]).await?;
@@ -190,7 +190,7 @@ async fn dropped_put_leaves_the_backend_usable(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn dropped_grant_of_a_chosen_id_is_resolved_by_a_retry(kv: &Client) -> Checked {
+async fn dropped_grant_of_a_chosen_id_is_resolved_by_a_retry(kv: &Client) -> CheckResult {
     let id = unused_lease_id(kv).await?;
     let grant = LeaseGrant::new(Duration::from_secs(60)).id(id);
     poll_once_and_drop(kv.lease_grant(grant)).await;
@@ -203,7 +203,7 @@ async fn dropped_grant_of_a_chosen_id_is_resolved_by_a_retry(kv: &Client) -> Che
     Ok(())
 }
 
-async fn dropped_watch_request_leaves_other_watches_alone(kv: &Client) -> Checked {
+async fn dropped_watch_request_leaves_other_watches_alone(kv: &Client) -> CheckResult {
     poll_once_and_drop(kv.watch(Watch::new(KeyRange::all()))).await;
     let mut watch = watch_all(kv).await?;
     poll_once_and_drop(kv.watch(Watch::new("a"))).await;

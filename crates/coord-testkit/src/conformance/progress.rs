@@ -10,8 +10,8 @@ use coord_core::{
 use tokio::time::{sleep, timeout};
 
 use super::helpers::{
-    CaseFailure, Checked, compact, event_texts, expect_batch, next_batch, next_batch_or_progress,
-    puts, watch_all, watch_from,
+    CaseFailure, CheckResult, compact, event_texts, expect_batch, next_batch,
+    next_batch_or_progress, puts, watch_all, watch_from,
 };
 use super::table;
 
@@ -31,7 +31,7 @@ table! { Progress;
 
 /// Passes if the watch yields a progress notification at `revision`, after at most nine
 /// notifications at earlier revisions.
-async fn expect_progress(watch: &mut Watcher, revision: Revision) -> Checked {
+async fn expect_progress(watch: &mut Watcher, revision: Revision) -> CheckResult {
     for _ in 0..10 {
         let batch = next_batch_or_progress(watch).await?;
         ensure_eq!(event_texts(&batch), [""; 0], "the events of a progress notification");
@@ -43,21 +43,21 @@ async fn expect_progress(watch: &mut Watcher, revision: Revision) -> Checked {
     Err(CaseFailure::new(format!("ten progress notifications, none at {revision}")))
 }
 
-async fn requested_progress_is_notified(kv: &Client) -> Checked {
+async fn requested_progress_is_notified(kv: &Client) -> CheckResult {
     let [current] = puts(kv, [("a", "1")]).await?;
     let mut watch = watch_all(kv).await?;
     watch.request_progress();
     expect_progress(&mut watch, current).await
 }
 
-async fn progress_covers_changes_outside_the_range(kv: &Client) -> Checked {
+async fn progress_covers_changes_outside_the_range(kv: &Client) -> CheckResult {
     let mut watch = kv.watch(Watch::new("a")).await?;
     let [.., last] = puts(kv, [("b", "1"), ("b", "2")]).await?;
     watch.request_progress();
     expect_progress(&mut watch, last).await
 }
 
-async fn progress_arrives_after_the_changes_it_covers(kv: &Client) -> Checked {
+async fn progress_arrives_after_the_changes_it_covers(kv: &Client) -> CheckResult {
     let mut watch = watch_all(kv).await?;
     let [one, two] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     watch.request_progress();
@@ -68,7 +68,7 @@ async fn progress_arrives_after_the_changes_it_covers(kv: &Client) -> Checked {
     expect_progress(&mut watch, two).await
 }
 
-async fn progress_arrives_after_a_replay(kv: &Client) -> Checked {
+async fn progress_arrives_after_a_replay(kv: &Client) -> CheckResult {
     let [one, two] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let mut watch = watch_from(kv, one).await?;
     watch.request_progress();
@@ -79,7 +79,7 @@ async fn progress_arrives_after_a_replay(kv: &Client) -> Checked {
     expect_progress(&mut watch, two).await
 }
 
-async fn progress_can_be_requested_again(kv: &Client) -> Checked {
+async fn progress_can_be_requested_again(kv: &Client) -> CheckResult {
     let mut watch = kv.watch(Watch::new("a")).await?;
     for key in ["b", "c"] {
         let [current] = puts(kv, [(key, "1")]).await?;
@@ -89,7 +89,7 @@ async fn progress_can_be_requested_again(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn changes_are_delivered_after_progress(kv: &Client) -> Checked {
+async fn changes_are_delivered_after_progress(kv: &Client) -> CheckResult {
     let [current] = puts(kv, [("a", "0")]).await?;
     let mut watch = watch_all(kv).await?;
     watch.request_progress();
@@ -98,7 +98,7 @@ async fn changes_are_delivered_after_progress(kv: &Client) -> Checked {
     expect_batch(&mut watch, one, ["put a=1"]).await
 }
 
-async fn watch_resumed_after_progress_misses_nothing(kv: &Client) -> Checked {
+async fn watch_resumed_after_progress_misses_nothing(kv: &Client) -> CheckResult {
     let mut watch = watch_all(kv).await?;
     let [one] = puts(kv, [("a", "1")]).await?;
     watch.request_progress();
@@ -113,7 +113,7 @@ async fn watch_resumed_after_progress_misses_nothing(kv: &Client) -> Checked {
 /// A watch from a far future revision prevents etcd from sending progress notifications. A backend
 /// that works around this for one watch must not end another watch, which has missed nothing, as
 /// compacted.
-async fn progress_request_does_not_end_other_watches_as_compacted(kv: &Client) -> Checked {
+async fn progress_request_does_not_end_other_watches_as_compacted(kv: &Client) -> CheckResult {
     let [current] = puts(kv, [("a", "1")]).await?;
     let mut requesting = kv.watch(Watch::new("b")).await?;
     let mut idle = kv.watch(Watch::new("c").start_at(current.next())).await?;
@@ -127,7 +127,7 @@ async fn progress_request_does_not_end_other_watches_as_compacted(kv: &Client) -
     expect_batch(&mut idle, two, ["put c=1"]).await
 }
 
-async fn idle_watch_yields_no_progress_unless_requested(kv: &Client) -> Checked {
+async fn idle_watch_yields_no_progress_unless_requested(kv: &Client) -> CheckResult {
     let mut watch = watch_all(kv).await?;
     sleep(Duration::from_secs(3600)).await;
     puts(kv, [("marker", "1")]).await?;
@@ -135,7 +135,7 @@ async fn idle_watch_yields_no_progress_unless_requested(kv: &Client) -> Checked 
     Ok(())
 }
 
-async fn progress_notify_reports_progress_of_an_idle_watch(kv: &Client) -> Checked {
+async fn progress_notify_reports_progress_of_an_idle_watch(kv: &Client) -> CheckResult {
     let [current] = puts(kv, [("b", "1")]).await?;
     let request = Watch::new("a").with_progress_notify();
     let mut watch = kv.watch(request).await?;
@@ -149,7 +149,7 @@ async fn progress_notify_reports_progress_of_an_idle_watch(kv: &Client) -> Check
     Ok(())
 }
 
-async fn progress_notify_delivers_changes_too(kv: &Client) -> Checked {
+async fn progress_notify_delivers_changes_too(kv: &Client) -> CheckResult {
     let request = Watch::new(KeyRange::all()).with_progress_notify();
     let mut watch = kv.watch(request).await?;
     let [one] = puts(kv, [("a", "1")]).await?;

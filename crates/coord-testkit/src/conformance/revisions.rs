@@ -14,7 +14,7 @@ use coord_core::{
 use futures_util::future::join_all;
 
 use super::helpers::{
-    Checked, LEASE_TTL, all_keys, compact, current_revision, expect_refused, get, grant_lease,
+    CheckResult, LEASE_TTL, all_keys, compact, current_revision, expect_refused, get, grant_lease,
     op_revision, puts, run_ops, txn_response, unused_lease_id,
 };
 use super::table;
@@ -56,38 +56,38 @@ table! { Revisions;
     put_leaves_metadata_of_other_keys_unchanged,
 }
 
-async fn fresh_store_is_at_revision_one(kv: &Client) -> Checked {
+async fn fresh_store_is_at_revision_one(kv: &Client) -> CheckResult {
     ensure_eq!(current_revision(kv).await?, Revision(1));
     Ok(())
 }
 
-async fn first_write_makes_revision_two(kv: &Client) -> Checked {
+async fn first_write_makes_revision_two(kv: &Client) -> CheckResult {
     ensure_eq!(kv.put("a", "1").await?.header.revision, Revision(2));
     Ok(())
 }
 
-async fn put_makes_exactly_one_revision(kv: &Client) -> Checked {
+async fn put_makes_exactly_one_revision(kv: &Client) -> CheckResult {
     let before = current_revision(kv).await?;
     kv.put("a", "1").await?;
     ensure_eq!(current_revision(kv).await?, before.next());
     Ok(())
 }
 
-async fn put_of_the_same_value_makes_a_revision(kv: &Client) -> Checked {
+async fn put_of_the_same_value_makes_a_revision(kv: &Client) -> CheckResult {
     let [first, second] = puts(kv, [("a", "1"), ("a", "1")]).await?;
     ensure_eq!(second, first.next());
     ensure_eq!(get(kv, "a").await?.mod_revision, second);
     Ok(())
 }
 
-async fn delete_of_many_keys_makes_exactly_one_revision(kv: &Client) -> Checked {
+async fn delete_of_many_keys_makes_exactly_one_revision(kv: &Client) -> CheckResult {
     let [_, _, before] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     kv.delete(KeyRange::between("a", "d")).await?;
     ensure_eq!(current_revision(kv).await?, before.next());
     Ok(())
 }
 
-async fn delete_of_nothing_makes_no_revision(kv: &Client) -> Checked {
+async fn delete_of_nothing_makes_no_revision(kv: &Client) -> CheckResult {
     let before = current_revision(kv).await?;
     kv.delete("a").await?;
     kv.delete(KeyRange::prefix("a")).await?;
@@ -95,7 +95,7 @@ async fn delete_of_nothing_makes_no_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn read_makes_no_revision(kv: &Client) -> Checked {
+async fn read_makes_no_revision(kv: &Client) -> CheckResult {
     let [before] = puts(kv, [("a", "1")]).await?;
     all_keys(kv).await?;
     get(kv, "a").await?;
@@ -103,7 +103,7 @@ async fn read_makes_no_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn txn_of_several_changes_makes_exactly_one_revision(kv: &Client) -> Checked {
+async fn txn_of_several_changes_makes_exactly_one_revision(kv: &Client) -> CheckResult {
     let [before] = puts(kv, [("c", "1")]).await?;
     let put = |key| Op::from(Put::new(key, "1"));
     let nested = Txn::new().and_then([put("d"), put("e")]).into();
@@ -112,7 +112,7 @@ async fn txn_of_several_changes_makes_exactly_one_revision(kv: &Client) -> Check
     Ok(())
 }
 
-async fn all_changes_of_a_txn_share_its_revision(kv: &Client) -> Checked {
+async fn all_changes_of_a_txn_share_its_revision(kv: &Client) -> CheckResult {
     let nested = Txn::new().and_then([Put::new("b", "1")]);
     let response = run_ops(kv, [Put::new("a", "1").into(), nested.into()]).await?;
     let revision = response.header.revision;
@@ -121,7 +121,7 @@ async fn all_changes_of_a_txn_share_its_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn txn_without_ops_makes_no_revision(kv: &Client) -> Checked {
+async fn txn_without_ops_makes_no_revision(kv: &Client) -> CheckResult {
     let before = current_revision(kv).await?;
     kv.txn(Txn::new()).await?;
     kv.txn(Txn::new().when([Compare::absent("a")])).await?;
@@ -130,7 +130,7 @@ async fn txn_without_ops_makes_no_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn txn_that_only_reads_makes_no_revision(kv: &Client) -> Checked {
+async fn txn_that_only_reads_makes_no_revision(kv: &Client) -> CheckResult {
     let [before] = puts(kv, [("a", "1")]).await?;
     let nested = Txn::new().and_then([Range::new("a")]);
     run_ops(kv, [Range::new("a").into(), nested.into()]).await?;
@@ -138,7 +138,7 @@ async fn txn_that_only_reads_makes_no_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn txn_that_deletes_nothing_makes_no_revision(kv: &Client) -> Checked {
+async fn txn_that_deletes_nothing_makes_no_revision(kv: &Client) -> CheckResult {
     let before = current_revision(kv).await?;
     let nested = Txn::new().and_then([Delete::new("b")]);
     run_ops(kv, [Delete::new("a").into(), nested.into()]).await?;
@@ -146,7 +146,7 @@ async fn txn_that_deletes_nothing_makes_no_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn refused_put_makes_no_revision(kv: &Client) -> Checked {
+async fn refused_put_makes_no_revision(kv: &Client) -> CheckResult {
     let missing = unused_lease_id(kv).await?;
     let before = current_revision(kv).await?;
     let put = Put::new("a", "1").lease(missing);
@@ -155,7 +155,7 @@ async fn refused_put_makes_no_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn refused_txn_makes_no_revision(kv: &Client) -> Checked {
+async fn refused_txn_makes_no_revision(kv: &Client) -> CheckResult {
     let before = current_revision(kv).await?;
     let ops = [Put::new("a", "1"), Put::new("b", "").ignore_value()];
     expect_refused(kv.txn(Txn::new().and_then(ops)).await, ErrorKind::KeyNotFound)?;
@@ -163,14 +163,14 @@ async fn refused_txn_makes_no_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn compaction_makes_no_revision(kv: &Client) -> Checked {
+async fn compaction_makes_no_revision(kv: &Client) -> CheckResult {
     let [_, before] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     compact(kv, before).await?;
     ensure_eq!(current_revision(kv).await?, before);
     Ok(())
 }
 
-async fn watch_makes_no_revision(kv: &Client) -> Checked {
+async fn watch_makes_no_revision(kv: &Client) -> CheckResult {
     let before = current_revision(kv).await?;
     let mut watch = kv.watch(Watch::new("a")).await?;
     watch.request_progress();
@@ -179,7 +179,7 @@ async fn watch_makes_no_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn lease_without_keys_makes_no_revision(kv: &Client) -> Checked {
+async fn lease_without_keys_makes_no_revision(kv: &Client) -> CheckResult {
     let before = current_revision(kv).await?;
     let id = grant_lease(kv).await?;
     kv.lease_keep_alive(id).await?;
@@ -190,7 +190,7 @@ async fn lease_without_keys_makes_no_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn concurrent_changes_get_a_revision_each(kv: &Client) -> Checked {
+async fn concurrent_changes_get_a_revision_each(kv: &Client) -> CheckResult {
     let before = current_revision(kv).await?;
     let responses = join_all((0..10).map(|i| kv.put(format!("k{i}"), "1"))).await;
     let mut revisions = Vec::new();
@@ -203,32 +203,32 @@ async fn concurrent_changes_get_a_revision_each(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn header_of_a_put_is_its_revision(kv: &Client) -> Checked {
+async fn header_of_a_put_is_its_revision(kv: &Client) -> CheckResult {
     let revision = kv.put("a", "1").await?.header.revision;
     ensure_eq!(get(kv, "a").await?.mod_revision, revision);
     Ok(())
 }
 
-async fn header_of_a_delete_is_its_revision(kv: &Client) -> Checked {
+async fn header_of_a_delete_is_its_revision(kv: &Client) -> CheckResult {
     let [put] = puts(kv, [("a", "1")]).await?;
     ensure_eq!(kv.delete("a").await?.header.revision, put.next());
     Ok(())
 }
 
-async fn header_of_a_delete_of_nothing_is_the_current_revision(kv: &Client) -> Checked {
+async fn header_of_a_delete_of_nothing_is_the_current_revision(kv: &Client) -> CheckResult {
     let [put] = puts(kv, [("a", "1")]).await?;
     ensure_eq!(kv.delete("b").await?.header.revision, put);
     Ok(())
 }
 
-async fn header_of_a_historic_read_is_the_current_revision(kv: &Client) -> Checked {
+async fn header_of_a_historic_read_is_the_current_revision(kv: &Client) -> CheckResult {
     let [first, second] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let response = kv.range(Range::new("a").at(first)).await?;
     ensure_eq!(response.header.revision, second);
     Ok(())
 }
 
-async fn header_of_a_txn_that_changes_is_its_revision(kv: &Client) -> Checked {
+async fn header_of_a_txn_that_changes_is_its_revision(kv: &Client) -> CheckResult {
     let before = current_revision(kv).await?;
     let response = run_ops(kv, [Put::new("a", "1").into()]).await?;
     ensure_eq!(response.header.revision, before.next());
@@ -236,7 +236,7 @@ async fn header_of_a_txn_that_changes_is_its_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn header_of_a_txn_that_changes_nothing_is_the_current_revision(kv: &Client) -> Checked {
+async fn header_of_a_txn_that_changes_nothing_is_the_current_revision(kv: &Client) -> CheckResult {
     let [before] = puts(kv, [("a", "1")]).await?;
     let untaken = Txn::new().when([Compare::absent("a")]).and_then([Put::new("a", "2")]);
     ensure_eq!(kv.txn(untaken).await?.header.revision, before);
@@ -244,7 +244,7 @@ async fn header_of_a_txn_that_changes_nothing_is_the_current_revision(kv: &Clien
     Ok(())
 }
 
-async fn op_headers_before_the_first_change_show_old_revision(kv: &Client) -> Checked {
+async fn op_headers_before_the_first_change_show_old_revision(kv: &Client) -> CheckResult {
     let before = current_revision(kv).await?;
     let nothing = Delete::new("b").into();
     let ops = [Range::new("a").into(), nothing, Put::new("a", "1").into()];
@@ -254,7 +254,7 @@ async fn op_headers_before_the_first_change_show_old_revision(kv: &Client) -> Ch
     Ok(())
 }
 
-async fn op_headers_from_the_first_change_show_txn_revision(kv: &Client) -> Checked {
+async fn op_headers_from_the_first_change_show_txn_revision(kv: &Client) -> CheckResult {
     let after = current_revision(kv).await?.next();
     let nothing = Delete::new("b").into();
     let response =
@@ -264,21 +264,21 @@ async fn op_headers_from_the_first_change_show_txn_revision(kv: &Client) -> Chec
     Ok(())
 }
 
-async fn op_headers_carry_only_the_revision(kv: &Client) -> Checked {
+async fn op_headers_carry_only_the_revision(kv: &Client) -> CheckResult {
     let response = run_ops(kv, [Put::new("a", "1").into()]).await?;
     let header = response.responses[0].as_put().map(|put| put.header);
     ensure_eq!(header, Some(Header::at(response.header.revision)));
     Ok(())
 }
 
-async fn header_of_a_nested_txn_is_empty(kv: &Client) -> Checked {
+async fn header_of_a_nested_txn_is_empty(kv: &Client) -> CheckResult {
     let nested = Txn::new().and_then([Put::new("a", "1")]);
     let response = run_ops(kv, [nested.into()]).await?;
     ensure_eq!(txn_response(&response, 0)?.header, Header::default());
     Ok(())
 }
 
-async fn op_headers_inside_a_nested_txn_show_the_revision(kv: &Client) -> Checked {
+async fn op_headers_inside_a_nested_txn_show_the_revision(kv: &Client) -> CheckResult {
     let before = current_revision(kv).await?;
     let nested = Txn::new().and_then([Op::from(Range::new("a")), Put::new("a", "1").into()]);
     let response = run_ops(kv, [nested.into()]).await?;
@@ -288,7 +288,7 @@ async fn op_headers_inside_a_nested_txn_show_the_revision(kv: &Client) -> Checke
     Ok(())
 }
 
-async fn headers_carry_one_cluster_and_member(kv: &Client) -> Checked {
+async fn headers_carry_one_cluster_and_member(kv: &Client) -> CheckResult {
     let lease = kv.lease_grant(LeaseGrant::new(LEASE_TTL)).await?;
     let headers = [
         lease.header,
@@ -307,21 +307,21 @@ async fn headers_carry_one_cluster_and_member(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn first_put_sets_create_and_mod_revision_and_version_one(kv: &Client) -> Checked {
+async fn first_put_sets_create_and_mod_revision_and_version_one(kv: &Client) -> CheckResult {
     let [revision] = puts(kv, [("a", "1")]).await?;
     let a = get(kv, "a").await?;
     ensure_eq!((a.create_revision, a.mod_revision, a.version), (revision, revision, 1));
     Ok(())
 }
 
-async fn later_put_keeps_create_revision_and_raises_version(kv: &Client) -> Checked {
+async fn later_put_keeps_create_revision_and_raises_version(kv: &Client) -> CheckResult {
     let [first, _, third] = puts(kv, [("a", "1"), ("a", "2"), ("a", "3")]).await?;
     let a = get(kv, "a").await?;
     ensure_eq!((a.create_revision, a.mod_revision, a.version), (first, third, 3));
     Ok(())
 }
 
-async fn put_after_delete_starts_version_at_one(kv: &Client) -> Checked {
+async fn put_after_delete_starts_version_at_one(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("a", "2")]).await?;
     kv.delete("a").await?;
     let [again] = puts(kv, [("a", "3")]).await?;
@@ -330,7 +330,7 @@ async fn put_after_delete_starts_version_at_one(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn put_leaves_metadata_of_other_keys_unchanged(kv: &Client) -> Checked {
+async fn put_leaves_metadata_of_other_keys_unchanged(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1")]).await?;
     let before = get(kv, "a").await?;
     puts(kv, [("aa", "1"), ("b", "1")]).await?;

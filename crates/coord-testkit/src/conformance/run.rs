@@ -18,7 +18,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use super::{Capability, Case, CaseFailure, Clock, cases};
+use super::{Capability, CaseFailure, Clock, ConformanceCase, cases};
 
 /// Number of test threads on a real clock. Most cases spend their time waiting, so more cases than
 /// cores can run at once.
@@ -110,7 +110,7 @@ impl Suite {
     ///
     /// # Cancel safety
     /// Dropping the future stops the run; the remaining cases are not run.
-    pub async fn run(&self) -> Report {
+    pub async fn run(&self) -> SuiteReport {
         let mut rows = Vec::new();
         for case in cases() {
             let result = match self.missing_capability(case) {
@@ -121,11 +121,11 @@ impl Suite {
             };
             rows.push((case, result));
         }
-        Report { backend: self.name.clone(), rows }
+        SuiteReport { backend: self.name.clone(), rows }
     }
 
     /// The first capability that the case requires and the backend does not claim.
-    fn missing_capability(&self, case: &Case) -> Option<Capability> {
+    fn missing_capability(&self, case: &ConformanceCase) -> Option<Capability> {
         let is_claimed = |capability: &Capability| match capability {
             Capability::VirtualTime => self.clock == Clock::Paused,
             capability => self.claims.contains(capability),
@@ -134,7 +134,7 @@ impl Suite {
     }
 
     /// Runs a case on a backend of its own. Reports a panic and a timeout as failures.
-    async fn check(&self, case: &Case) -> Result<(), CaseFailure> {
+    async fn check(&self, case: &ConformanceCase) -> Result<(), CaseFailure> {
         let check = async {
             let needs_fresh = case.requires.contains(&Capability::FreshStore);
             let fresh = self.fresh.as_ref().filter(|_| needs_fresh);
@@ -152,7 +152,7 @@ impl Suite {
     }
 
     /// Converts a case to a test of libtest-mimic.
-    fn trial(&self, case: &'static Case) -> Trial {
+    fn trial(&self, case: &'static ConformanceCase) -> Trial {
         let name = format!("{}::{case}", self.name);
         if let Some(capability) = self.missing_capability(case) {
             // Ignored by default. With `--ignored`, the test runs and must not pass.
@@ -246,21 +246,21 @@ pub enum CaseResult {
 /// a summary.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Report {
+pub struct SuiteReport {
     /// The name of the suite.
     pub backend: String,
     /// Each case with its result, in the order of the table.
-    pub rows: Vec<(&'static Case, CaseResult)>,
+    pub rows: Vec<(&'static ConformanceCase, CaseResult)>,
 }
 
-impl Report {
+impl SuiteReport {
     /// The cases that passed.
-    pub fn passed(&self) -> impl Iterator<Item = &'static Case> {
+    pub fn passed(&self) -> impl Iterator<Item = &'static ConformanceCase> {
         self.rows.iter().filter(|row| matches!(row.1, CaseResult::Passed)).map(|row| row.0)
     }
 
     /// The cases that failed, each with the reason.
-    pub fn failed(&self) -> impl Iterator<Item = (&'static Case, &CaseFailure)> {
+    pub fn failed(&self) -> impl Iterator<Item = (&'static ConformanceCase, &CaseFailure)> {
         self.rows.iter().filter_map(|(case, result)| match result {
             CaseResult::Failed(failure) => Some((*case, failure)),
             CaseResult::Passed | CaseResult::Skipped(_) => None,
@@ -268,7 +268,7 @@ impl Report {
     }
 
     /// The cases that were skipped, each with the first capability that the backend does not claim.
-    pub fn skipped(&self) -> impl Iterator<Item = (&'static Case, Capability)> {
+    pub fn skipped(&self) -> impl Iterator<Item = (&'static ConformanceCase, Capability)> {
         self.rows.iter().filter_map(|(case, result)| match result {
             CaseResult::Skipped(capability) => Some((*case, *capability)),
             CaseResult::Passed | CaseResult::Failed(_) => None,
@@ -276,7 +276,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for SuiteReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (case, failure) in self.failed() {
             writeln!(f, "failed  {case}: {failure}")?;

@@ -12,8 +12,8 @@ use coord_core::{
 use futures_util::future::join_all;
 
 use super::helpers::{
-    CaseFailure, Checked, all_keys, current_revision, expect_refused, get, grant_lease, key_names,
-    lease_keys, next_batch, puts, range_response, run_ops, txn_response, watch_all,
+    CaseFailure, CheckResult, all_keys, current_revision, expect_refused, get, grant_lease,
+    key_names, lease_keys, next_batch, puts, range_response, run_ops, txn_response, watch_all,
 };
 use super::table;
 
@@ -60,7 +60,7 @@ fn read(key: &str) -> Op {
     Range::new(key).into()
 }
 
-async fn txn_runs_its_success_ops_when_its_compares_hold(kv: &Client) -> Checked {
+async fn txn_runs_its_success_ops_when_its_compares_hold(kv: &Client) -> CheckResult {
     let txn = Txn::new().when([Compare::absent("a")]);
     let response = kv.txn(txn.and_then([put("a", "1")]).or_else([put("b", "1")])).await?;
     ensure!(response.succeeded, "a compare that holds failed");
@@ -68,7 +68,7 @@ async fn txn_runs_its_success_ops_when_its_compares_hold(kv: &Client) -> Checked
     Ok(())
 }
 
-async fn txn_runs_its_failure_ops_when_a_compare_fails(kv: &Client) -> Checked {
+async fn txn_runs_its_failure_ops_when_a_compare_fails(kv: &Client) -> CheckResult {
     let txn = Txn::new().when([Compare::exists("a")]);
     let response = kv.txn(txn.and_then([put("a", "1")]).or_else([put("b", "1")])).await?;
     ensure!(!response.succeeded, "a compare that does not hold succeeded");
@@ -76,7 +76,7 @@ async fn txn_runs_its_failure_ops_when_a_compare_fails(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn txn_without_ops_reports_whether_its_compares_hold(kv: &Client) -> Checked {
+async fn txn_without_ops_reports_whether_its_compares_hold(kv: &Client) -> CheckResult {
     let response = kv.txn(Txn::new().when([Compare::absent("a")])).await?;
     ensure_eq!((response.succeeded, response.responses.len()), (true, 0));
     let response = kv.txn(Txn::new().when([Compare::exists("a")])).await?;
@@ -84,7 +84,7 @@ async fn txn_without_ops_reports_whether_its_compares_hold(kv: &Client) -> Check
     Ok(())
 }
 
-async fn txn_returns_op_responses_in_order(kv: &Client) -> Checked {
+async fn txn_returns_op_responses_in_order(kv: &Client) -> CheckResult {
     let nested = Txn::new().and_then([read("a")]);
     let response =
         run_ops(kv, [put("a", "1"), nested.into(), Delete::new("b").into(), read("a")]).await?;
@@ -98,7 +98,7 @@ async fn txn_returns_op_responses_in_order(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn put_op_returns_the_previous_key_on_request(kv: &Client) -> Checked {
+async fn put_op_returns_the_previous_key_on_request(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let before = get(kv, "a").await?;
     let response = run_ops(kv, [Put::new("a", "2").with_prev_kv().into(), put("b", "2")]).await?;
@@ -108,7 +108,7 @@ async fn put_op_returns_the_previous_key_on_request(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn delete_op_counts_and_returns_keys_on_request(kv: &Client) -> Checked {
+async fn delete_op_counts_and_returns_keys_on_request(kv: &Client) -> CheckResult {
     puts(kv, [("b", "1"), ("a", "1"), ("c", "1")]).await?;
     let delete = Delete::new(KeyRange::between("a", "c")).with_prev_kv();
     let response = run_ops(kv, [delete.into(), Delete::new("c").into()]).await?;
@@ -121,7 +121,7 @@ async fn delete_op_counts_and_returns_keys_on_request(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn put_op_attaches_and_detaches_leases(kv: &Client) -> Checked {
+async fn put_op_attaches_and_detaches_leases(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     run_ops(kv, [Put::new("a", "1").lease(id).into(), Put::new("b", "1").lease(id).into()]).await?;
     ensure_eq!(lease_keys(kv, id).await?, ["a", "b"]);
@@ -130,14 +130,14 @@ async fn put_op_attaches_and_detaches_leases(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn range_op_sees_earlier_puts(kv: &Client) -> Checked {
+async fn range_op_sees_earlier_puts(kv: &Client) -> CheckResult {
     let response = run_ops(kv, [put("a", "1"), read("a")]).await?;
     let seen = &range_response(&response, 1)?.kvs;
     ensure_eq!(*seen, [get(kv, "a").await?]);
     Ok(())
 }
 
-async fn range_op_sees_earlier_deletes(kv: &Client) -> Checked {
+async fn range_op_sees_earlier_deletes(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let all = Range::new(KeyRange::all());
     let response = run_ops(kv, [Delete::new("a").into(), all.into()]).await?;
@@ -145,13 +145,13 @@ async fn range_op_sees_earlier_deletes(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn range_op_does_not_see_later_puts(kv: &Client) -> Checked {
+async fn range_op_does_not_see_later_puts(kv: &Client) -> CheckResult {
     let response = run_ops(kv, [read("a"), put("a", "1")]).await?;
     ensure_eq!(range_response(&response, 0)?.count, 0);
     Ok(())
 }
 
-async fn range_op_supports_every_option(kv: &Client) -> Checked {
+async fn range_op_supports_every_option(kv: &Client) -> CheckResult {
     puts(kv, [("a", "3"), ("b", "1"), ("c", "2")]).await?;
     let range = Range::new(KeyRange::all()).limit(2).keys_only();
     let sorted = range.sorted(SortTarget::Value, SortOrder::Descending);
@@ -162,7 +162,7 @@ async fn range_op_supports_every_option(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn count_op_counts_earlier_changes(kv: &Client) -> Checked {
+async fn count_op_counts_earlier_changes(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("b", "1")]).await?;
     let count = || Op::from(Range::new(KeyRange::all()).count_only());
     let ops = [count(), put("c", "1"), put("d", "1"), count(), Delete::new("a").into(), count()];
@@ -173,14 +173,14 @@ async fn count_op_counts_earlier_changes(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn historic_range_op_ignores_the_txns_own_changes(kv: &Client) -> Checked {
+async fn historic_range_op_ignores_the_txns_own_changes(kv: &Client) -> CheckResult {
     let [first, _] = puts(kv, [("a", "1"), ("a", "2")]).await?;
     let response = run_ops(kv, [put("a", "3"), Range::new("a").at(first).into()]).await?;
     ensure_eq!(range_response(&response, 1)?.kvs[0].value, "1");
     Ok(())
 }
 
-async fn range_op_at_the_current_revision_shows_the_state_before(kv: &Client) -> Checked {
+async fn range_op_at_the_current_revision_shows_the_state_before(kv: &Client) -> CheckResult {
     let [current] = puts(kv, [("a", "1")]).await?;
     let at = Range::new(KeyRange::all()).at(current);
     let response = run_ops(kv, [put("a", "2"), put("b", "1"), at.into()]).await?;
@@ -189,7 +189,7 @@ async fn range_op_at_the_current_revision_shows_the_state_before(kv: &Client) ->
     Ok(())
 }
 
-async fn range_op_at_the_txns_own_revision_is_refused_as_future(kv: &Client) -> Checked {
+async fn range_op_at_the_txns_own_revision_is_refused_as_future(kv: &Client) -> CheckResult {
     let own = current_revision(kv).await?.next();
     let txn = Txn::new().and_then([put("a", "1"), Range::new("a").at(own).into()]);
     expect_refused(kv.txn(txn).await, ErrorKind::FutureRevision)?;
@@ -197,7 +197,7 @@ async fn range_op_at_the_txns_own_revision_is_refused_as_future(kv: &Client) -> 
     Ok(())
 }
 
-async fn second_delete_op_deletes_the_remaining_keys(kv: &Client) -> Checked {
+async fn second_delete_op_deletes_the_remaining_keys(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
     let (one, all) = (Delete::new("b").into(), Delete::new(KeyRange::between("a", "d")).into());
     let response = run_ops(kv, [one, all]).await?;
@@ -206,7 +206,7 @@ async fn second_delete_op_deletes_the_remaining_keys(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn nested_txn_takes_the_branch_of_its_own_compares(kv: &Client) -> Checked {
+async fn nested_txn_takes_the_branch_of_its_own_compares(kv: &Client) -> CheckResult {
     let nested = Txn::new().when([Compare::exists("a")]);
     let nested = nested.and_then([put("b", "then")]).or_else([put("b", "else")]);
     let response = run_ops(kv, [nested.into()]).await?;
@@ -215,7 +215,7 @@ async fn nested_txn_takes_the_branch_of_its_own_compares(kv: &Client) -> Checked
     Ok(())
 }
 
-async fn nested_compare_does_not_see_earlier_writes_of_the_same_txn(kv: &Client) -> Checked {
+async fn nested_compare_does_not_see_earlier_writes_of_the_same_txn(kv: &Client) -> CheckResult {
     let nested = Txn::new().when([Compare::absent("a")]).and_then([put("b", "1")]);
     let response = run_ops(kv, [put("a", "1"), nested.into()]).await?;
     ensure!(txn_response(&response, 1)?.succeeded, "the inner compare saw the outer put");
@@ -223,7 +223,7 @@ async fn nested_compare_does_not_see_earlier_writes_of_the_same_txn(kv: &Client)
     Ok(())
 }
 
-async fn nested_compare_does_not_see_earlier_deletes_of_the_same_txn(kv: &Client) -> Checked {
+async fn nested_compare_does_not_see_earlier_deletes_of_the_same_txn(kv: &Client) -> CheckResult {
     kv.put("a", "1").await?;
     let nested = Txn::new().when([Compare::exists("a")]);
     let response = run_ops(kv, [Delete::new("a").into(), nested.into()]).await?;
@@ -231,7 +231,7 @@ async fn nested_compare_does_not_see_earlier_deletes_of_the_same_txn(kv: &Client
     Ok(())
 }
 
-async fn nested_range_sees_earlier_writes_of_the_same_txn(kv: &Client) -> Checked {
+async fn nested_range_sees_earlier_writes_of_the_same_txn(kv: &Client) -> CheckResult {
     let nested = Txn::new().when([Compare::absent("a")]).and_then([read("a")]);
     let response = run_ops(kv, [put("a", "1"), nested.into()]).await?;
     let seen = &range_response(txn_response(&response, 1)?, 0)?.kvs;
@@ -239,14 +239,14 @@ async fn nested_range_sees_earlier_writes_of_the_same_txn(kv: &Client) -> Checke
     Ok(())
 }
 
-async fn range_after_a_nested_txn_sees_its_writes(kv: &Client) -> Checked {
+async fn range_after_a_nested_txn_sees_its_writes(kv: &Client) -> CheckResult {
     let nested = Txn::new().and_then([put("a", "1")]);
     let response = run_ops(kv, [nested.into(), read("a")]).await?;
     ensure_eq!(range_response(&response, 1)?.count, 1);
     Ok(())
 }
 
-async fn deeply_nested_compares_are_evaluated_before_any_op(kv: &Client) -> Checked {
+async fn deeply_nested_compares_are_evaluated_before_any_op(kv: &Client) -> CheckResult {
     kv.put("a", "1").await?;
     let inner = Txn::new().when([Compare::exists("a"), Compare::absent("b")]);
     let middle = Txn::new().and_then([put("b", "1"), inner.and_then([put("c", "1")]).into()]);
@@ -257,7 +257,7 @@ async fn deeply_nested_compares_are_evaluated_before_any_op(kv: &Client) -> Chec
     Ok(())
 }
 
-async fn nested_branch_that_is_not_taken_changes_nothing(kv: &Client) -> Checked {
+async fn nested_branch_that_is_not_taken_changes_nothing(kv: &Client) -> CheckResult {
     let inner = Txn::new().and_then([put("a", "1")]);
     let nested = Txn::new().when([Compare::exists("x")]).and_then([Op::from(inner)]);
     let response = run_ops(kv, [nested.into()]).await?;
@@ -266,7 +266,7 @@ async fn nested_branch_that_is_not_taken_changes_nothing(kv: &Client) -> Checked
     Ok(())
 }
 
-async fn nested_delete_sees_the_put_of_an_earlier_sibling(kv: &Client) -> Checked {
+async fn nested_delete_sees_the_put_of_an_earlier_sibling(kv: &Client) -> CheckResult {
     let created = Txn::new().and_then([put("a", "1")]);
     let deleted = Txn::new().and_then([Delete::new("a").with_prev_kv()]);
     let response = run_ops(kv, [created.into(), deleted.into()]).await?;
@@ -278,7 +278,7 @@ async fn nested_delete_sees_the_put_of_an_earlier_sibling(kv: &Client) -> Checke
     Ok(())
 }
 
-async fn nested_txn_without_ops_is_accepted(kv: &Client) -> Checked {
+async fn nested_txn_without_ops_is_accepted(kv: &Client) -> CheckResult {
     let failing = Txn::new().when([Compare::exists("a")]);
     let response = run_ops(kv, [Txn::new().into(), failing.into()]).await?;
     ensure!(txn_response(&response, 0)?.succeeded, "a transaction without compares failed");
@@ -286,7 +286,7 @@ async fn nested_txn_without_ops_is_accepted(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn concurrent_creations_of_a_key_succeed_once(kv: &Client) -> Checked {
+async fn concurrent_creations_of_a_key_succeed_once(kv: &Client) -> CheckResult {
     let create = |i: usize| {
         let put = put("owner", &i.to_string());
         kv.txn(Txn::new().when([Compare::absent("owner")]).and_then([put]))
@@ -303,9 +303,9 @@ async fn concurrent_creations_of_a_key_succeed_once(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn concurrent_guarded_increments_lose_no_update(kv: &Client) -> Checked {
+async fn concurrent_guarded_increments_lose_no_update(kv: &Client) -> CheckResult {
     kv.put("n", "").await?;
-    let increment = async || -> Checked {
+    let increment = async || -> CheckResult {
         // An attempt fails only if one of the four other tasks has committed, and each commits
         // once.
         for _ in 0..5 {
@@ -327,7 +327,7 @@ async fn concurrent_guarded_increments_lose_no_update(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn reads_of_a_txn_all_see_one_revision(kv: &Client) -> Checked {
+async fn reads_of_a_txn_all_see_one_revision(kv: &Client) -> CheckResult {
     let write = |i: i64| {
         let value = i.to_string();
         kv.txn(Txn::new().and_then([put("a", &value), put("z", &value)]))
@@ -347,7 +347,7 @@ async fn reads_of_a_txn_all_see_one_revision(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn unbounded_delete_then_put_recreates_the_key(kv: &Client) -> Checked {
+async fn unbounded_delete_then_put_recreates_the_key(kv: &Client) -> CheckResult {
     puts(kv, [("b", "1"), ("b", "2"), ("c", "1")]).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
     let response = run_ops(kv, [delete.into(), put("b", "3")]).await?;
@@ -357,7 +357,7 @@ async fn unbounded_delete_then_put_recreates_the_key(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn unbounded_delete_then_put_delivers_both_in_one_batch(kv: &Client) -> Checked {
+async fn unbounded_delete_then_put_delivers_both_in_one_batch(kv: &Client) -> CheckResult {
     puts(kv, [("b", "1")]).await?;
     let mut watch = watch_all(kv).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
@@ -368,7 +368,7 @@ async fn unbounded_delete_then_put_delivers_both_in_one_batch(kv: &Client) -> Ch
     Ok(())
 }
 
-async fn put_then_unbounded_delete_deletes_the_key(kv: &Client) -> Checked {
+async fn put_then_unbounded_delete_deletes_the_key(kv: &Client) -> CheckResult {
     let before = current_revision(kv).await?;
     let delete = Delete::new(KeyRange::starting_at("b"));
     let response = run_ops(kv, [put("b", "1"), delete.into()]).await?;
@@ -379,7 +379,7 @@ async fn put_then_unbounded_delete_deletes_the_key(kv: &Client) -> Checked {
 }
 
 /// A real etcd panics when it applies this transaction, and again each time it replays its log.
-async fn put_that_keeps_fields_after_unbounded_delete_is_refused(kv: &Client) -> Checked {
+async fn put_that_keeps_fields_after_unbounded_delete_is_refused(kv: &Client) -> CheckResult {
     kv.put("b", "1").await?;
     for put in [Put::new("b", "").ignore_value(), Put::new("b", "2").ignore_lease()] {
         let delete = Delete::new(KeyRange::starting_at("a"));

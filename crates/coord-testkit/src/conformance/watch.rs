@@ -12,7 +12,7 @@ use futures_util::future::{join_all, poll_fn};
 use tokio::time::timeout;
 
 use super::helpers::{
-    CaseFailure, Checked, current_revision, event_texts, expect_batch, expect_refused, get,
+    CaseFailure, CheckResult, current_revision, event_texts, expect_batch, expect_refused, get,
     grant_lease, next_batch, next_batch_or_progress, put_on, puts, run_ops, unused_lease_id,
     watch_all,
 };
@@ -65,13 +65,13 @@ table! { Watch;
     watch_of_an_interval_that_ends_at_its_start_is_refused,
 }
 
-async fn watch_header_carries_the_registration_revision(kv: &Client) -> Checked {
+async fn watch_header_carries_the_registration_revision(kv: &Client) -> CheckResult {
     let [current] = puts(kv, [("a", "1")]).await?;
     ensure_eq!(watch_all(kv).await?.header().revision, current);
     Ok(())
 }
 
-async fn watch_delivers_every_change_after_its_registration(kv: &Client) -> Checked {
+async fn watch_delivers_every_change_after_its_registration(kv: &Client) -> CheckResult {
     let mut watch = watch_all(kv).await?;
     let [one, two] = puts(kv, [("a", "1"), ("b", "2")]).await?;
     let three = kv.delete("a").await?.header.revision;
@@ -80,14 +80,14 @@ async fn watch_delivers_every_change_after_its_registration(kv: &Client) -> Chec
     expect_batch(&mut watch, three, ["delete a"]).await
 }
 
-async fn watch_without_start_skips_earlier_changes(kv: &Client) -> Checked {
+async fn watch_without_start_skips_earlier_changes(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("a", "2")]).await?;
     let mut watch = watch_all(kv).await?;
     let [after] = puts(kv, [("a", "3")]).await?;
     expect_batch(&mut watch, after, ["put a=3"]).await
 }
 
-async fn put_event_carries_every_field_of_the_key(kv: &Client) -> Checked {
+async fn put_event_carries_every_field_of_the_key(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     kv.put("a", "1").await?;
     let mut watch = watch_all(kv).await?;
@@ -99,7 +99,7 @@ async fn put_event_carries_every_field_of_the_key(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn delete_event_carries_only_the_key_and_its_revision(kv: &Client) -> Checked {
+async fn delete_event_carries_only_the_key_and_its_revision(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let mut watch = watch_all(kv).await?;
@@ -110,7 +110,7 @@ async fn delete_event_carries_only_the_key_and_its_revision(kv: &Client) -> Chec
     Ok(())
 }
 
-async fn events_distinguish_creations_from_later_puts(kv: &Client) -> Checked {
+async fn events_distinguish_creations_from_later_puts(kv: &Client) -> CheckResult {
     let mut watch = watch_all(kv).await?;
     puts(kv, [("a", "1"), ("a", "2")]).await?;
     kv.delete("a").await?;
@@ -122,21 +122,21 @@ async fn events_distinguish_creations_from_later_puts(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn put_of_the_same_value_is_delivered(kv: &Client) -> Checked {
+async fn put_of_the_same_value_is_delivered(kv: &Client) -> CheckResult {
     kv.put("a", "1").await?;
     let mut watch = watch_all(kv).await?;
     let [again] = puts(kv, [("a", "1")]).await?;
     expect_batch(&mut watch, again, ["put a=1"]).await
 }
 
-async fn put_that_keeps_the_value_is_delivered_with_it(kv: &Client) -> Checked {
+async fn put_that_keeps_the_value_is_delivered_with_it(kv: &Client) -> CheckResult {
     kv.put("a", "1").await?;
     let mut watch = watch_all(kv).await?;
     let again = kv.put_with(Put::new("a", "").ignore_value()).await?.header.revision;
     expect_batch(&mut watch, again, ["put a=1"]).await
 }
 
-async fn every_revision_is_a_batch_of_its_own(kv: &Client) -> Checked {
+async fn every_revision_is_a_batch_of_its_own(kv: &Client) -> CheckResult {
     let mut watch = watch_all(kv).await?;
     let revisions = puts(kv, [("a", "1"), ("a", "2"), ("b", "1"), ("a", "3")]).await?;
     for revision in revisions {
@@ -146,7 +146,7 @@ async fn every_revision_is_a_batch_of_its_own(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn changes_of_a_txn_arrive_in_one_batch(kv: &Client) -> Checked {
+async fn changes_of_a_txn_arrive_in_one_batch(kv: &Client) -> CheckResult {
     kv.put("c", "1").await?;
     let mut watch = watch_all(kv).await?;
     let ops = [Op::from(Put::new("a", "1")), Put::new("b", "2").into(), Delete::new("c").into()];
@@ -154,7 +154,7 @@ async fn changes_of_a_txn_arrive_in_one_batch(kv: &Client) -> Checked {
     expect_batch(&mut watch, revision, ["put a=1", "put b=2", "delete c"]).await
 }
 
-async fn events_of_a_batch_are_in_the_order_of_the_ops(kv: &Client) -> Checked {
+async fn events_of_a_batch_are_in_the_order_of_the_ops(kv: &Client) -> CheckResult {
     kv.put("b", "1").await?;
     let mut watch = watch_all(kv).await?;
     let ops = [Op::from(Put::new("c", "1")), Delete::new("b").into(), Put::new("a", "1").into()];
@@ -162,7 +162,7 @@ async fn events_of_a_batch_are_in_the_order_of_the_ops(kv: &Client) -> Checked {
     expect_batch(&mut watch, revision, ["put c=1", "delete b", "put a=1"]).await
 }
 
-async fn events_of_nested_txns_are_in_depth_first_order(kv: &Client) -> Checked {
+async fn events_of_nested_txns_are_in_depth_first_order(kv: &Client) -> CheckResult {
     let mut watch = watch_all(kv).await?;
     let put = |key| Op::from(Put::new(key, "1"));
     let inner = Txn::new().and_then([put("c")]);
@@ -172,14 +172,14 @@ async fn events_of_nested_txns_are_in_depth_first_order(kv: &Client) -> Checked 
     expect_batch(&mut watch, revision, events).await
 }
 
-async fn events_of_a_range_delete_are_in_key_order(kv: &Client) -> Checked {
+async fn events_of_a_range_delete_are_in_key_order(kv: &Client) -> CheckResult {
     puts(kv, [("c", "1"), ("a", "1"), ("b", "1")]).await?;
     let mut watch = watch_all(kv).await?;
     let revision = kv.delete(KeyRange::between("a", "d")).await?.header.revision;
     expect_batch(&mut watch, revision, ["delete a", "delete b", "delete c"]).await
 }
 
-async fn put_and_delete_of_siblings_are_both_delivered(kv: &Client) -> Checked {
+async fn put_and_delete_of_siblings_are_both_delivered(kv: &Client) -> CheckResult {
     let request = Watch::new(KeyRange::all()).with_prev_kv();
     let mut watch = kv.watch(request).await?;
     let created = Txn::new().and_then([Put::new("a", "1")]);
@@ -192,14 +192,14 @@ async fn put_and_delete_of_siblings_are_both_delivered(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn txn_that_changes_nothing_delivers_nothing(kv: &Client) -> Checked {
+async fn txn_that_changes_nothing_delivers_nothing(kv: &Client) -> CheckResult {
     let mut watch = watch_all(kv).await?;
     kv.txn(Txn::new().and_then([Delete::new("a")])).await?;
     let [marker] = puts(kv, [("marker", "1")]).await?;
     expect_batch(&mut watch, marker, ["put marker=1"]).await
 }
 
-async fn refused_txn_delivers_nothing(kv: &Client) -> Checked {
+async fn refused_txn_delivers_nothing(kv: &Client) -> CheckResult {
     let missing = unused_lease_id(kv).await?;
     let mut watch = watch_all(kv).await?;
     let ops = [Put::new("a", "1"), Put::new("b", "1").lease(missing)];
@@ -208,7 +208,7 @@ async fn refused_txn_delivers_nothing(kv: &Client) -> Checked {
     expect_batch(&mut watch, marker, ["put marker=1"]).await
 }
 
-async fn revoked_lease_delivers_its_deletions_in_one_batch(kv: &Client) -> Checked {
+async fn revoked_lease_delivers_its_deletions_in_one_batch(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     for key in ["b", "c", "a"] {
         put_on(kv, id, key).await?;
@@ -219,7 +219,7 @@ async fn revoked_lease_delivers_its_deletions_in_one_batch(kv: &Client) -> Check
 }
 
 /// Watches `keys`, puts six keys and then `marker`, and returns the events before the marker.
-async fn events_in(kv: &Client, keys: KeyRange, marker: &str) -> Checked<Vec<String>> {
+async fn events_in(kv: &Client, keys: KeyRange, marker: &str) -> CheckResult<Vec<String>> {
     let mut watch = kv.watch(Watch::new(keys)).await?;
     puts(kv, [("\0", ""), ("a", ""), ("a/", ""), ("a/1", ""), ("a0", ""), ("b", "")]).await?;
     kv.put(marker, "marker").await?;
@@ -235,45 +235,45 @@ async fn events_in(kv: &Client, keys: KeyRange, marker: &str) -> Checked<Vec<Str
     Err(CaseFailure::new(format!("the marker was not delivered, but {events:?}")))
 }
 
-async fn watch_of_one_key_delivers_only_that_key(kv: &Client) -> Checked {
+async fn watch_of_one_key_delivers_only_that_key(kv: &Client) -> CheckResult {
     ensure_eq!(events_in(kv, KeyRange::key("a"), "a").await?, ["put a="]);
     Ok(())
 }
 
-async fn watch_of_an_interval_excludes_its_end(kv: &Client) -> Checked {
+async fn watch_of_an_interval_excludes_its_end(kv: &Client) -> CheckResult {
     let events = events_in(kv, KeyRange::between("a", "a0"), "a/2").await?;
     ensure_eq!(events, ["put a=", "put a/=", "put a/1="]);
     Ok(())
 }
 
-async fn watch_of_a_prefix_delivers_only_keys_with_the_prefix(kv: &Client) -> Checked {
+async fn watch_of_a_prefix_delivers_only_keys_with_the_prefix(kv: &Client) -> CheckResult {
     let events = events_in(kv, KeyRange::prefix("a/"), "a/2").await?;
     ensure_eq!(events, ["put a/=", "put a/1="]);
     Ok(())
 }
 
-async fn unbounded_watch_delivers_from_its_key_on(kv: &Client) -> Checked {
+async fn unbounded_watch_delivers_from_its_key_on(kv: &Client) -> CheckResult {
     let events = events_in(kv, KeyRange::starting_at("a0"), "z").await?;
     ensure_eq!(events, ["put a0=", "put b="]);
     Ok(())
 }
 
-async fn watch_of_all_keys_delivers_every_change(kv: &Client) -> Checked {
+async fn watch_of_all_keys_delivers_every_change(kv: &Client) -> CheckResult {
     ensure_eq!(events_in(kv, KeyRange::all(), "z").await?.len(), 6);
     Ok(())
 }
 
-async fn watch_of_an_empty_key_watches_the_zero_byte_key(kv: &Client) -> Checked {
+async fn watch_of_an_empty_key_watches_the_zero_byte_key(kv: &Client) -> CheckResult {
     ensure_eq!(events_in(kv, KeyRange::key(""), "\0").await?, ["put \\x00="]);
     Ok(())
 }
 
-async fn unbounded_watch_of_an_empty_key_watches_all_keys(kv: &Client) -> Checked {
+async fn unbounded_watch_of_an_empty_key_watches_all_keys(kv: &Client) -> CheckResult {
     ensure_eq!(events_in(kv, KeyRange::from_wire("", "\0"), "z").await?.len(), 6);
     Ok(())
 }
 
-async fn batch_omits_changes_outside_the_range(kv: &Client) -> Checked {
+async fn batch_omits_changes_outside_the_range(kv: &Client) -> CheckResult {
     let mut watch = kv.watch(Watch::prefix("b")).await?;
     let ops = ["a", "b1", "c", "b2"].map(|key| Op::from(Put::new(key, "1")));
     let revision = run_ops(kv, ops).await?.header.revision;
@@ -282,7 +282,7 @@ async fn batch_omits_changes_outside_the_range(kv: &Client) -> Checked {
 
 /// Watches all keys with a filter while two keys are put and deleted, and returns the events of the
 /// first two batches.
-async fn events_with_filter(kv: &Client, filter: WatchFilter) -> Checked<[Vec<String>; 2]> {
+async fn events_with_filter(kv: &Client, filter: WatchFilter) -> CheckResult<[Vec<String>; 2]> {
     let request = Watch::new(KeyRange::all()).filter(filter);
     let mut watch = kv.watch(request).await?;
     for key in ["a", "b"] {
@@ -292,17 +292,17 @@ async fn events_with_filter(kv: &Client, filter: WatchFilter) -> Checked<[Vec<St
     Ok([event_texts(&next_batch(&mut watch).await?), event_texts(&next_batch(&mut watch).await?)])
 }
 
-async fn no_put_filter_omits_puts(kv: &Client) -> Checked {
+async fn no_put_filter_omits_puts(kv: &Client) -> CheckResult {
     ensure_eq!(events_with_filter(kv, WatchFilter::NoPut).await?, [["delete a"], ["delete b"]]);
     Ok(())
 }
 
-async fn no_delete_filter_omits_deletes(kv: &Client) -> Checked {
+async fn no_delete_filter_omits_deletes(kv: &Client) -> CheckResult {
     ensure_eq!(events_with_filter(kv, WatchFilter::NoDelete).await?, [["put a=1"], ["put b=1"]]);
     Ok(())
 }
 
-async fn both_filters_omit_every_event(kv: &Client) -> Checked {
+async fn both_filters_omit_every_event(kv: &Client) -> CheckResult {
     let request = Watch::new(KeyRange::all());
     let request = request.filter(WatchFilter::NoPut).filter(WatchFilter::NoDelete);
     let mut watch = kv.watch(request).await?;
@@ -315,7 +315,7 @@ async fn both_filters_omit_every_event(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn filter_omits_part_of_a_batch(kv: &Client) -> Checked {
+async fn filter_omits_part_of_a_batch(kv: &Client) -> CheckResult {
     kv.put("a", "1").await?;
     let request = Watch::new(KeyRange::all()).filter(WatchFilter::NoPut);
     let mut watch = kv.watch(request).await?;
@@ -324,7 +324,7 @@ async fn filter_omits_part_of_a_batch(kv: &Client) -> Checked {
     expect_batch(&mut watch, revision, ["delete a"]).await
 }
 
-async fn previous_key_is_not_delivered_unless_requested(kv: &Client) -> Checked {
+async fn previous_key_is_not_delivered_unless_requested(kv: &Client) -> CheckResult {
     kv.put("a", "1").await?;
     let mut watch = watch_all(kv).await?;
     kv.put("a", "2").await?;
@@ -332,7 +332,7 @@ async fn previous_key_is_not_delivered_unless_requested(kv: &Client) -> Checked 
     Ok(())
 }
 
-async fn previous_key_of_a_put_is_delivered_on_request(kv: &Client) -> Checked {
+async fn previous_key_of_a_put_is_delivered_on_request(kv: &Client) -> CheckResult {
     let id = grant_lease(kv).await?;
     put_on(kv, id, "a").await?;
     let before = get(kv, "a").await?;
@@ -342,7 +342,7 @@ async fn previous_key_of_a_put_is_delivered_on_request(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn previous_key_of_a_delete_is_delivered_on_request(kv: &Client) -> Checked {
+async fn previous_key_of_a_delete_is_delivered_on_request(kv: &Client) -> CheckResult {
     puts(kv, [("a", "1"), ("a", "2")]).await?;
     let before = get(kv, "a").await?;
     let mut watch = kv.watch(Watch::new("a").with_prev_kv()).await?;
@@ -351,14 +351,14 @@ async fn previous_key_of_a_delete_is_delivered_on_request(kv: &Client) -> Checke
     Ok(())
 }
 
-async fn previous_key_of_a_creation_is_absent(kv: &Client) -> Checked {
+async fn previous_key_of_a_creation_is_absent(kv: &Client) -> CheckResult {
     let mut watch = kv.watch(Watch::new("a").with_prev_kv()).await?;
     kv.put("a", "1").await?;
     ensure_eq!(next_batch(&mut watch).await?.events[0].prev_kv, None);
     Ok(())
 }
 
-async fn previous_key_of_a_recreation_is_absent(kv: &Client) -> Checked {
+async fn previous_key_of_a_recreation_is_absent(kv: &Client) -> CheckResult {
     kv.put("a", "1").await?;
     kv.delete("a").await?;
     let mut watch = kv.watch(Watch::new("a").with_prev_kv()).await?;
@@ -367,7 +367,7 @@ async fn previous_key_of_a_recreation_is_absent(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn delete_and_put_in_one_txn_deliver_one_previous_key(kv: &Client) -> Checked {
+async fn delete_and_put_in_one_txn_deliver_one_previous_key(kv: &Client) -> CheckResult {
     kv.put("b", "1").await?;
     let before = get(kv, "b").await?;
     let mut watch = kv.watch(Watch::new("b").with_prev_kv()).await?;
@@ -380,7 +380,7 @@ async fn delete_and_put_in_one_txn_deliver_one_previous_key(kv: &Client) -> Chec
     Ok(())
 }
 
-async fn two_watches_each_receive_every_change(kv: &Client) -> Checked {
+async fn two_watches_each_receive_every_change(kv: &Client) -> CheckResult {
     let (mut one, mut two) = (watch_all(kv).await?, watch_all(kv).await?);
     let [a, b] = puts(kv, [("a", "1"), ("b", "2")]).await?;
     for watch in [&mut one, &mut two] {
@@ -390,7 +390,7 @@ async fn two_watches_each_receive_every_change(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn overlapping_watches_receive_only_their_own_keys(kv: &Client) -> Checked {
+async fn overlapping_watches_receive_only_their_own_keys(kv: &Client) -> CheckResult {
     let mut left = kv.watch(Watch::new(KeyRange::between("a", "c"))).await?;
     let mut right = kv.watch(Watch::new(KeyRange::between("b", "d"))).await?;
     let [a, b, c] = puts(kv, [("a", "1"), ("b", "1"), ("c", "1")]).await?;
@@ -400,7 +400,7 @@ async fn overlapping_watches_receive_only_their_own_keys(kv: &Client) -> Checked
     expect_batch(&mut right, c, ["put c=1"]).await
 }
 
-async fn dropped_watch_leaves_other_watches_alone(kv: &Client) -> Checked {
+async fn dropped_watch_leaves_other_watches_alone(kv: &Client) -> CheckResult {
     let (one, mut two) = (watch_all(kv).await?, watch_all(kv).await?);
     let [a] = puts(kv, [("a", "1")]).await?;
     drop(one);
@@ -409,7 +409,7 @@ async fn dropped_watch_leaves_other_watches_alone(kv: &Client) -> Checked {
     expect_batch(&mut two, b, ["put b=1"]).await
 }
 
-async fn dropped_next_future_loses_nothing(kv: &Client) -> Checked {
+async fn dropped_next_future_loses_nothing(kv: &Client) -> CheckResult {
     let mut watch = watch_all(kv).await?;
     let early = timeout(Duration::from_millis(10), watch.next()).await;
     ensure!(early.is_err(), "yielded {early:?} before any change");
@@ -429,7 +429,7 @@ async fn dropped_next_future_loses_nothing(kv: &Client) -> Checked {
     expect_batch(&mut watch, b, ["put b=1"]).await
 }
 
-async fn waiting_watch_is_woken_by_a_change(kv: &Client) -> Checked {
+async fn waiting_watch_is_woken_by_a_change(kv: &Client) -> CheckResult {
     let mut watch = watch_all(kv).await?;
     let change = async {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -440,7 +440,7 @@ async fn waiting_watch_is_woken_by_a_change(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn unread_watch_misses_nothing(kv: &Client) -> Checked {
+async fn unread_watch_misses_nothing(kv: &Client) -> CheckResult {
     let mut watch = watch_all(kv).await?;
     let before = current_revision(kv).await?;
     for _ in 0..30 {
@@ -454,7 +454,7 @@ async fn unread_watch_misses_nothing(kv: &Client) -> Checked {
     Ok(())
 }
 
-async fn concurrent_changes_arrive_in_order_and_complete(kv: &Client) -> Checked {
+async fn concurrent_changes_arrive_in_order_and_complete(kv: &Client) -> CheckResult {
     let mut watch = watch_all(kv).await?;
     let mut expected = Vec::new();
     for (i, put) in join_all((0..20).map(|i| kv.put("a", i.to_string()))).await.iter().enumerate() {
@@ -468,13 +468,13 @@ async fn concurrent_changes_arrive_in_order_and_complete(kv: &Client) -> Checked
     Ok(())
 }
 
-async fn watch_of_an_inverted_range_is_refused(kv: &Client) -> Checked {
+async fn watch_of_an_inverted_range_is_refused(kv: &Client) -> CheckResult {
     let request = Watch::new(KeyRange::from_wire("c", "a"));
     expect_refused(kv.watch(request).await, ErrorKind::EmptyWatchRange)?;
     Ok(())
 }
 
-async fn watch_of_an_interval_that_ends_at_its_start_is_refused(kv: &Client) -> Checked {
+async fn watch_of_an_interval_that_ends_at_its_start_is_refused(kv: &Client) -> CheckResult {
     let request = Watch::new(KeyRange::from_wire("a", "a"));
     expect_refused(kv.watch(request).await, ErrorKind::EmptyWatchRange)?;
     Ok(())

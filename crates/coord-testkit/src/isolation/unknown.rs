@@ -176,12 +176,17 @@ fn seen_before(log: &Log, unknown: &[u32]) -> HashMap<u32, i64> {
 fn fits(resolved: &Resolved, attempt: u32, version: &Version) -> bool {
     let attempt = &resolved.log.attempts[attempt as usize];
     let writes = rows(&resolved.log.writes, &attempt.writes);
-    let has_put = version.is_put;
-    let writes_fit = writes.iter().filter(|write| (write.value != 0) == has_put).all(|write| {
+    let is_whole = is_known(resolved, version.revision);
+    let existed = |key| {
+        let before = resolved.versions.at(key, version.revision - 1);
+        before.is_some_and(|before| resolved.versions.get(before).is_put)
+    };
+    let writes_fit = writes.iter().all(|write| {
         match resolved.versions.find(write.key, version.revision) {
             Some(found) => resolved.versions.get(found).value == write.value,
-            // A deletion has no version if the key was absent; a put has one if all are known.
-            None => !has_put || !is_known(resolved, version.revision),
+            // The change lacks a write only if it is not whole, or if the write is a deletion of an
+            // absent key.
+            None => !is_whole || (write.value == 0 && !existed(write.key)),
         }
     });
     let newest_read = rows(&resolved.log.reads, &attempt.reads).iter().map(|read| read.revision);

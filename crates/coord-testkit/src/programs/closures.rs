@@ -12,7 +12,7 @@ use coord_core::{Error, Stm};
 
 use super::explore::{self, Explored};
 use super::perform::retry;
-use super::run::{FinalState, RunOutcome, Setup, Start};
+use super::run::{FinalState, RunOutcome, Setup, StartProcess};
 use super::schedule::Schedule;
 use crate::isolation::{self, Level, Status};
 use crate::sim::panics;
@@ -66,7 +66,7 @@ type Invariant = Rc<dyn Fn(&FinalState) -> bool>;
 pub struct Closures {
     isolation: Isolation,
     initial: BTreeMap<Bytes, Bytes>,
-    processes: Vec<Start>,
+    processes: Vec<StartProcess>,
     invariant: Option<Invariant>,
     level: Option<Level>,
     stale_window: u32,
@@ -191,7 +191,7 @@ impl Closures {
         match self.check() {
             Ok(explored) if explored.is_complete => explored,
             Ok(Explored { schedules, .. }) => panic!(
-                "only {schedules} schedule{} run: raise schedules_max, or use check, which \
+                "only {schedules} schedule{} explored: raise schedules_max, or use check, which \
                  permits that schedules are left",
                 if schedules == 1 { " was" } else { "s were" }
             ),

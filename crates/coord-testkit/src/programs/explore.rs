@@ -29,7 +29,7 @@ use hashbrown::HashSet;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::coop::unconstrained;
 
-use super::run::{Effect, Run, RunOutcome, Setup};
+use super::run::{Run, RunOutcome, Setup, TurnEffect};
 use super::schedule::{Schedule, Turn};
 use crate::history::EventKind;
 
@@ -72,10 +72,10 @@ struct PathNode {
     requests: Vec<Option<u64>>,
     /// The option of the current path.
     current: usize,
-    effect: Effect,
-    sleeping: Vec<(Turn, Effect)>,
+    effect: TurnEffect,
+    sleeping: Vec<(Turn, TurnEffect)>,
     /// The options whose subtrees are done.
-    done: Vec<(Turn, Effect)>,
+    done: Vec<(Turn, TurnEffect)>,
 }
 
 impl PathNode {
@@ -88,7 +88,7 @@ impl PathNode {
     }
 
     /// The turns that sleep after the current turn.
-    fn sleeping_after(&self) -> Vec<(Turn, Effect)> {
+    fn sleeping_after(&self) -> Vec<(Turn, TurnEffect)> {
         let tried = self.sleeping.iter().chain(&self.done);
         let turn = self.turn();
         tried
@@ -109,7 +109,7 @@ impl PathNode {
     }
 }
 
-fn commute(a: Effect, b: Effect) -> bool {
+fn commute(a: TurnEffect, b: TurnEffect) -> bool {
     !(a.writes || b.writes || (a.begins && b.ends) || (a.ends && b.begins))
 }
 
@@ -188,7 +188,7 @@ async fn extend(run: &mut Run, path: &mut Vec<PathNode>) -> bool {
         }
         let sleeping = path.last().map_or_else(Vec::new, PathNode::sleeping_after);
         let requests = options.iter().map(|turn| run.next_hash(turn.process)).collect();
-        let (effect, done) = (Effect::default(), Vec::new());
+        let (effect, done) = (TurnEffect::default(), Vec::new());
         let mut node = PathNode { options, requests, current: 0, effect, sleeping, done };
         let Some(first) = node.options.iter().position(|turn| !node.sleeps(*turn)) else {
             return false;

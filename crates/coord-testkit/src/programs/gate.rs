@@ -70,7 +70,7 @@ pub(super) enum LocalRead {
 
 /// What a local read returns, as far as a transaction can see it.
 #[derive(Debug, PartialEq)]
-pub(super) enum Answer {
+pub(super) enum LocalResponse {
     Range(Vec<coord_core::kv::KeyValue>),
     Txn(TxnResponse),
     /// The member has not reached the revision.
@@ -186,25 +186,25 @@ impl RequestGate {
     }
 
     /// What a member would return that has reached `revision`.
-    pub(super) fn answer_at(&self, read: &LocalRead, revision: Revision) -> Answer {
+    pub(super) fn response_at(&self, read: &LocalRead, revision: Revision) -> LocalResponse {
         if revision == self.shared.revision() {
             self.member.catch_up();
         } else {
             self.member.fall_behind(revision);
         }
         // The store does no I/O, so a future that is not ready does not exist here.
-        let answer = match read.clone() {
+        let response = match read.clone() {
             LocalRead::Range(range) => {
                 let response = KvBackend::range(&self.member, range).now_or_never();
-                response.and_then(Result::ok).map(|read| Answer::Range(read.kvs))
+                response.and_then(Result::ok).map(|read| LocalResponse::Range(read.kvs))
             }
             LocalRead::Txn(txn) => {
                 let response = KvBackend::txn(&self.member, txn).now_or_never();
-                response.and_then(Result::ok).map(Answer::Txn)
+                response.and_then(Result::ok).map(LocalResponse::Txn)
             }
         };
         self.member.catch_up();
-        answer.unwrap_or(Answer::Refused)
+        response.unwrap_or(LocalResponse::Refused)
     }
 
     async fn wait(&self, request: &(impl Hash + Sync), read: Option<LocalRead>) {

@@ -12,7 +12,7 @@ use coord_core::{Client, Error, Result, Stm};
 
 use super::case::Case;
 use super::program::{Program, ProgramOperation};
-use super::run::{Setup, Start};
+use super::run::{Setup, StartProcess};
 
 /// The value of the initial keys.
 const INITIAL: &str = "0";
@@ -60,7 +60,7 @@ pub(super) fn retry(attempts_max: u32) -> Retry {
 /// The setup of a case.
 pub(super) fn setup(case: &Case, values: PutValues, attempts_max: u32) -> Setup {
     let initial = case.initial.iter().map(|key| (Bytes::from(key.clone()), Bytes::from(INITIAL)));
-    let processes = (1..).zip(&case.programs).map(|(number, program)| -> Start {
+    let processes = (1..).zip(&case.programs).map(|(number, program)| -> StartProcess {
         let (name, program) = (format!("T{number}"), Arc::new(program.clone()));
         Rc::new(move |client| {
             let (name, program) = (name.clone(), Arc::clone(&program));

@@ -52,7 +52,7 @@ const TURNS_MAX: usize = 10_000;
 pub(super) type ProcessFuture = Pin<Box<dyn Future<Output = Result<(), String>>>>;
 
 /// Starts a process with its client.
-pub(super) type Start = Rc<dyn Fn(Client) -> ProcessFuture>;
+pub(super) type StartProcess = Rc<dyn Fn(Client) -> ProcessFuture>;
 
 /// Wraps the backend of a process.
 pub(super) type WrapBackend = Rc<dyn Fn(Arc<dyn KvBackend>) -> Arc<dyn KvBackend>>;
@@ -61,7 +61,7 @@ pub(super) type WrapBackend = Rc<dyn Fn(Arc<dyn KvBackend>) -> Arc<dyn KvBackend
 #[derive(Clone, Default)]
 pub(super) struct Setup {
     pub(super) initial: BTreeMap<Bytes, Bytes>,
-    pub(super) processes: Vec<Start>,
+    pub(super) processes: Vec<StartProcess>,
     pub(super) layer: Option<WrapBackend>,
     /// How many revisions a member may be behind.
     pub(super) stale_window: u32,
@@ -69,7 +69,7 @@ pub(super) struct Setup {
 
 /// What a turn has done, as far as it matters to the order of turns.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Effect {
+pub(super) struct TurnEffect {
     /// The store was changed.
     pub(super) writes: bool,
     /// A transaction has sent its first request.
@@ -79,7 +79,7 @@ pub(super) struct Effect {
 }
 
 /// A process of a run.
-struct Process {
+struct GatedProcess {
     gate: RequestGate,
     /// `None` after its end.
     future: Option<ProcessFuture>,
@@ -91,7 +91,7 @@ pub(super) struct Run {
     store: MemBackend,
     shared: Arc<Shared>,
     events: Arc<Mutex<Vec<Event>>>,
-    processes: Vec<Process>,
+    processes: Vec<GatedProcess>,
     /// The revision of the initial state. No member is behind it.
     first: Revision,
     stale_window: u32,
@@ -171,7 +171,7 @@ impl Run {
                 number,
                 processes: u64::try_from(setup.processes.len()).unwrap_or(u64::MAX),
             });
-            Process { gate, future: Some(start(client)), result: Ok(()) }
+            GatedProcess { gate, future: Some(start(client)), result: Ok(()) }
         });
         let processes = processes.collect();
         let stale_window = setup.stale_window;
@@ -188,7 +188,7 @@ impl Run {
         if self.turns.len() >= TURNS_MAX {
             return options;
         }
-        for (process, Process { gate, .. }) in self.processes.iter().enumerate() {
+        for (process, GatedProcess { gate, .. }) in self.processes.iter().enumerate() {
             if !gate.has_waiting() {
                 continue;
             }
@@ -208,15 +208,15 @@ impl Run {
         options: &mut Vec<Turn>,
     ) {
         let newest = self.shared.revision();
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for behind in 0..=self.stale_window {
             let revision = Revision(newest.0 - i64::from(behind));
             if behind > 0 && revision < self.first {
                 return;
             }
-            let answer = gate.answer_at(read, revision);
-            let is_new = !answers.contains(&answer);
-            answers.push(answer);
+            let response = gate.response_at(read, revision);
+            let is_new = !responses.contains(&response);
+            responses.push(response);
             if is_new && behind > 0 {
                 options.push(Turn { process, behind });
             }
@@ -234,7 +234,7 @@ impl Run {
     }
 
     /// Lets the next request of a process through. The process must wait at its gate.
-    pub(super) async fn take(&mut self, turn: Turn) -> Effect {
+    pub(super) async fn take(&mut self, turn: Turn) -> TurnEffect {
         let gate = self.processes[turn.process].gate.clone();
         let revision = self.shared.revision();
         let ended = sync::lock(&gate.state).ended;
@@ -242,7 +242,7 @@ impl Run {
         self.turns.push(turn);
         self.settle().await;
         let ends = sync::lock(&gate.state).ended > ended;
-        Effect { writes: self.shared.revision() > revision, begins, ends }
+        TurnEffect { writes: self.shared.revision() > revision, begins, ends }
     }
 
     /// Runs the processes until each has ended or waits at its gate, and tasks that they have

@@ -74,7 +74,7 @@ impl Explorer {
         fails: impl Fn(&Checked) -> bool,
     ) -> Shrunk {
         let mut shrinker =
-            Shrinker { explorer: self, fails: &fails, best: found.clone(), runs: 0, runs_max };
+            CaseShrinker { explorer: self, fails: &fails, best: found.clone(), runs: 0, runs_max };
         shrinker.cut_to_participants();
         loop {
             let before = shrinker.best.case.clone();
@@ -93,7 +93,7 @@ impl Explorer {
     }
 }
 
-struct Shrinker<'a> {
+struct CaseShrinker<'a> {
     explorer: &'a Explorer,
     fails: &'a dyn Fn(&Checked) -> bool,
     best: Counterexample,
@@ -101,7 +101,7 @@ struct Shrinker<'a> {
     runs_max: u64,
 }
 
-impl Shrinker<'_> {
+impl CaseShrinker<'_> {
     const fn is_spent(&self) -> bool {
         self.runs >= self.runs_max
     }

@@ -22,7 +22,7 @@ use crate::isolation::{Anomaly, AnomalyKind, Participant, Step};
 
 /// What a write has done to its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect<'a> {
+pub(super) enum WriteEffect<'a> {
     Put(&'a Bytes),
     Delete,
     /// A change by another client that the history does not have.
@@ -33,19 +33,19 @@ pub(super) enum Effect<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Write<'a> {
     pub(super) key: &'a Bytes,
-    pub(super) effect: Effect<'a>,
+    pub(super) effect: WriteEffect<'a>,
 }
 
 impl<'a> From<&'a KeyWrite> for Write<'a> {
     fn from(write: &'a KeyWrite) -> Self {
-        let effect = write.value.as_ref().map_or(Effect::Delete, Effect::Put);
+        let effect = write.value.as_ref().map_or(WriteEffect::Delete, WriteEffect::Put);
         Self { key: &write.key, effect }
     }
 }
 
 /// A participant, with what it has read and written.
 #[derive(Clone, Debug)]
-pub(super) struct Actor<'a> {
+pub(super) struct ParticipantRecord<'a> {
     pub(super) participant: Participant,
     pub(super) process: Option<&'a str>,
     /// `None` for a change by another client.
@@ -56,9 +56,9 @@ pub(super) struct Actor<'a> {
     pub(super) writes: Vec<Write<'a>>,
 }
 
-impl Actor<'_> {
+impl ParticipantRecord<'_> {
     /// What the actor has done to a key.
-    pub(super) fn effect(&self, key: &Bytes) -> Option<Effect<'_>> {
+    pub(super) fn effect(&self, key: &Bytes) -> Option<WriteEffect<'_>> {
         self.writes.iter().find(|write| write.key == key).map(|write| write.effect)
     }
 
@@ -70,7 +70,7 @@ impl Actor<'_> {
 }
 
 /// The actors of an anomaly, in the order of their commits.
-pub(super) fn actors<'a>(history: &'a History, anomaly: &'a Anomaly) -> Vec<Actor<'a>> {
+pub(super) fn actors<'a>(history: &'a History, anomaly: &'a Anomaly) -> Vec<ParticipantRecord<'a>> {
     let mut attempts: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     let mut changes: BTreeMap<Revision, Vec<Write<'a>>> = BTreeMap::new();
     for participant in &anomaly.participants {
@@ -91,7 +91,7 @@ pub(super) fn actors<'a>(history: &'a History, anomaly: &'a Anomaly) -> Vec<Acto
             _ => {}
         }
     }
-    let mut actors: Vec<Actor<'a>> = Vec::new();
+    let mut actors: Vec<ParticipantRecord<'a>> = Vec::new();
     for (position, participant) in anomaly.participants.iter().enumerate() {
         if actors.iter().any(|actor| actor.participant == *participant) {
             continue;
@@ -106,7 +106,7 @@ pub(super) fn actors<'a>(history: &'a History, anomaly: &'a Anomaly) -> Vec<Acto
                 if writes.is_empty() {
                     writes = written_keys(anomaly, *participant);
                 }
-                Actor {
+                ParticipantRecord {
                     participant: *participant,
                     process: None,
                     attempt: None,
@@ -127,7 +127,7 @@ fn transaction<'a>(
     anomaly: &'a Anomaly,
     position: usize,
     events: &[usize],
-) -> Actor<'a> {
+) -> ParticipantRecord<'a> {
     let participant = anomaly.participants[position];
     let attempt = |event: usize| match &history.0[event].kind {
         EventKind::Attempt(attempt) => Some(&**attempt),
@@ -158,7 +158,7 @@ fn transaction<'a>(
         _ => None,
     });
     let writes = attempt.map_or(&[][..], |attempt| &attempt.writes[..]);
-    Actor {
+    ParticipantRecord {
         participant,
         process: event.and_then(|event| history.0[event].process.as_deref()),
         attempt,
@@ -202,5 +202,5 @@ fn written_keys(anomaly: &Anomaly, participant: Participant) -> Vec<Write<'_>> {
     let mut keys: Vec<&Bytes> = steps.filter_map(|step| step.key.as_ref()).collect();
     keys.sort();
     keys.dedup();
-    keys.into_iter().map(|key| Write { key, effect: Effect::Unknown }).collect()
+    keys.into_iter().map(|key| Write { key, effect: WriteEffect::Unknown }).collect()
 }

@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use coord_core::kv::Revision;
 
-use super::actors::{Actor, Effect};
+use super::actors::{ParticipantRecord, WriteEffect};
 use super::words::{short, wrap};
 use crate::isolation::{Anomaly, EdgeKind, Participant};
 
@@ -30,7 +30,7 @@ const NAME_MAX: usize = 10;
 type Marks = BTreeMap<i64, Vec<String>>;
 
 /// The lanes of an anomaly, in lines that start with two spaces.
-pub(super) fn lanes(anomaly: &Anomaly, actors: &[Actor<'_>]) -> String {
+pub(super) fn lanes(anomaly: &Anomaly, actors: &[ParticipantRecord<'_>]) -> String {
     let names = names(anomaly);
     let marks: Vec<Marks> = actors.iter().map(|actor| marks(anomaly, actor, &names)).collect();
     let drawn = drawing(actors, &marks);
@@ -55,7 +55,11 @@ fn names(anomaly: &Anomaly) -> BTreeMap<&Bytes, String> {
     keys.iter().zip(letters).map(|(key, letter)| (*key, name((key, letter)))).collect()
 }
 
-fn marks(anomaly: &Anomaly, actor: &Actor<'_>, names: &BTreeMap<&Bytes, String>) -> Marks {
+fn marks(
+    anomaly: &Anomaly,
+    actor: &ParticipantRecord<'_>,
+    names: &BTreeMap<&Bytes, String>,
+) -> Marks {
     let mut reads: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
     let mut add_read = |revision: Option<Revision>, key: &Bytes| {
         let column = reads.entry(revision.map_or(0, |revision| revision.0)).or_default();
@@ -84,7 +88,7 @@ fn marks(anomaly: &Anomaly, actor: &Actor<'_>, names: &BTreeMap<&Bytes, String>)
     let Some(commit) = actor.commit else { return marks };
     let written = |is_delete: bool| {
         let writes = actor.writes.iter();
-        let writes = writes.filter(|write| (write.effect == Effect::Delete) == is_delete);
+        let writes = writes.filter(|write| (write.effect == WriteEffect::Delete) == is_delete);
         let keys = writes.filter_map(|write| names.get(write.key).map(String::as_str));
         keys.collect::<Vec<_>>().join(",")
     };
@@ -104,7 +108,7 @@ fn column_title(revision: i64) -> String {
     if revision == 0 { "absent".to_owned() } else { revision.to_string() }
 }
 
-fn drawing(actors: &[Actor<'_>], marks: &[Marks]) -> String {
+fn drawing(actors: &[ParticipantRecord<'_>], marks: &[Marks]) -> String {
     let columns: BTreeSet<i64> = marks.iter().flat_map(|marks| marks.keys().copied()).collect();
     let label = |participant: Participant| participant.to_string();
     let labels = actors.iter().map(|actor| label(actor.participant).len());
@@ -148,7 +152,7 @@ fn write_line(
 }
 
 /// The marks of all lanes, by revision.
-fn paragraphs(actors: &[Actor<'_>], marks: &[Marks]) -> String {
+fn paragraphs(actors: &[ParticipantRecord<'_>], marks: &[Marks]) -> String {
     let columns: BTreeSet<i64> = marks.iter().flat_map(|marks| marks.keys().copied()).collect();
     let mut text = String::new();
     for column in columns {

@@ -13,7 +13,7 @@
 use bytes::Bytes;
 use coord_core::kv::Revision;
 
-use super::actors::{Actor, Effect};
+use super::actors::{ParticipantRecord, WriteEffect};
 use super::words::{compares, guard, quoted, short, wrap};
 use crate::history::{Attempt, AttemptEnd, EventKind, History};
 use crate::isolation::{Anomaly, EdgeKind, Participant, Step};
@@ -24,7 +24,7 @@ const ALL_ORDERS_MAX: usize = 3;
 const ORDERS_SHOWN: usize = 6;
 
 /// The section about serial orders; empty for an anomaly without a cycle.
-pub(super) fn serial_orders(anomaly: &Anomaly, actors: &[Actor<'_>]) -> String {
+pub(super) fn serial_orders(anomaly: &Anomaly, actors: &[ParticipantRecord<'_>]) -> String {
     let participants: Vec<Participant> = actors.iter().map(|actor| actor.participant).collect();
     if anomaly.steps.is_empty() {
         return String::new();
@@ -79,7 +79,11 @@ fn rotations(participants: &[Participant]) -> Vec<Vec<Participant>> {
 }
 
 /// Why an order is impossible: the first transaction in it that contradicts an edge.
-fn contradiction(anomaly: &Anomaly, order: &[Participant], actors: &[Actor<'_>]) -> String {
+fn contradiction(
+    anomaly: &Anomaly,
+    order: &[Participant],
+    actors: &[ParticipantRecord<'_>],
+) -> String {
     broken_step(anomaly, order).map_or_else(String::new, |step| why(step, order, actors))
 }
 
@@ -101,8 +105,8 @@ fn broken_step<'a>(anomaly: &'a Anomaly, order: &[Participant]) -> Option<&'a St
 fn version_to_read<'a>(
     step: &Step,
     order: &[Participant],
-    actors: &'a [Actor<'_>],
-) -> Option<(Option<Revision>, Effect<'a>)> {
+    actors: &'a [ParticipantRecord<'_>],
+) -> Option<(Option<Revision>, WriteEffect<'a>)> {
     let key = step.key.as_ref()?;
     let before = order.iter().take_while(|participant| **participant != step.from);
     let writers = before.filter_map(|participant| {
@@ -114,7 +118,7 @@ fn version_to_read<'a>(
 }
 
 /// Why `to` cannot come before `from`, as it does in an order.
-fn why(step: &Step, order: &[Participant], actors: &[Actor<'_>]) -> String {
+fn why(step: &Step, order: &[Participant], actors: &[ParticipantRecord<'_>]) -> String {
     let Step { from, to, .. } = step;
     let Some(key) = &step.key else {
         return format!("{from} had ended before {to} began");
@@ -125,11 +129,11 @@ fn why(step: &Step, order: &[Participant], actors: &[Actor<'_>]) -> String {
     match step.kind {
         EdgeKind::ReadWrite | EdgeKind::PredicateReadWrite => {
             let must = match version_to_read(step, order, actors) {
-                Some((revision, Effect::Put(value))) => {
+                Some((revision, WriteEffect::Put(value))) => {
                     format!("must read {short_key}{} = {}", at(revision), quoted(value))
                 }
-                Some((_, Effect::Delete)) => format!("must find no {short_key}"),
-                Some((revision, Effect::Unknown)) => {
+                Some((_, WriteEffect::Delete)) => format!("must find no {short_key}"),
+                Some((revision, WriteEffect::Unknown)) => {
                     format!("must read {short_key}{}", at(revision))
                 }
                 None => format!("must read {short_key}{}", at(step.after)),
@@ -145,7 +149,7 @@ fn why(step: &Step, order: &[Participant], actors: &[Actor<'_>]) -> String {
         EdgeKind::WriteWrite => {
             format!("{to} overwrote {short_key}{}, which {from} had not written", at(step.before))
         }
-        _ if actor(*from).and_then(|actor| actor.effect(key)) == Some(Effect::Delete) => {
+        _ if actor(*from).and_then(|actor| actor.effect(key)) == Some(WriteEffect::Delete) => {
             format!("{to} found no {short_key}, which {from} had not deleted")
         }
         _ => format!("{to} read {short_key}{}, which {from} had not written", at(step.before)),
@@ -164,7 +168,11 @@ fn why(step: &Step, order: &[Participant], actors: &[Actor<'_>]) -> String {
 /// ```
 ///
 /// T2 read x before T1 wrote it. Each of its reads was current, so T2 lacks no compare.
-pub(super) fn missing_guards(history: &History, anomaly: &Anomaly, actors: &[Actor<'_>]) -> String {
+pub(super) fn missing_guards(
+    history: &History,
+    anomaly: &Anomaly,
+    actors: &[ParticipantRecord<'_>],
+) -> String {
     let mut text = String::new();
     for actor in actors {
         let Some(attempt) = actor.attempt else { continue };
@@ -185,7 +193,7 @@ pub(super) fn missing_guards(history: &History, anomaly: &Anomaly, actors: &[Act
 /// The revision of the store at which a compare of the actor's commit would have been evaluated, as
 /// far as the history shows it: the last revision before its writes. Without writes it is the
 /// newest that the actor has read, or that had ended before.
-fn compared_at(history: &History, actor: &Actor<'_>) -> Option<Revision> {
+fn compared_at(history: &History, actor: &ParticipantRecord<'_>) -> Option<Revision> {
     if !actor.writes.is_empty() {
         return actor.commit.map(|commit| Revision(commit.0.saturating_sub(1)));
     }
@@ -226,8 +234,8 @@ fn exists(history: &History, key: &Bytes, at: Revision) -> bool {
 fn late_changes<'a>(
     history: &History,
     anomaly: &'a Anomaly,
-    actor: &Actor<'_>,
-    actors: &[Actor<'_>],
+    actor: &ParticipantRecord<'_>,
+    actors: &[ParticipantRecord<'_>],
 ) -> Vec<&'a Step> {
     let Some(compared) = compared_at(history, actor) else { return Vec::new() };
     let is_late = |step: &&Step| {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Report;
-use super::actors::{Actor, Effect, Write, actors};
+use super::actors::{ParticipantRecord, Write, WriteEffect, actors};
 use super::lanes::lanes;
 use super::orders::{missing_guards, serial_orders};
 use super::words::{edge, finding, quoted, refuted_by, short, title, wrap};
@@ -115,7 +115,7 @@ pub(super) fn coverage(coverage: &Coverage) -> String {
 }
 
 /// The edges of a cycle, or the words of a finding.
-fn edges(anomaly: &Anomaly, actors: &[Actor<'_>]) -> String {
+fn edges(anomaly: &Anomaly, actors: &[ParticipantRecord<'_>]) -> String {
     if anomaly.steps.is_empty() {
         return wrap("  Found: ", 4, &finding(anomaly));
     }
@@ -133,7 +133,7 @@ fn edges(anomaly: &Anomaly, actors: &[Actor<'_>]) -> String {
 }
 
 /// What each participant has read and written.
-fn details(actors: &[Actor<'_>]) -> String {
+fn details(actors: &[ParticipantRecord<'_>]) -> String {
     let names = actors.iter().map(|actor| actor.participant.to_string().len()).max().unwrap_or(0);
     let mut text = "  Participants:\n".to_owned();
     for actor in actors {
@@ -152,7 +152,7 @@ fn details(actors: &[Actor<'_>]) -> String {
 }
 
 /// Where and when an actor ran, and how it ended.
-pub(super) fn origin(actor: &Actor<'_>) -> String {
+pub(super) fn origin(actor: &ParticipantRecord<'_>) -> String {
     let Some(attempt) = actor.attempt else {
         return match actor.participant {
             Participant::Change(_) => "by a client that is not recorded".to_owned(),
@@ -207,9 +207,9 @@ pub(super) fn writes(writes: &[Write<'_>]) -> String {
     listed(writes.iter().map(|write| {
         let key = short(write.key);
         match write.effect {
-            Effect::Put(value) => format!("puts {key} = {}", quoted(value)),
-            Effect::Delete => format!("deletes {key}"),
-            Effect::Unknown => format!("changes {key}"),
+            WriteEffect::Put(value) => format!("puts {key} = {}", quoted(value)),
+            WriteEffect::Delete => format!("deletes {key}"),
+            WriteEffect::Unknown => format!("changes {key}"),
         }
     }))
 }

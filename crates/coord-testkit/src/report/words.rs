@@ -2,7 +2,7 @@
 
 use coord_core::stm::Isolation;
 
-use super::actors::{Actor, Effect};
+use super::actors::{ParticipantRecord, WriteEffect};
 use crate::isolation::{Anomaly, AnomalyKind, EdgeKind, Level, Order, Participant, Step};
 
 /// How many columns a key or a value has at most.
@@ -53,7 +53,7 @@ pub(super) fn refuted_by(anomaly: &Anomaly) -> &'static [Level] {
 }
 
 /// The words of an edge: what both participants have done.
-pub(super) fn edge(step: &Step, actors: &[Actor<'_>]) -> String {
+pub(super) fn edge(step: &Step, actors: &[ParticipantRecord<'_>]) -> String {
     let Step { from, to, .. } = step;
     let actor = |participant| actors.iter().find(|actor| actor.participant == participant);
     let Some(key) = &step.key else {
@@ -68,11 +68,11 @@ pub(super) fn edge(step: &Step, actors: &[Actor<'_>]) -> String {
     let before = step.before.map_or_else(String::new, |revision| format!(" @{revision}"));
     let after = step.after.map_or_else(String::new, |revision| format!(" @{revision}"));
     let first_wrote = match effect(*from) {
-        Some(Effect::Delete) => format!("{from} deleted {short_key}{before}"),
+        Some(WriteEffect::Delete) => format!("{from} deleted {short_key}{before}"),
         _ => format!("{from} wrote {short_key}{before}"),
     };
     let then_wrote = match (effect(*to), step.before) {
-        (Some(Effect::Delete), _) => format!("{to} deleted it{after}"),
+        (Some(WriteEffect::Delete), _) => format!("{to} deleted it{after}"),
         (_, Some(_)) => format!("{to} overwrote it{after}"),
         // Without revisions, only an order of versions is known.
         (_, None) if step.kind == EdgeKind::WriteWrite => format!("{to} overwrote it"),
@@ -80,7 +80,7 @@ pub(super) fn edge(step: &Step, actors: &[Actor<'_>]) -> String {
     };
     match step.kind {
         EdgeKind::WriteWrite => format!("{first_wrote}, {then_wrote}"),
-        EdgeKind::WriteRead if effect(*from) == Some(Effect::Delete) => {
+        EdgeKind::WriteRead if effect(*from) == Some(WriteEffect::Delete) => {
             format!("{first_wrote}, {to} found no such key")
         }
         EdgeKind::WriteRead => format!("{first_wrote}, {to} read it"),
@@ -93,7 +93,11 @@ pub(super) fn edge(step: &Step, actors: &[Actor<'_>]) -> String {
 }
 
 /// The words of an order in time.
-fn order(step: &Step, from: Option<&Actor<'_>>, to: Option<&Actor<'_>>) -> String {
+fn order(
+    step: &Step,
+    from: Option<&ParticipantRecord<'_>>,
+    to: Option<&ParticipantRecord<'_>>,
+) -> String {
     let ended = from.map(|actor| actor.ended);
     let began = to.and_then(|actor| actor.attempt).map(|attempt| attempt.began);
     let times = match (ended, began) {
@@ -122,7 +126,7 @@ pub(super) fn finding(anomaly: &Anomaly) -> String {
             format!("{first} was applied more than once: also as {key}{at}")
         }
         AnomalyKind::DoubledWrite => {
-            format!("{first} claims revision {}, which belongs to another", at.trim_matches('@'))
+            format!("{first} reports revision {}, which belongs to another", at.trim_matches('@'))
                 + &by(" transaction: ")
         }
         AnomalyKind::GarbageRead => {

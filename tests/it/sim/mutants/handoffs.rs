@@ -14,7 +14,7 @@ use coord_core::kv::{
 use coord_testkit::sim::{Exclusive, Process, Sim};
 use tokio::time::sleep;
 
-use super::lease::{CountedFrom, LONG_TTL, Lease};
+use super::lease::{CountedFrom, FlawedLease, LONG_TTL};
 use super::queues::spawn_operator;
 use super::{Family, TaskResult, family, spawn_contenders};
 
@@ -34,11 +34,11 @@ const OWNER: &str = "owner";
 /// An entry of the queue.
 struct Entry {
     key: String,
-    lease: Lease,
+    lease: FlawedLease,
 }
 
 impl Entry {
-    async fn enqueue(client: &Client, key: String, lease: &Lease) -> TaskResult<Self> {
+    async fn enqueue(client: &Client, key: String, lease: &FlawedLease) -> TaskResult<Self> {
         client.put_with(Put::new(&key, "").lease(lease.id)).await?;
         Ok(Self { key, lease: lease.clone() })
     }
@@ -109,7 +109,7 @@ impl Entry {
 /// Acquires the lock, works with it, and hands it over.
 async fn work_alone(
     process: &Process,
-    lease: &Lease,
+    lease: &FlawedLease,
     entry: Entry,
     inside: &Exclusive,
     flaw: Option<NextUnchecked>,
@@ -136,7 +136,7 @@ async fn work_alone(
 /// evicted process enqueues again.
 async fn contend(sim: Sim, flaw: Option<NextUnchecked>) {
     spawn_contenders(&sim, |process, inside| async move {
-        let lease = Lease::keep(&process, LONG_TTL, CountedFrom::Sending).await?;
+        let lease = FlawedLease::keep(&process, LONG_TTL, CountedFrom::Sending).await?;
         let (mut works, mut entries) = (0, 0);
         while works < 2 {
             entries += 1;

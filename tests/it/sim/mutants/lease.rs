@@ -26,12 +26,12 @@ pub(super) enum CountedFrom {
 
 /// A lease, and the time until which its owner may rely on it.
 #[derive(Clone)]
-pub(super) struct Lease {
+pub(super) struct FlawedLease {
     pub(super) id: LeaseId,
     deadline: Arc<Mutex<Instant>>,
 }
 
-impl Lease {
+impl FlawedLease {
     /// Grants a lease without keep-alive.
     pub(super) async fn grant(
         process: &Process,

@@ -12,7 +12,7 @@ use coord_core::kv::{
 use coord_testkit::sim::{Exclusive, Process, Sim};
 use tokio::time::sleep;
 
-use super::lease::{CountedFrom, Lease, SHORT_TTL};
+use super::lease::{CountedFrom, FlawedLease, SHORT_TTL};
 use super::{Family, TaskResult, family, spawn_contenders};
 
 /// What is wrong.
@@ -44,7 +44,7 @@ const KEY: &str = "lock";
 struct KeyLock {
     process: Process,
     flaw: Option<Flaw>,
-    lease: Option<Lease>,
+    lease: Option<FlawedLease>,
 }
 
 impl KeyLock {
@@ -52,9 +52,9 @@ impl KeyLock {
         let lease = match flaw {
             Some(Flaw::NoLease | Flaw::NoKeepAlive) => None,
             Some(Flaw::DeadlineFromResponse) => {
-                Some(Lease::keep(process, SHORT_TTL, CountedFrom::Response).await?)
+                Some(FlawedLease::keep(process, SHORT_TTL, CountedFrom::Response).await?)
             }
-            _ => Some(Lease::keep(process, SHORT_TTL, CountedFrom::Sending).await?),
+            _ => Some(FlawedLease::keep(process, SHORT_TTL, CountedFrom::Sending).await?),
         };
         Ok(Self { process: process.clone(), flaw, lease })
     }
@@ -68,7 +68,7 @@ impl KeyLock {
         loop {
             let own = match self.flaw {
                 Some(Flaw::NoKeepAlive) => {
-                    Some(Lease::grant(&self.process, SHORT_TTL, CountedFrom::Sending).await?)
+                    Some(FlawedLease::grant(&self.process, SHORT_TTL, CountedFrom::Sending).await?)
                 }
                 _ => self.lease.clone(),
             };
@@ -100,7 +100,7 @@ impl KeyLock {
 
     /// Whether the holder may act, by the deadline of its lease.
     fn may_act(&self) -> bool {
-        self.lease.as_ref().is_none_or(Lease::is_alive)
+        self.lease.as_ref().is_none_or(FlawedLease::is_alive)
     }
 
     async fn release(&self, created: Revision) {
@@ -148,7 +148,7 @@ async fn contend(sim: Sim, flaw: Option<Flaw>) {
 async fn work_alone(process: &Process, lock: &KeyLock, inside: &Exclusive) -> TaskResult {
     let created = lock.acquire().await?;
     let lease = lock.lease.clone();
-    let still_held = move || lease.as_ref().is_none_or(Lease::is_alive);
+    let still_held = move || lease.as_ref().is_none_or(FlawedLease::is_alive);
     let alone = inside.enter_while(process, FencingToken(created), still_held);
     sleep(Duration::from_millis(2_000)).await;
     // The lock is released also if the work fails.

@@ -13,7 +13,7 @@ use coord_core::kv::{
 use coord_testkit::sim::{Exclusive, Process, Sim};
 use tokio::time::sleep;
 
-use super::lease::{CountedFrom, Lease, SHORT_TTL};
+use super::lease::{CountedFrom, FlawedLease, SHORT_TTL};
 use super::locks::wait_for_delete;
 use super::{Family, TaskResult, family, spawn_contenders};
 
@@ -92,7 +92,7 @@ async fn work_alone(
     flaw: Option<Flaw>,
 ) -> TaskResult {
     let client = process.client();
-    let lease = Lease::keep(process, SHORT_TTL, CountedFrom::Sending).await?;
+    let lease = FlawedLease::keep(process, SHORT_TTL, CountedFrom::Sending).await?;
     let own = format!("{QUEUE}{round}-{}", process.name());
     let put = Put::new(&own, "").lease(lease.id);
     let created = client.txn(Txn::new().and_then([put])).await?.header.revision;

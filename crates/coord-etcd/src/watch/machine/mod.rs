@@ -67,7 +67,7 @@ use watch_state::{PendingReply, Registration, RegistrationState, WatchState};
 pub(super) type WatchNumber = u64;
 
 /// How long the first registration of a watch may take, in confirmation timeouts.
-const MAX_REGISTRATION_ATTEMPTS: u32 = 3;
+const FIRST_REGISTRATION_TIMEOUTS: u32 = 3;
 
 /// An action for the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl Machine {
         reply: oneshot::Sender<Result<Registered>>,
         now: Instant,
     ) {
-        let until = now + self.config.registration_timeout * MAX_REGISTRATION_ATTEMPTS;
+        let until = now + self.config.registration_timeout * FIRST_REGISTRATION_TIMEOUTS;
         self.registration_deadlines.insert((until, number));
         self.watches
             .insert(number, WatchState::new(request, buffer, PendingReply { reply, until }));
@@ -304,7 +304,7 @@ impl Machine {
             if until > now {
                 break;
             }
-            let after = self.config.registration_timeout * MAX_REGISTRATION_ATTEMPTS;
+            let after = self.config.registration_timeout * FIRST_REGISTRATION_TIMEOUTS;
             self.end(number, Error::Timeout { after });
         }
         for role in StreamRole::ALL {

@@ -26,7 +26,7 @@ const IDEMPOTENCY_KEYS: &[u8] = b"coord/stm/";
 
 /// A transaction, as the last of its attempts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Operation<'a> {
+pub(super) struct LastAttempt<'a> {
     /// The number of the event.
     pub(super) event: usize,
     pub(super) process: Option<&'a str>,
@@ -40,14 +40,14 @@ pub(super) struct Operation<'a> {
 pub(super) fn operations<'a>(
     history: &'a History,
     format: &'static str,
-) -> Result<Vec<Operation<'a>>, FormatError> {
+) -> Result<Vec<LastAttempt<'a>>, FormatError> {
     let operations = last_attempts(history);
     check(&operations, format)?;
     Ok(operations)
 }
 
 /// The last attempts of all transactions, in the order in which they ended.
-pub(super) fn last_attempts(history: &History) -> Vec<Operation<'_>> {
+pub(super) fn last_attempts(history: &History) -> Vec<LastAttempt<'_>> {
     let mut last = BTreeMap::new();
     for (event, recorded) in history.0.iter().enumerate() {
         if let EventKind::Attempt(attempt) = &recorded.kind {
@@ -55,7 +55,7 @@ pub(super) fn last_attempts(history: &History) -> Vec<Operation<'_>> {
             let ended = recorded.at;
             last.insert(
                 attempt.transaction,
-                Operation { event, process, client: 0, ended, attempt },
+                LastAttempt { event, process, client: 0, ended, attempt },
             );
         }
     }
@@ -67,9 +67,9 @@ pub(super) fn last_attempts(history: &History) -> Vec<Operation<'_>> {
 
 /// Returns the first operation that has a range or a deletion, or puts a value that another
 /// operation puts, as an error.
-fn check(operations: &[Operation<'_>], format: &'static str) -> Result<(), FormatError> {
+fn check(operations: &[LastAttempt<'_>], format: &'static str) -> Result<(), FormatError> {
     let mut put = BTreeSet::new();
-    for Operation { event, attempt, .. } in operations {
+    for LastAttempt { event, attempt, .. } in operations {
         if let Some(read) = attempt.ranges.first() {
             return Err(inexpressible(
                 format,
@@ -102,7 +102,7 @@ pub(super) const fn inexpressible(
 
 /// Gives operations of one process that overlap different clients. After an unknown outcome a
 /// client is not used again: the operation may still be in progress.
-fn assign_clients(operations: &mut [Operation<'_>]) {
+fn assign_clients(operations: &mut [LastAttempt<'_>]) {
     operations.sort_by_key(|operation| (operation.attempt.began, operation.event));
     let mut clients = BTreeMap::<_, Vec<(u64, Option<Duration>)>>::new();
     let mut next = 0;

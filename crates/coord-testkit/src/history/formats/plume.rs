@@ -31,7 +31,7 @@ use serde_json::Value;
 
 use super::FormatError;
 use super::elle::{self, Micro, Outcome, Transaction};
-use super::operations::{Operation, operations, values_put, values_read};
+use super::operations::{LastAttempt, operations, values_put, values_read};
 use crate::history::{AttemptEnd, History};
 
 /// Writes the transactions of a history.
@@ -63,12 +63,13 @@ use crate::history::{AttemptEnd, History};
 /// `Io`. `NotExpressible` for a range, a deletion, and two puts of one value to one key.
 pub fn write(history: &History, mut out: impl Write) -> Result<(), FormatError> {
     let operations = operations(history, "Plume's format")?;
-    let committed =
-        |operation: &&Operation<'_>| matches!(operation.attempt.end, AttemptEnd::Committed { .. });
+    let committed = |operation: &&LastAttempt<'_>| {
+        matches!(operation.attempt.end, AttemptEnd::Committed { .. })
+    };
     let read: BTreeSet<_> =
         operations.iter().filter(committed).flat_map(|op| values_read(op.attempt)).collect();
     let (keys, values) = numbers(&operations);
-    for Operation { client, attempt, .. } in operations {
+    for LastAttempt { client, attempt, .. } in operations {
         let was_read =
             || values_put(attempt).any(|(key, value)| read.contains(&(key, Some(value))));
         let transaction = match attempt.end {
@@ -181,9 +182,9 @@ impl<'a> Numbers<'a> {
 }
 
 /// The numbers of all keys, and of all values.
-fn numbers<'a>(operations: &[Operation<'a>]) -> (Numbers<'a>, Numbers<'a>) {
+fn numbers<'a>(operations: &[LastAttempt<'a>]) -> (Numbers<'a>, Numbers<'a>) {
     let (mut keys, mut values) = (Vec::new(), Vec::new());
-    for Operation { attempt, .. } in operations {
+    for LastAttempt { attempt, .. } in operations {
         for (key, value) in values_read(attempt) {
             keys.push(key);
             values.extend(value);

@@ -39,7 +39,7 @@ use crate::history::{AttemptEnd, History};
 
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Operation<'a> {
+struct PorcupineOperation<'a> {
     client_id: u64,
     #[serde(borrow)]
     input: Input<'a>,
@@ -125,7 +125,7 @@ pub fn write(history: &History, out: impl Write) -> Result<(), FormatError> {
         let value = found.and_then(Option::as_ref).map(|(_, value)| to_text(value).into_owned());
         let written = writes.first().and_then(|write| write.value.as_deref());
         let returned: Duration = if is_unknown { end } else { operation.ended };
-        all.push(Operation {
+        all.push(PorcupineOperation {
             client_id: operation.client,
             input: Input {
                 op: op.into(),
@@ -163,7 +163,7 @@ pub fn write(history: &History, out: impl Write) -> Result<(), FormatError> {
 /// `Syntax`. If the text is JSON but not such a file, the line is the number of the operation, from
 /// 1.
 pub fn read(text: &str) -> Result<History, FormatError> {
-    let operations: Vec<Operation<'_>> =
+    let operations: Vec<PorcupineOperation<'_>> =
         serde_json::from_str(text).map_err(|error| FormatError::syntax(error.line(), error))?;
     let numbered = operations.into_iter().zip(1..);
     let transactions = numbered.map(|(operation, number)| {
@@ -172,8 +172,8 @@ pub fn read(text: &str) -> Result<History, FormatError> {
     Ok(elle::history(&transactions.collect::<Result<Vec<_>, _>>()?, &BTreeMap::new()))
 }
 
-fn transaction(operation: Operation<'_>) -> Result<Transaction, String> {
-    let Operation { client_id, input, call, output, r#return: returned } = operation;
+fn transaction(operation: PorcupineOperation<'_>) -> Result<Transaction, String> {
+    let PorcupineOperation { client_id, input, call, output, r#return: returned } = operation;
     let (reads, writes) = match &*input.op {
         "read" => (true, false),
         "write" => (false, true),

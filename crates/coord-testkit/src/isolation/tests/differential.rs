@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use coord_core::stm::Isolation;
 
-use super::generator::{Execution, Op, Program, execute, programs};
+use super::generator::{Execution, Op, PlannedTransaction, execute, programs};
 use super::oracle::permits;
 use super::{assert_all_hold, assert_same_levels, verdict};
 use crate::isolation::{Checker, Engine, Level, Status, Values, Verdict};
@@ -81,14 +81,14 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn any_program() -> impl Strategy<Value = Program> {
+fn any_program() -> impl Strategy<Value = PlannedTransaction> {
     let isolation = prop_oneof![
         Just(Isolation::SerializableSnapshot),
         Just(Isolation::RepeatableReads),
         Just(Isolation::ReadCommitted),
     ];
     (proptest::collection::vec(any_op(), 1..5), 0..6_u64, 0..6_u64, isolation).prop_map(
-        |(ops, before, after, isolation)| Program {
+        |(ops, before, after, isolation)| PlannedTransaction {
             ops,
             before,
             after,

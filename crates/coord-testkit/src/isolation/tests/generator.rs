@@ -50,7 +50,7 @@ pub(super) enum Op {
 
 /// A transaction to execute.
 #[derive(Clone, Debug)]
-pub(super) struct Program {
+pub(super) struct PlannedTransaction {
     pub(super) ops: Vec<Op>,
     /// How long before its execution it began, and how long after it ended. Two time units pass
     /// between two executions.
@@ -86,7 +86,7 @@ pub(super) struct Execution {
 }
 
 /// Executes programs in order. With `changes` the history has the changes of the store.
-pub(super) fn execute(programs: &[Program], changes: bool) -> Execution {
+pub(super) fn execute(programs: &[PlannedTransaction], changes: bool) -> Execution {
     let mut versions: Vec<Vec<ModelVersion>> = vec![Vec::new(); KEYS.len()];
     let mut revision = 0;
     let mut executed = Vec::new();
@@ -161,7 +161,7 @@ fn value(key: usize, revision: i64) -> String {
 /// The attempt with its reads and writes.
 fn attempt(
     versions: &[Vec<ModelVersion>],
-    program: &Program,
+    program: &PlannedTransaction,
     number: usize,
     (before, last): (i64, i64),
     writes: &BTreeMap<usize, bool>,
@@ -216,7 +216,7 @@ fn attempt(
 /// The transaction for the oracle.
 fn executed_of(
     versions: &[Vec<ModelVersion>],
-    program: &Program,
+    program: &PlannedTransaction,
     attempt: &Attempt,
     effects: Vec<(usize, bool)>,
     revision: i64,
@@ -254,7 +254,12 @@ fn change(transaction: &Executed, number: usize, revision: i64) -> Event {
 }
 
 /// Random programs, with many deletions. Reads are as of up to `age_max` revisions ago or later.
-pub(super) fn programs(rng: &mut Rng, count: usize, age_max: i64, others: bool) -> Vec<Program> {
+pub(super) fn programs(
+    rng: &mut Rng,
+    count: usize,
+    age_max: i64,
+    others: bool,
+) -> Vec<PlannedTransaction> {
     let keys = rng.usize(1..=KEYS.len());
     let program = |rng: &mut Rng| {
         let is_other = others && rng.u8(..5) == 0;
@@ -283,7 +288,7 @@ pub(super) fn programs(rng: &mut Rng, count: usize, age_max: i64, others: bool) 
             Isolation::RepeatableReads,
             Isolation::ReadCommitted,
         ];
-        Program {
+        PlannedTransaction {
             ops,
             before: rng.u64(..6),
             after: rng.u64(..6),

@@ -164,6 +164,24 @@ fn unknown_deletion_is_not_matched_before_it_began() {
     assert_eq!((coverage.matched_unknown, coverage.unmatched_unknown), (0, 1));
 }
 
+/// Regression: a commit of unknown outcome that deletes two keys was matched with the deletion of
+/// one of them by a client that is not recorded, although the other key existed.
+#[test]
+fn unknown_deletion_of_an_existing_key_is_not_matched_without_it() {
+    for (unknown_keys, matched) in [(["x", "z"], 0), (["x", "y"], 1)] {
+        let [first, second] = unknown_keys;
+        let verdict = verdict([
+            changed(1, &["x"]),
+            changed(2, &["z"]),
+            changed(3, &["-x"]),
+            transaction(1).delete(first).delete(second).end(AttemptEnd::Unknown).into(),
+            transaction(2).span(101, 102).read("z", 2).read("x", 0).commit(3).into(),
+        ]);
+        assert_all_hold(&verdict);
+        assert_eq!(verdict.coverage().matched_unknown, matched);
+    }
+}
+
 #[test]
 fn unknown_commit_is_matched_by_a_read_without_changes() {
     let verdict = unique([

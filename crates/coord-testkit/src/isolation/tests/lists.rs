@@ -23,7 +23,7 @@ use crate::isolation::{self, AnomalyKind, Level, Status, Verdict};
 
 /// A transaction: its reads of lists, then its appends.
 #[derive(Clone, Debug)]
-struct Lists {
+struct GeneratedLists {
     began: u64,
     ended: u64,
     kind: &'static str,
@@ -33,7 +33,7 @@ struct Lists {
 
 /// The execution as lists: each put appends the revision, each read returns the list up to a
 /// version. Some outcomes are unknown.
-fn lists(execution: &Execution, rng: &mut fastrand::Rng) -> Vec<Lists> {
+fn lists(execution: &Execution, rng: &mut fastrand::Rng) -> Vec<GeneratedLists> {
     let list = |key: usize, last: i64| {
         let versions = execution.versions[key].iter().map(|(revision, _)| *revision);
         versions.filter(|revision| *revision <= last).collect::<Vec<_>>()
@@ -45,7 +45,7 @@ fn lists(execution: &Execution, rng: &mut fastrand::Rng) -> Vec<Lists> {
         let reads = reads.map(|(key, last, _)| (*key, list(*key, last.unwrap_or(0))));
         // A transaction with an unknown outcome has no response, so it has read nothing.
         let is_unknown = rng.u8(..20) == 0;
-        transactions.push(Lists {
+        transactions.push(GeneratedLists {
             began,
             ended,
             kind: if is_unknown { "info" } else { "ok" },
@@ -61,15 +61,21 @@ fn lists(execution: &Execution, rng: &mut fastrand::Rng) -> Vec<Lists> {
 }
 
 /// A read of all lists, after everything else.
-fn last_read(execution: &Execution) -> Lists {
+fn last_read(execution: &Execution) -> GeneratedLists {
     let lists = execution.versions.iter();
     let lists = lists.map(|versions| versions.iter().map(|(revision, _)| *revision).collect());
     let (began, ended) = (u64::MAX - 1, u64::MAX);
-    Lists { began, ended, kind: "ok", reads: (0..).zip(lists).collect(), appends: Vec::new() }
+    GeneratedLists {
+        began,
+        ended,
+        kind: "ok",
+        reads: (0..).zip(lists).collect(),
+        appends: Vec::new(),
+    }
 }
 
 /// Changes a history in one place.
-fn mutate(transactions: &mut [Lists], rng: &mut fastrand::Rng) {
+fn mutate(transactions: &mut [GeneratedLists], rng: &mut fastrand::Rng) {
     let Some(transaction) = rng.choice(transactions) else { return };
     let next = rng.i64(1_000_000..2_000_000);
     let kind = rng.u8(..6);
@@ -96,7 +102,7 @@ fn mutate(transactions: &mut [Lists], rng: &mut fastrand::Rng) {
 }
 
 /// The history as a file, invocations first at equal times.
-fn text(transactions: &[Lists]) -> String {
+fn text(transactions: &[GeneratedLists]) -> String {
     let mut lines = BTreeMap::new();
     for (number, transaction) in transactions.iter().enumerate() {
         let reads = transaction.reads.iter().map(|(key, list)| format!(r#"["r",{key},{list:?}]"#));

@@ -34,7 +34,7 @@ enum ReadRule {
 
 /// Whether an execution is possible at a level; at what each transaction declares, if it is `None`.
 pub(super) fn permits(execution: &Execution, level: Option<Level>) -> bool {
-    let oracle = Oracle { execution, level };
+    let oracle = SearchOfOrders { execution, level };
     if level == Some(Level::SnapshotIsolation) {
         return oracle.has_snapshots(&mut Vec::new());
     }
@@ -42,12 +42,12 @@ pub(super) fn permits(execution: &Execution, level: Option<Level>) -> bool {
 }
 
 #[derive(Debug)]
-struct Oracle<'a> {
+struct SearchOfOrders<'a> {
     execution: &'a Execution,
     level: Option<Level>,
 }
 
-impl Oracle<'_> {
+impl SearchOfOrders<'_> {
     fn len(&self) -> usize {
         self.execution.transactions.len()
     }

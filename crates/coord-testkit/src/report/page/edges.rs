@@ -1,6 +1,6 @@
 //! The edges of a cycle, as arrows with numbers.
 
-use super::super::actors::Actor;
+use super::super::actors::ParticipantRecord;
 use super::super::words::edge;
 use super::rows::Bar;
 use super::scene::{Axis, Group, LEFT, Scene, Shape, arrow, to_i32};
@@ -10,7 +10,7 @@ use crate::isolation::{Anomaly, EdgeKind, Step};
 pub(super) fn add_edges(
     scene: &mut Scene,
     anomaly: &Anomaly,
-    actors: &[Actor<'_>],
+    actors: &[ParticipantRecord<'_>],
     bars: &[Bar<'_>],
     axis: &Axis,
 ) {

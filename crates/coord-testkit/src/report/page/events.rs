@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::messages::{self, Request};
 use super::scene::{Column, Group, LEFT, RIGHT, Scene, Shape, column_step, to_i32};
-use super::state::Versions;
+use super::state::ShownVersions;
 use super::{Limits, printable};
 use crate::history::{AttemptEnd, Event, EventKind, History};
 
@@ -78,7 +78,7 @@ pub(super) fn draw(history: &History, limits: &Limits) -> Scene {
     if timeline.marks_left_out > 0 {
         scene.left_out.push(format!("{} faults and notes", timeline.marks_left_out));
     }
-    let versions = Versions::new(history, &[]);
+    let versions = ShownVersions::new(history, &[]);
     versions.fill(&mut scene.data, &BTreeSet::new(), limits);
     scene
 }
@@ -137,13 +137,13 @@ impl Timeline<'_> {
             _ => None,
         };
         self.draw_time(column, event);
-        let is_answer = matches!(event.kind, EventKind::Applied { .. });
+        let is_response = matches!(event.kind, EventKind::Applied { .. });
         if let Some(revision) = revision.filter(|revision| *revision > self.newest) {
             let mut group = Group::new("axis", "");
             let text = revision.to_string();
             group.shapes.push(Shape::Text { x, y: AXIS_HEIGHT - 12, text, class: "tick" });
             self.scene.groups.push(group);
-            if is_answer && self.newest > 0 && revision > self.newest + 1 {
+            if is_response && self.newest > 0 && revision > self.newest + 1 {
                 self.mark_other_changes(column, revision - 1);
             }
             self.newest = revision;

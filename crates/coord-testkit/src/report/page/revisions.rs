@@ -18,11 +18,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::super::actors::{Actor, actors};
+use super::super::actors::{ParticipantRecord, actors};
 use super::edges::add_edges;
 use super::rows::{Bar, Rows};
 use super::scene::{Axis, Column, Data, Group, Scene, Shape, to_i32};
-use super::state::{Versions, column_of};
+use super::state::{ShownVersions, column_of};
 use super::{Limits, printable};
 use crate::history::{Attempt, AttemptEnd, EventKind, History};
 use crate::isolation::{Anomaly, Participant};
@@ -64,7 +64,7 @@ impl Drawn<'_> {
 /// Draws the transactions of a history. Those of the anomaly are drawn in full.
 pub(super) fn draw(history: &History, anomaly: Option<&Anomaly>, limits: &Limits) -> Scene {
     let actors = anomaly.map_or_else(Vec::new, |anomaly| actors(history, anomaly));
-    let versions = Versions::new(history, &actors);
+    let versions = ShownVersions::new(history, &actors);
     let (drawn, left_out) = select(history, &actors, limits);
     let keys = keys(&actors, limits);
     let axis = axis(&drawn, &actors, &versions, &keys, limits);
@@ -100,13 +100,13 @@ pub(super) fn draw(history: &History, anomaly: Option<&Anomaly>, limits: &Limits
 /// left out.
 fn select<'a>(
     history: &'a History,
-    actors: &[Actor<'a>],
+    actors: &[ParticipantRecord<'a>],
     limits: &Limits,
 ) -> (Vec<Drawn<'a>>, usize) {
     let mut all: Vec<Drawn<'a>> = Vec::new();
     for event in &history.0 {
         let EventKind::Attempt(attempt) = &event.kind else { continue };
-        let is_attempt = |actor: &Actor<'_>| {
+        let is_attempt = |actor: &ParticipantRecord<'_>| {
             actor.attempt.is_some_and(|other| std::ptr::eq(other, &raw const **attempt))
         };
         let process = event.process.as_deref().unwrap_or("(no process)");
@@ -128,7 +128,7 @@ fn select<'a>(
 }
 
 /// The keys that the actors have read or written.
-fn keys<'a>(actors: &[Actor<'a>], limits: &Limits) -> BTreeSet<&'a Bytes> {
+fn keys<'a>(actors: &[ParticipantRecord<'a>], limits: &Limits) -> BTreeSet<&'a Bytes> {
     let mut keys = BTreeSet::new();
     for actor in actors {
         let reads = actor.attempt.into_iter().flat_map(|attempt| &attempt.reads);
@@ -142,8 +142,8 @@ fn keys<'a>(actors: &[Actor<'a>], limits: &Limits) -> BTreeSet<&'a Bytes> {
 /// then the commits of the others.
 fn axis(
     drawn: &[Drawn<'_>],
-    actors: &[Actor<'_>],
-    versions: &Versions<'_>,
+    actors: &[ParticipantRecord<'_>],
+    versions: &ShownVersions<'_>,
     keys: &BTreeSet<&Bytes>,
     limits: &Limits,
 ) -> Axis {
@@ -174,7 +174,7 @@ fn axis(
 /// The columns as the script reads them, with what happens in each.
 fn columns(
     axis: &Axis,
-    versions: &Versions<'_>,
+    versions: &ShownVersions<'_>,
     keys: &BTreeSet<&Bytes>,
     bars: &[Bar<'_>],
     limits: &Limits,

@@ -1,11 +1,11 @@
 //! The lanes of a drawing: the store, and one lane per process, with a row for each transaction of
 //! the anomaly and some rows for the others.
 
-use super::super::actors::{Actor, Effect, Write};
+use super::super::actors::{ParticipantRecord, Write, WriteEffect};
 use super::super::text;
 use super::revisions::{AXIS_HEIGHT, Drawn, STORE_HEIGHT, actor_name};
 use super::scene::{Axis, Group, LEFT, Shape};
-use super::state::Versions;
+use super::state::ShownVersions;
 use super::strips::Strip;
 use super::{Limits, printable};
 use crate::history::AttemptEnd;
@@ -56,7 +56,7 @@ impl Bar<'_> {
 #[derive(Debug)]
 pub(super) struct Rows<'a> {
     pub(super) axis: &'a Axis,
-    pub(super) versions: &'a Versions<'a>,
+    pub(super) versions: &'a ShownVersions<'a>,
     pub(super) limits: &'a Limits,
     pub(super) groups: Vec<Group>,
     pub(super) bars: Vec<Bar<'a>>,
@@ -67,7 +67,7 @@ pub(super) struct Rows<'a> {
 impl<'a> Rows<'a> {
     pub(super) const fn new(
         axis: &'a Axis,
-        versions: &'a Versions<'a>,
+        versions: &'a ShownVersions<'a>,
         limits: &'a Limits,
     ) -> Self {
         let bottom = AXIS_HEIGHT;
@@ -83,7 +83,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Draws the lane of the store, with the changes by clients that are not recorded.
-    pub(super) fn store(&mut self, actors: &[Actor<'a>]) {
+    pub(super) fn store(&mut self, actors: &[ParticipantRecord<'a>]) {
         let y = self.bottom + STORE_HEIGHT / 2;
         self.lane_name("store", self.bottom, STORE_HEIGHT);
         let mut dots = Group::new("store", "");
@@ -95,7 +95,7 @@ impl<'a> Rows<'a> {
         let changes = actors.iter().enumerate().filter(|(_, actor)| actor.attempt.is_none());
         for (number, actor) in changes {
             let Some(commit) = actor.commit else { continue };
-            let only_deletes = actor.writes.iter().all(|write| write.effect == Effect::Delete);
+            let only_deletes = actor.writes.iter().all(|write| write.effect == WriteEffect::Delete);
             let by = if only_deletes {
                 "the end of a lease, or another client"
             } else {
@@ -133,7 +133,7 @@ impl<'a> Rows<'a> {
         &mut self,
         process: &str,
         drawn: &[&Drawn<'a>],
-        actors: &[Actor<'a>],
+        actors: &[ParticipantRecord<'a>],
         anomaly: Option<&'a Anomaly>,
     ) {
         let top = self.bottom;
@@ -164,7 +164,7 @@ impl<'a> Rows<'a> {
         &mut self,
         drawn: &Drawn<'a>,
         number: usize,
-        actor: &Actor<'a>,
+        actor: &ParticipantRecord<'a>,
         anomaly: Option<&'a Anomaly>,
     ) {
         let (first, last) = drawn.span(actor.commit.map(|commit| commit.0));
@@ -262,8 +262,8 @@ fn end_shape(end: AttemptEnd, x: i32, y: i32) -> Shape {
 fn action(write: &Write<'_>, limits: &Limits) -> String {
     let key = printable(write.key, limits.text);
     match write.effect {
-        Effect::Put(value) => format!("put {key} = {}", printable(value, limits.text)),
-        Effect::Delete => format!("delete {key}"),
-        Effect::Unknown => format!("change {key}"),
+        WriteEffect::Put(value) => format!("put {key} = {}", printable(value, limits.text)),
+        WriteEffect::Delete => format!("delete {key}"),
+        WriteEffect::Unknown => format!("change {key}"),
     }
 }

@@ -54,7 +54,7 @@ impl Group {
 
 /// The version of a key in a column: its number in [`Data::keys`], its mod revision, and its value;
 /// `None` if the key was deleted.
-pub(super) type Version = (usize, i64, Option<String>);
+pub(super) type ShownVersion = (usize, i64, Option<String>);
 
 /// A place on the axis, as the script of the page reads it.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -69,7 +69,7 @@ pub(super) struct Column {
     /// What happened here.
     pub(super) lines: Vec<String>,
     /// The keys that have changed since the column before.
-    pub(super) changes: Vec<Version>,
+    pub(super) changes: Vec<ShownVersion>,
 }
 
 /// What the script of the page reads.

@@ -15,17 +15,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use coord_core::kv::Revision;
 
-use super::super::actors::{Actor, Effect, Write};
-use super::scene::{Column, Data, Version};
+use super::super::actors::{ParticipantRecord, Write, WriteEffect};
+use super::scene::{Column, Data, ShownVersion};
 use super::{Limits, printable};
 use crate::history::{AttemptEnd, EventKind, History};
 
 /// The versions of each key, by revision.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Versions<'a>(BTreeMap<&'a Bytes, BTreeMap<i64, Effect<'a>>>);
+pub(super) struct ShownVersions<'a>(BTreeMap<&'a Bytes, BTreeMap<i64, WriteEffect<'a>>>);
 
-impl<'a> Versions<'a> {
-    pub(super) fn new(history: &'a History, actors: &'a [Actor<'a>]) -> Self {
+impl<'a> ShownVersions<'a> {
+    pub(super) fn new(history: &'a History, actors: &'a [ParticipantRecord<'a>]) -> Self {
         let mut versions = Self::default();
         for event in &history.0 {
             match &event.kind {
@@ -37,7 +37,7 @@ impl<'a> Versions<'a> {
                 EventKind::Attempt(attempt) => {
                     for read in &attempt.reads {
                         if let Some((revision, value)) = &read.found {
-                            let effect = Effect::Put(value);
+                            let effect = WriteEffect::Put(value);
                             versions.add(Write { key: &read.key, effect }, *revision);
                         }
                     }
@@ -73,7 +73,8 @@ impl<'a> Versions<'a> {
     /// the key was never there before, and the revision that ended it.
     pub(super) fn gap(&self, key: &Bytes, near: i64) -> (i64, Option<i64>) {
         let Some(versions) = self.0.get(key) else { return (0, None) };
-        let deleted = versions.range(..=near).rev().find(|(_, effect)| **effect == Effect::Delete);
+        let deleted =
+            versions.range(..=near).rev().find(|(_, effect)| **effect == WriteEffect::Delete);
         let start = deleted.map_or(0, |(revision, _)| *revision);
         (start, self.end_of(key, start))
     }
@@ -99,13 +100,13 @@ impl<'a> Versions<'a> {
                 );
                 let (revision, effect) = versions.range(range).next_back()?;
                 let value = match effect {
-                    Effect::Put(value) => Some(printable(value, limits.text)),
-                    Effect::Delete => None,
-                    Effect::Unknown => Some("(unknown)".to_owned()),
+                    WriteEffect::Put(value) => Some(printable(value, limits.text)),
+                    WriteEffect::Delete => None,
+                    WriteEffect::Unknown => Some("(unknown)".to_owned()),
                 };
                 Some((number, *revision, value))
             });
-            let changes: Vec<Version> = changed.collect();
+            let changes: Vec<ShownVersion> = changed.collect();
             column.changes = changes;
             previous = column.revision;
         }

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::super::actors::Actor;
+use super::super::actors::ParticipantRecord;
 use super::printable;
 use super::revisions::Drawn;
 use super::rows::Rows;
@@ -37,7 +37,7 @@ impl<'a> Rows<'a> {
     pub(super) fn strips(
         &mut self,
         drawn: &Drawn<'a>,
-        actor: &Actor<'a>,
+        actor: &ParticipantRecord<'a>,
         anomaly: Option<&'a Anomaly>,
         last: i64,
         group: &mut Group,

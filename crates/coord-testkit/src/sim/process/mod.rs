@@ -42,7 +42,7 @@ use state::{PARTITION, Stall, Stalls};
 const RESERVED_NAMES: [&str; 2] = ["store", "test"];
 
 /// Starts one life of a process.
-pub(crate) type Start = Arc<dyn Fn(Process) -> BackgroundTask + Send + Sync>;
+pub(crate) type StartLife = Arc<dyn Fn(Process) -> BackgroundTask + Send + Sync>;
 
 /// A process of a simulated run: plain tokio and coord code runs in it, unmodified.
 ///
@@ -64,7 +64,7 @@ impl Process {
     /// # Panics
     /// If the name is empty, in use, `store` or `test`, or has other characters than letters,
     /// digits, `_` and `-`.
-    pub(crate) fn add(world: &Arc<World>, name: &str, start: Option<Start>) -> Self {
+    pub(crate) fn add(world: &Arc<World>, name: &str, start: Option<StartLife>) -> Self {
         let mut state = world.lock();
         let in_use = state.processes.iter().map(|process| &*process.name);
         check_name("process", name, in_use.chain(RESERVED_NAMES));

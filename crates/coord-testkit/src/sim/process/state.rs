@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Start;
+use super::StartLife;
 use crate::history::EventKind;
 use crate::sim::choice::{Choices, LaneId};
 use crate::sim::faults;
@@ -119,7 +119,7 @@ pub(crate) struct ProcessState {
     pub(crate) exit: Option<Exit>,
     pub(super) stalls: Stalls,
     pub(super) held: Vec<Actor>,
-    pub(super) start: Option<Start>,
+    pub(super) start: Option<StartLife>,
     pub(crate) has_slow_link: bool,
     /// Whether the process has a main task, whose end is the end of the process.
     pub(crate) has_main: bool,
@@ -171,7 +171,7 @@ impl ProcessState {
         self.held.push(actor);
     }
 
-    pub(crate) fn take_held(&mut self) -> (Vec<Actor>, Option<Start>) {
+    pub(crate) fn take_held(&mut self) -> (Vec<Actor>, Option<StartLife>) {
         (std::mem::take(&mut self.held), self.start.take())
     }
 

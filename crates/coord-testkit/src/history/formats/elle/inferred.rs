@@ -23,7 +23,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::lists::Lists;
-use super::order::{Cycle, Order};
+use super::order::{Cycle, PrecedenceGraph};
 use super::parsing::{Micro, Transaction};
 use super::registers;
 use crate::history::{Contradiction, ContradictionKind, Inference};
@@ -88,13 +88,13 @@ pub(super) fn infer(transactions: &[Transaction], lists: Option<&Lists<'_>>) -> 
 }
 
 /// The order that the lists show, of the transactions about which they show all.
-fn order<'a>(lists: &Lists<'a>) -> Order<'a> {
+fn order<'a>(lists: &Lists<'a>) -> PrecedenceGraph<'a> {
     let (unread, bad_keys) = (lists.unread(), lists.unordered());
     let mut unordered: BTreeSet<usize> =
         unread.values().filter(|writers| writers.len() > 1).flatten().copied().collect();
     let bad = lists.committed_appends().filter(|(key, _)| bad_keys.contains(key));
     unordered.extend(bad.map(|(_, writer)| writer));
-    let mut order = Order::default();
+    let mut order = PrecedenceGraph::default();
     for key in lists.keys().filter(|key| !bad_keys.contains(key)) {
         let mut chain = lists.chain(key);
         // What no read shows comes after the longest list.

@@ -49,7 +49,7 @@ pub(super) use self::reading::history;
 pub use self::reading::read;
 use self::scalar::to_scalar;
 use super::edn::write_string;
-use super::operations::{Operation, inexpressible, operations, values_put, values_read};
+use super::operations::{LastAttempt, inexpressible, operations, values_put, values_read};
 use super::{FormatError, bytes::to_text};
 use crate::history::{Attempt, AttemptEnd, History};
 
@@ -74,8 +74,8 @@ pub enum Syntax {
 }
 
 /// The completion or invocation of an operation, in the order of a file.
-struct Line<'a> {
-    operation: Operation<'a>,
+struct OperationLine<'a> {
+    operation: LastAttempt<'a>,
     is_completion: bool,
 }
 
@@ -129,7 +129,7 @@ pub fn write(
     mut out: impl Write,
 ) -> Result<(), FormatError> {
     for (index, line) in lines(history)?.iter().enumerate() {
-        let Operation { attempt, event, .. } = line.operation;
+        let LastAttempt { attempt, event, .. } = line.operation;
         let mut micro = micro_operations(attempt, event, workload)?;
         if !line.is_completion || outcome(attempt) != "ok" {
             // What the reads return is not known yet, or does not matter.
@@ -152,7 +152,7 @@ pub fn write(
 /// # Errors
 /// As [`write()`].
 pub fn transaction_order(history: &History) -> Result<BTreeMap<u64, i64>, FormatError> {
-    let position = |(index, line): (u64, &Line<'_>)| match line.operation.attempt.end {
+    let position = |(index, line): (u64, &OperationLine<'_>)| match line.operation.attempt.end {
         AttemptEnd::Committed { revision }
             if line.is_completion && !line.operation.attempt.writes.is_empty() =>
         {
@@ -165,16 +165,16 @@ pub fn transaction_order(history: &History) -> Result<BTreeMap<u64, i64>, Format
 
 /// The invocations and completions in the order of their times, invocations first: transactions
 /// that begin and end at one instant are concurrent.
-fn lines(history: &History) -> Result<Vec<Line<'_>>, FormatError> {
+fn lines(history: &History) -> Result<Vec<OperationLine<'_>>, FormatError> {
     let mut lines = Vec::new();
     for operation in operations(history, "Elle's format")? {
-        lines.extend([false, true].map(|is_completion| Line { operation, is_completion }));
+        lines.extend([false, true].map(|is_completion| OperationLine { operation, is_completion }));
     }
     lines.sort_by_key(|line| (line.time(), line.is_completion));
     Ok(lines)
 }
 
-impl Line<'_> {
+impl OperationLine<'_> {
     const fn time(&self) -> Duration {
         if self.is_completion { self.operation.ended } else { self.operation.attempt.began }
     }
@@ -240,7 +240,7 @@ fn elements(value: Option<&Bytes>) -> impl Iterator<Item = &str> {
     text.into_iter().flat_map(str::split_whitespace)
 }
 
-fn json(index: usize, line: &Line<'_>, micro: Vec<MicroOperation>) -> String {
+fn json(index: usize, line: &OperationLine<'_>, micro: Vec<MicroOperation>) -> String {
     let value: Vec<_> = micro
         .into_iter()
         .map(|MicroOperation { function, key, value }| (function, key, value))
@@ -253,7 +253,7 @@ fn json(index: usize, line: &Line<'_>, micro: Vec<MicroOperation>) -> String {
     )
 }
 
-fn edn(index: usize, line: &Line<'_>, micro: &[MicroOperation]) -> String {
+fn edn(index: usize, line: &OperationLine<'_>, micro: &[MicroOperation]) -> String {
     let (kind, client, time) = (line.kind(), line.operation.client, line.time().as_nanos());
     let mut text = format!(
         "{{:index {index}, :type :{kind}, :f :txn, :process {client}, :time {time}, :value ["

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 /// Edges between transactions, each with the key that it follows from.
 #[derive(Default)]
-pub(super) struct Order<'a> {
+pub(super) struct PrecedenceGraph<'a> {
     after: BTreeMap<usize, BTreeMap<usize, &'a Bytes>>,
     /// The number of edges to each transaction.
     before: BTreeMap<usize, usize>,
@@ -20,7 +20,7 @@ pub(super) struct Order<'a> {
 /// A cycle: each transaction, with the key of the edge to the next one.
 pub(super) type Cycle<'a> = Vec<(usize, &'a Bytes)>;
 
-impl<'a> Order<'a> {
+impl<'a> PrecedenceGraph<'a> {
     /// Adds a transaction.
     pub(super) fn insert(&mut self, transaction: usize) {
         self.before.entry(transaction).or_default();
@@ -109,7 +109,7 @@ mod tests {
 
     fn sorted(edges: &[(usize, usize)]) -> (Vec<usize>, Option<Vec<usize>>) {
         let key = Bytes::new();
-        let mut order = Order::default();
+        let mut order = PrecedenceGraph::default();
         edges.iter().for_each(|(from, to)| order.add(*from, *to, &key));
         let (sorted, cycle) = order.sort();
         let numbers = |cycle: Cycle<'_>| cycle.into_iter().map(|(number, _)| number).collect();

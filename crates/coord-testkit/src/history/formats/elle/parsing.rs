@@ -40,7 +40,7 @@ pub(in super::super) struct Transaction {
 }
 
 /// A line of a file.
-struct Operation {
+struct ParsedOperation {
     index: u64,
     kind: String,
     process: i64,
@@ -86,7 +86,7 @@ pub(super) fn transactions(text: &str) -> Result<Vec<Transaction>, FormatError> 
 impl Transaction {
     /// A transaction that has completed. Without its invocation nothing shows when it began: it may
     /// overlap all others.
-    fn completed(invoked: Option<Operation>, completed: Operation) -> Self {
+    fn completed(invoked: Option<ParsedOperation>, completed: ParsedOperation) -> Self {
         let outcome = match completed.kind.as_str() {
             "ok" => Outcome::Committed,
             "fail" => Outcome::Aborted,
@@ -134,7 +134,7 @@ fn forms(text: &str) -> Result<Vec<Value>, FormatError> {
 }
 
 /// A transaction; `None` for an operation that is none.
-fn operation(form: &Value) -> Result<Option<Operation>, String> {
+fn operation(form: &Value) -> Result<Option<ParsedOperation>, String> {
     let field = |name: &str| form.get(name).filter(|value| !value.is_null());
     let is_transaction = field("f").is_none_or(|f| f == "txn");
     let process = field("process").map_or(Some(0), Value::as_i64);
@@ -163,7 +163,7 @@ fn operation(form: &Value) -> Result<Option<Operation>, String> {
         let key = to_bytes(key).ok_or_else(|| format!("{key} is no key"))?;
         Ok((function.clone(), key, value.clone()))
     });
-    Ok(Some(Operation {
+    Ok(Some(ParsedOperation {
         index: field("index").and_then(Value::as_u64).unwrap_or(u64::MAX),
         kind: kind.to_owned(),
         process,

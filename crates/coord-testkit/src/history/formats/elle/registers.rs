@@ -16,13 +16,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::inferred::Found;
-use super::order::Order;
+use super::order::PrecedenceGraph;
 use super::parsing::{Outcome, Transaction};
 use super::scalar::to_string;
 use crate::history::ContradictionKind;
 
 /// The write of a value: the transaction, and whether it has written another value later.
-struct Write {
+struct ValueWrite {
     writer: usize,
     is_replaced: bool,
 }
@@ -31,7 +31,7 @@ struct Write {
 pub(super) fn contradictions(transactions: &[Transaction]) -> Vec<Found<'_>> {
     let writes = writes(transactions);
     let mut found = Vec::new();
-    let mut order = Order::default();
+    let mut order = PrecedenceGraph::default();
     for (reader, transaction) in transactions.iter().enumerate() {
         if !transaction.is_committed() {
             continue;
@@ -70,14 +70,14 @@ pub(super) fn contradictions(transactions: &[Transaction]) -> Vec<Found<'_>> {
 }
 
 /// The writes of each value of each key.
-fn writes(transactions: &[Transaction]) -> BTreeMap<(&Bytes, String), Vec<Write>> {
+fn writes(transactions: &[Transaction]) -> BTreeMap<(&Bytes, String), Vec<ValueWrite>> {
     let mut writes = BTreeMap::<_, Vec<_>>::new();
     for (writer, transaction) in transactions.iter().enumerate() {
         let mut replaced = BTreeSet::new();
         for (function, key, value) in transaction.micro.iter().rev() {
             if let ("w", Some(value)) = (function.as_str(), to_string(value)) {
                 let is_replaced = !replaced.insert(key);
-                writes.entry((key, value)).or_default().push(Write { writer, is_replaced });
+                writes.entry((key, value)).or_default().push(ValueWrite { writer, is_replaced });
             }
         }
     }
