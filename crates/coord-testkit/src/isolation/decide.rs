@@ -1,6 +1,6 @@
 //! Decides for each level whether the dependencies have a cycle that the level forbids.
 //!
-//! A level is a set of edges that must have no cycle. Three statuses follow from the edges of absent
+//! A level is a set of edges that must have no cycle. Its status follows from the edges of absent
 //! reads, of which some are only assumed:
 //!
 //! ```text

@@ -167,7 +167,7 @@ fn unknown_deletion_is_not_matched_before_it_began() {
 /// Regression: a commit of unknown outcome that deletes two keys was matched with the deletion of
 /// one of them by a client that is not recorded, although the other key existed.
 #[test]
-fn unknown_deletion_of_an_existing_key_is_not_matched_without_it() {
+fn unknown_deletion_needs_the_deletion_of_each_existing_key() {
     for (unknown_keys, matched) in [(["x", "z"], 0), (["x", "y"], 1)] {
         let [first, second] = unknown_keys;
         let verdict = verdict([
