@@ -280,9 +280,9 @@ fn histories_of_other_tools_are_read() {
 #[test]
 fn invalid_history_is_refused() {
     let cases = [
-        ("{\"type\":\"begin\"}", "line 1: the type \"begin\" is unknown"),
+        ("{\"type\":\"begin\"}", "line 1: invalid type \"begin\": must be "),
         ("{:type :info}\n{:type :ok :value [[:r 1]]}", "line 2: [\"r\",1] is no micro-operation"),
-        ("{:type :ok :value [[:cas 1 2]]}", "line 1: the micro-operation \"cas\" is unknown"),
+        ("{:type :ok :value [[:cas 1 2]]}", "line 1: invalid micro-operation \"cas\": must be "),
         ("{:type :ok :value [[:r [] 2]]}", "line 1: [] is no key"),
         ("{\"type\":\"info\"}\n{\"type\"", "line 2: EOF while parsing"),
         ("{\"type\":\"ok\",\"value\":null}", "line 1: a transaction of type \"ok\" needs a value"),

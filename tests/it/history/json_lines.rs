@@ -1,6 +1,7 @@
 //! coord's own format: everything is read back as it was written.
 
 use std::fmt::Debug;
+use std::io::{self, BufReader, Read as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,7 +163,7 @@ fn file_of_another_format_is_refused() {
     let cases = [
         (String::new(), "line 1: no header of a history: "),
         ("{\"at\":1}\n".to_owned(), "line 1: no header of a history: "),
-        ("{\"format\":\"x\",\"version\":1}\n".to_owned(), "line 1: the format is \"x\""),
+        ("{\"format\":\"x\",\"version\":1}\n".to_owned(), "line 1: invalid format \"x\": must be coord-history"),
         (header.replace('1', "2"), "version 2 of the format is not supported: "),
         (with("{"), "line 3: "),
         (with("{\"at\":1}"), "line 3: a line needs exactly one event"),
@@ -199,6 +200,18 @@ fn file_of_another_format_is_refused() {
         let error = json_lines::read(file.as_bytes()).unwrap_err();
         assert!(error.to_string().starts_with(message), "{error} is not {message}");
     }
+}
+
+/// A stream that never ends a line must not fill the memory.
+#[test]
+fn line_without_an_end_is_refused() {
+    let endless = || BufReader::new(io::repeat(b'a'));
+    let too_long = "the line is too long: at most 67108864 bytes are read";
+    let error = json_lines::read(endless()).unwrap_err();
+    assert_eq!(error.to_string(), format!("line 1: {too_long}"));
+    let header = "{\"format\":\"coord-history\",\"version\":1}\n";
+    let error = json_lines::read(header.as_bytes().chain(endless())).unwrap_err();
+    assert_eq!(error.to_string(), format!("line 2: {too_long}"));
 }
 
 /// Regression: of two reads or writes of one key the checker looked at one only.

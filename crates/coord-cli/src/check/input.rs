@@ -12,6 +12,9 @@ use coord_testkit::history::formats::{FormatError, elle, json_lines, plume, porc
 use super::ERROR_STATUS;
 use crate::exit::ExitError;
 
+/// How much of the first line is read to detect the format.
+const FIRST_READ_MAX: u64 = 1 << 20;
+
 /// The history that is checked.
 #[derive(Args, Debug)]
 pub(super) struct Input {
@@ -94,7 +97,9 @@ impl Input {
             Box::new(BufReader::new(File::open(&self.history).map_err(unreadable)?))
         };
         let mut first = Vec::new();
-        input.read_until(b'\n', &mut first).map_err(unreadable)?;
+        // The first line of coord's own format is short. A stream without line ends must not fill
+        // the memory before its format is known.
+        input.by_ref().take(FIRST_READ_MAX).read_until(b'\n', &mut first).map_err(unreadable)?;
         let format = self.format.unwrap_or_else(|| detect(&first));
         let order = self.order(format)?;
         if format == Format::Coord {

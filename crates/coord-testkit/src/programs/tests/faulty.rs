@@ -98,7 +98,7 @@ fn invariant_that_panics_fails_with_its_schedule() {
 }
 
 #[test]
-#[should_panic(expected = "only 1 schedule explored: raise schedules_max")]
+#[should_panic(expected = "only 1 schedule was explored: raise schedules_max")]
 fn run_panics_if_schedules_are_left() {
     doctors(Isolation::Serializable).schedules_max(1).run();
 }

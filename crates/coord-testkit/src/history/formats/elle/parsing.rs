@@ -141,7 +141,7 @@ fn operation(form: &Value) -> Result<Option<ParsedOperation>, String> {
     let (true, Some(process)) = (is_transaction, process) else { return Ok(None) };
     let kind = field("type").and_then(Value::as_str).unwrap_or_default();
     if !["invoke", "ok", "fail", "info"].contains(&kind) {
-        return Err(format!("the type {kind:?} is unknown"));
+        return Err(format!("invalid type {kind:?}: must be invoke, ok, fail or info"));
     }
     let value = field("value");
     // Only a transaction that has committed surely has a value.
@@ -158,7 +158,7 @@ fn operation(form: &Value) -> Result<Option<ParsedOperation>, String> {
             return Err(format!("{micro} is no micro-operation"));
         };
         if !["r", "w", "append"].contains(&function.as_str()) {
-            return Err(format!("the micro-operation {function:?} is unknown"));
+            return Err(format!("invalid micro-operation {function:?}: must be r, w or append"));
         }
         let key = to_bytes(key).ok_or_else(|| format!("{key} is no key"))?;
         Ok((function.clone(), key, value.clone()))

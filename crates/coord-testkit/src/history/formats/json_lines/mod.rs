@@ -19,14 +19,14 @@
 //!   hexadecimal, such as `\xff`.
 //! - A request that a process sent is written as a note.
 //! - `inferred` is what the reader of a format without revisions has found.
-//! - Blank lines are skipped.
+//! - Blank lines are skipped. A line has at most 64 MiB.
 
 mod inferred;
 mod lines;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read as _, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,9 @@ use crate::history::{Event, EventKind, History};
 
 /// The version of the format that is written and read.
 const VERSION: u64 = 1;
+
+/// The longest line that is read. A stream without line ends must not fill the memory.
+const LINE_MAX_BYTES: u64 = 64 << 20;
 
 /// The first line.
 #[derive(Deserialize, Serialize)]
@@ -95,11 +98,11 @@ pub fn events(
     mut input: impl BufRead,
 ) -> Result<impl Iterator<Item = Result<Event, FormatError>>, FormatError> {
     let mut line = String::new();
-    input.read_line(&mut line)?;
+    read_line(&mut input, &mut line, 1)?;
     let header: Header<'_> = serde_json::from_str(&line)
         .map_err(|error| FormatError::syntax(1, format!("no header of a history: {error}")))?;
     if header.format != "coord-history" {
-        return Err(FormatError::syntax(1, format!("the format is {:?}", header.format)));
+        return Err(FormatError::syntax(1, format!("invalid format {:?}: must be coord-history", header.format)));
     }
     if header.version != VERSION {
         return Err(FormatError::Version { version: header.version, supported: VERSION });
@@ -109,17 +112,31 @@ pub fn events(
         loop {
             line.clear();
             number += 1;
-            match input.read_line(&mut line) {
+            match read_line(&mut input, &mut line, number) {
                 Ok(0) => return None,
                 Ok(_) if line.trim().is_empty() => {}
                 Ok(_) => {
                     let event = parse(&line, &mut names);
                     return Some(event.map_err(|message| FormatError::syntax(number, message)));
                 }
-                Err(error) => return Some(Err(error.into())),
+                Err(error) => return Some(Err(error)),
             }
         }
     }))
+}
+
+/// Reads a line, and returns its length; 0 at the end.
+fn read_line(
+    input: &mut impl BufRead,
+    line: &mut String,
+    number: usize,
+) -> Result<usize, FormatError> {
+    let length = input.by_ref().take(LINE_MAX_BYTES).read_line(line)?;
+    if length as u64 == LINE_MAX_BYTES && !line.ends_with('\n') {
+        let message = format!("the line is too long: at most {LINE_MAX_BYTES} bytes are read");
+        return Err(FormatError::syntax(number, message));
+    }
+    Ok(length)
 }
 
 /// The event of a line, or what is wrong with it.
