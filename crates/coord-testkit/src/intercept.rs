@@ -45,7 +45,7 @@ pub enum Action {
     /// Does not send the request, and returns an ambiguous error at once: [`Error::Unavailable`]
     /// with [`Outcome::Unknown`].
     DropRequest,
-    /// Sends the request, drops the response, and returns the same ambiguous error as
+    /// Sends the request, drops the response, and returns an ambiguous error like that of
     /// `DropRequest`.
     DropResponse,
     /// Does not send the request and never returns.

@@ -1,8 +1,8 @@
 //! Expiry cases: when a lease expires, and what happens to its keys.
 //!
 //! A store may grant a longer TTL than requested, and may expire a lease late, but never early. A
-//! case therefore requests the shortest lease, measures from the time before it sends the request,
-//! and treats the deletion event as the expiry.
+//! case that measures the expiry therefore requests the shortest lease, measures from the time
+//! before it sends the request, and treats the deletion event as the expiry.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Assertions and request helpers that the conformance cases share.
 //!
-//! A failed assertion returns a [`CaseFailure`] with the actual value, the expected value and the
-//! source line. Cases index into responses without a bounds check, because the runner reports a
-//! panic as a failure too.
+//! A failed assertion returns a [`CaseFailure`] with a message, such as the actual and the expected
+//! value, and with the source line. Cases index into responses without a bounds check, because the
+//! runner reports a panic as a failure too.
 
 use std::fmt;
 use std::panic::Location;

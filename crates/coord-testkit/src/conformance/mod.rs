@@ -121,7 +121,7 @@ impl ConformanceCase {
     /// ```
     ///
     /// # Errors
-    /// The first failed assertion, with the actual and the expected value.
+    /// The first failed assertion or unexpected error, with its source line.
     ///
     /// # Cancel safety
     /// Dropping the future leaves in the store what the case has written so far.

@@ -10,7 +10,8 @@ pub struct Coverage {
     pub transactions: usize,
     /// The attempts, also those that did not commit.
     pub attempts: usize,
-    /// The keys that were read, each once per attempt, with those found in ranges.
+    /// The keys that were read, each once per attempt, and once more for each range that has found
+    /// the key.
     pub reads: usize,
     /// The reads of which the history has the version and its writer, and those of the initial
     /// state. Other reads constrain less.

@@ -19,6 +19,6 @@ pub enum Engine {
     /// Only around transactions that have no place in the order of revisions.
     #[default]
     Intervals,
-    /// In the dependency graph of all transactions. The verdict is the same, in more time.
+    /// In the dependency graph of all transactions. Every status is the same, in more time.
     WholeGraph,
 }

@@ -160,8 +160,8 @@ pub fn write(history: &History, out: impl Write) -> Result<(), FormatError> {
 /// ```
 ///
 /// # Errors
-/// `Syntax`. If the text is JSON but not such a file, the line is the number of the operation, from
-/// 1.
+/// `Syntax`. If an operation has the fields of the format but an invalid value, the line is the
+/// number of the operation, from 1.
 pub fn read(text: &str) -> Result<History, FormatError> {
     let operations: Vec<PorcupineOperation<'_>> =
         serde_json::from_str(text).map_err(|error| FormatError::syntax(error.line(), error))?;

@@ -1,4 +1,4 @@
-//! One history for each known anomaly, with its name and the levels that it refutes.
+//! Histories with known anomalies: the name of each, and the levels that it refutes.
 //!
 //! Source: `docs/guide/isolation.md` for coord's levels; Adya, *Weak Consistency* (1999), for the
 //! others.
