@@ -64,7 +64,7 @@ fn observe_step() -> impl Strategy<Value = ObserveStep> {
     ]
 }
 
-/// An action for a read. None of them hangs, because only the caller of an observer limits reads.
+/// An action for a read. None of them hangs: the observer would only retry the read, after 10 s.
 fn read_action() -> impl Strategy<Value = Action> {
     prop_oneof![
         4 => Just(Action::Pass),

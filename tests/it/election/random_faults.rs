@@ -200,7 +200,7 @@ async fn run_with_faults(plan: FaultPlan) -> (Vec<RecordedTerm>, Oracle) {
     let (terms, yielded) = (TermRecorder::default(), YieldedLeaders::default());
     let mut tasks = JoinSet::new();
     let mut observers = JoinSet::new();
-    // A read that hangs would stop the observer, because only its caller limits reads.
+    // A read that hangs would only delay the observer, which retries it after 10 s.
     let observer_actions =
         observer_actions.into_iter().filter(|action| !matches!(action, Action::Hang));
     let observer_client = intercepted(&store, scripted(observer_actions.collect()));

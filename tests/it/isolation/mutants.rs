@@ -58,7 +58,7 @@ enum Flaw {
 
 use Flaw::*;
 
-/// A backend with a fault.
+/// A backend with a flaw.
 #[derive(Debug)]
 struct FlawedBackend {
     inner: Arc<dyn KvBackend>,
@@ -82,7 +82,7 @@ impl FlawedBackend {
         of_key.next().filter(|((found, _), _)| found == key).map(|(_, value)| value.clone())
     }
 
-    /// The compare that the fault makes of a compare; `None` if it leaves it out.
+    /// The compare that the flaw makes of a compare; `None` if it leaves it out.
     fn changed(&self, compare: Compare, txn: &Txn) -> Option<Compare> {
         let CompareOperand::ModRevision(seen) = compare.operand else { return Some(compare) };
         if compare.op != CompareOp::Equal {
@@ -116,7 +116,7 @@ impl FlawedBackend {
         }
     }
 
-    /// Sends a transaction that writes, in the way of the fault.
+    /// Sends a transaction that writes, in the way of the flaw.
     async fn commit(&self, txn: Txn) -> Result<TxnResponse> {
         let (first, rest) = txn.success.split_at(1);
         let (first, rest) = (first.to_vec(), rest.to_vec());
@@ -190,7 +190,7 @@ impl Layer for FlawedBackend {
     }
 }
 
-/// The level at which a fault is searched, and what the checker finds first.
+/// The level at which a flaw is searched, and what the checker finds first.
 const MUTANTS: [(Flaw, Isolation, &str); 11] = [
     (ComparesWrittenKeysOnly, Serializable, "G-single-item"),
     (ComparesLess, RepeatableReads, "lost update"),

@@ -14,7 +14,7 @@ use coord_testkit::sim::Sweep;
 use super::print;
 use crate::support::cases;
 
-/// What the transactions that commit may show at a level, by the names of the checker.
+/// What the attempts of transactions may show at a level, by the names of the checker.
 fn permitted(isolation: Isolation) -> &'static [&'static str] {
     match isolation {
         Isolation::SerializableSnapshot | Isolation::Serializable => &[],

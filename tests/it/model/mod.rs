@@ -1,9 +1,9 @@
 //! Model test: `MemBackend` and a model of the contract run the same random operations, and every
 //! result is compared.
 //!
-//! The model keeps a full copy of all keys for every revision, finds everything by linear search,
-//! and is written from the text of the contract alone. It is slow and shares no code with the
-//! backend, so a mistake in both at the same place is unlikely:
+//! The model keeps a full copy of all keys for every revision, finds the keys of a range or a lease
+//! by linear search, and is written from the text of the contract alone. It is slow and shares no
+//! code with the backend, so a mistake in both at the same place is unlikely:
 //!
 //! ```text
 //!                      +-> MemBackend -> result --+

@@ -76,7 +76,8 @@ impl Model {
         self.read(range, &changes.state, changes.header())
     }
 
-    /// In a transaction a negative revision does not mean the newest, but a compacted revision.
+    /// In a transaction a negative revision is taken literally: -1 is readable until the first
+    /// compaction, and any other is compacted.
     fn check_revision_in_txn(&self, range: &Range) -> ModelResult<()> {
         let revision = or_zero(range.revision);
         if revision > self.revision() {

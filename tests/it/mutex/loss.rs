@@ -294,8 +294,8 @@ async fn loss_is_reported_during_a_hanging_keep_alive() {
     }
 }
 
-/// Each guard that detects the loss makes the session task query the lease at once. One query
-/// resolves the reason for all of them.
+/// Each guard that detects the loss requests a check of the lease from the session task. One
+/// keep-alive resolves the reason for all of them.
 #[tokio::test(start_paused = true)]
 async fn revoked_lease_costs_one_keep_alive_for_all_guards() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());

@@ -9,10 +9,10 @@ use coord_core::sync;
 use coord_testkit::sim::Process;
 use tokio::time::{Instant, sleep, timeout};
 
-/// A TTL shorter than most faults, so that leases end while their owners are inside.
+/// A TTL shorter than the short partition of 5 s, so that leases end while their owners are inside.
 pub(super) const SHORT_TTL: Duration = Duration::from_secs(3);
 
-/// A TTL longer than most faults, so that keys of living processes stay.
+/// A TTL longer than the short partition of 5 s, so that keys of living processes outlast it.
 pub(super) const LONG_TTL: Duration = Duration::from_secs(10);
 
 /// From when the TTL is counted.

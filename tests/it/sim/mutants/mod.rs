@@ -1,6 +1,6 @@
 //! Mutants: deliberately wrong primitives and stores, which the simulator must catch.
 //!
-//! A simulator is worth as much as the faults it finds. Each mutant has one known fault. A family
+//! A simulator is worth as much as the flaws it finds. Each mutant has one known flaw. A family
 //! is a scenario whose correct variant must hold for as many seeds as its mutants get.
 
 mod caches;
@@ -37,7 +37,7 @@ type BoxedRun = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type Scenario = Box<dyn Fn(Sim) -> BoxedRun + Send + Sync>;
 
-/// One deliberate fault.
+/// One deliberate flaw.
 struct Mutant {
     name: String,
     scenario: Scenario,
@@ -195,7 +195,7 @@ fn try_mutant(family: &Family, mutant: &Mutant) -> Row {
 }
 
 /// The median and the longest time from a failure to its shrunk report: figures of this machine,
-/// which is no part of what the test asserts.
+/// which are no part of what the test asserts.
 fn describe_times(rows: &[Row]) -> String {
     let mut times: Vec<_> = rows.iter().map(|row| (row.shrunk_in, &row.mutant)).collect();
     times.sort();
