@@ -163,7 +163,10 @@ fn file_of_another_format_is_refused() {
     let cases = [
         (String::new(), "line 1: no header of a history: "),
         ("{\"at\":1}\n".to_owned(), "line 1: no header of a history: "),
-        ("{\"format\":\"x\",\"version\":1}\n".to_owned(), "line 1: invalid format \"x\": must be coord-history"),
+        (
+            "{\"format\":\"x\",\"version\":1}\n".to_owned(),
+            "line 1: invalid format \"x\": must be coord-history",
+        ),
         (header.replace('1', "2"), "version 2 of the format is not supported: "),
         (with("{"), "line 3: "),
         (with("{\"at\":1}"), "line 3: a line needs exactly one event"),

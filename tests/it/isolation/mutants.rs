@@ -62,7 +62,7 @@ use Flaw::*;
 #[derive(Debug)]
 struct FlawedBackend {
     inner: Arc<dyn KvBackend>,
-    fault: Flaw,
+    flaw: Flaw,
     /// The values read so far, by key and mod revision.
     values: Mutex<BTreeMap<(Bytes, Revision), Bytes>>,
 }
@@ -95,7 +95,7 @@ impl FlawedBackend {
         };
         let in_range =
             |other: &Compare| !other.keys.is_single() && other.keys.contains(compare.keys.start());
-        let is_kept = match self.fault {
+        let is_kept = match self.flaw {
             ComparesWrittenKeysOnly => txn.success.iter().any(written),
             IgnoresAbsentKeys => seen != Revision::ZERO,
             ComparesRangeOnly => !txn.compares.iter().any(in_range),
@@ -103,7 +103,7 @@ impl FlawedBackend {
             _ => true,
         };
         let key = compare.keys.start().clone();
-        match self.fault {
+        match self.flaw {
             ComparesLess => Some(Compare::mod_revision(compare.keys, CompareOp::Less, seen.next())),
             ComparesValues => {
                 let value = sync::lock(&self.values).get(&(key, seen)).cloned();
@@ -120,7 +120,7 @@ impl FlawedBackend {
     async fn commit(&self, txn: Txn) -> Result<TxnResponse> {
         let (first, rest) = txn.success.split_at(1);
         let (first, rest) = (first.to_vec(), rest.to_vec());
-        match self.fault {
+        match self.flaw {
             SplitsCommit if !rest.is_empty() => {
                 let mut response = self.inner.txn(Txn { success: first, ..txn }).await?;
                 if response.succeeded {
@@ -161,7 +161,7 @@ impl Layer for FlawedBackend {
     }
 
     async fn range(&self, mut request: Range) -> Result<RangeResponse> {
-        if self.fault == IgnoresSnapshot {
+        if self.flaw == IgnoresSnapshot {
             request.revision = None;
         }
         let response = self.inner.range(request).await?;
@@ -178,7 +178,7 @@ impl Layer for FlawedBackend {
         } else {
             self.commit(changed).await?
         };
-        let is_retry = !response.succeeded && self.fault == RetriesWithOldValues;
+        let is_retry = !response.succeeded && self.flaw == RetriesWithOldValues;
         for response in &mut response.responses {
             let OpResponse::Range(read) = response else { continue };
             for kv in read.kvs.iter_mut().filter(|_| is_retry) {
@@ -207,11 +207,11 @@ const MUTANTS: [(Flaw, Isolation, &str); 11] = [
 
 /// The first case with a schedule that breaks the level, what the schedule shows, and how many
 /// schedules were run.
-fn search(fault: Flaw, level: Isolation) -> Option<(Case, String, u64)> {
-    let values = if fault == ComparesValues { PutValues::Equal } else { PutValues::Unique };
+fn search(flaw: Flaw, level: Isolation) -> Option<(Case, String, u64)> {
+    let values = if flaw == ComparesValues { PutValues::Equal } else { PutValues::Unique };
     let explorer = Explorer::new()
         .values(values)
-        .layer(move |inner| Arc::new(FlawedBackend { inner, fault, values: Mutex::default() }));
+        .layer(move |inner| Arc::new(FlawedBackend { inner, flaw, values: Mutex::default() }));
     let mut schedules = 0;
     for case in pairs(level, Alphabet::default()) {
         let mut shown = String::new();
@@ -234,11 +234,11 @@ fn search(fault: Flaw, level: Isolation) -> Option<(Case, String, u64)> {
 fn every_mutant_is_detected() {
     print("| mutant | level | found as | schedules until then |\n|---|---|---|---|");
     let mut wrong = Vec::new();
-    for (fault, level, expected) in MUTANTS {
-        let (case, shown, schedules) = search(fault, level).unwrap_or_default();
-        print(&format!("| {fault:?} | {level} | {shown} | {schedules} |"));
+    for (flaw, level, expected) in MUTANTS {
+        let (case, shown, schedules) = search(flaw, level).unwrap_or_default();
+        print(&format!("| {flaw:?} | {level} | {shown} | {schedules} |"));
         if shown != expected {
-            wrong.push(format!("{fault:?} shows {shown:?}\n{case}"));
+            wrong.push(format!("{flaw:?} shows {shown:?}\n{case}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -249,7 +249,7 @@ fn every_mutant_is_detected() {
 #[test]
 fn wrong_compare_needs_deletions_to_be_detected() {
     let explorer = Explorer::new().layer(|inner| {
-        Arc::new(FlawedBackend { inner, fault: ComparesLess, values: Mutex::default() })
+        Arc::new(FlawedBackend { inner, flaw: ComparesLess, values: Mutex::default() })
     });
     let puts_only = Alphabet { deletes: false, ..Alphabet::default() };
     for case in pairs(RepeatableReads, puts_only) {

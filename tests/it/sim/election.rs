@@ -47,7 +47,7 @@ async fn elect(sim: Sim) {
     contend(&sim, &leads, stand).await;
     drop(observing);
     sim.sometimes("every candidate leads twice", leads.entered() >= 6);
-    sim.sometimes("the observer sees three leaders", seen.lock().unwrap().len() >= 3);
+    sim.sometimes("the observer yields three values", seen.lock().unwrap().len() >= 3);
 }
 
 #[test]

@@ -152,16 +152,16 @@ fn restored_store_passes_the_store_check() {
     });
 }
 
-/// A layer of a user over the store, with one fault.
+/// A layer of a user over the store, with one flaw.
 #[derive(Debug)]
-struct Faulty {
+struct FlawedLayer {
     store: MemBackend,
-    fault: LayerFault,
+    flaw: LayerFlaw,
     puts: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LayerFault {
+enum LayerFlaw {
     /// None: each put takes a second.
     Slow,
     /// The fifth put reports that it was not applied, after it was.
@@ -171,7 +171,7 @@ enum LayerFault {
 }
 
 #[async_trait]
-impl Layer for Faulty {
+impl Layer for FlawedLayer {
     type Inner = MemBackend;
 
     fn inner(&self) -> &MemBackend {
@@ -180,19 +180,19 @@ impl Layer for Faulty {
 
     async fn put(&self, request: Put) -> Result<PutResponse> {
         let is_fifth = self.puts.fetch_add(1, Ordering::Relaxed) == 4;
-        match self.fault {
-            LayerFault::Slow => {
+        match self.flaw {
+            LayerFlaw::Slow => {
                 sleep(Duration::from_millis(500)).await;
                 let response = self.store.put(request).await;
                 sleep(Duration::from_millis(500)).await;
                 response
             }
-            LayerFault::DeniesChange if is_fifth => {
+            LayerFlaw::DeniesChange if is_fifth => {
                 self.store.put(request).await?;
                 let reason = "it was applied".to_owned();
                 Err(Error::Unavailable { outcome: Outcome::NotApplied, reason, source: None })
             }
-            LayerFault::InventsChange if is_fifth => {
+            LayerFlaw::InventsChange if is_fifth => {
                 let header = self.store.range(Range::new("k")).await?.header;
                 Ok(PutResponse { header, prev_kv: None })
             }
@@ -202,17 +202,17 @@ impl Layer for Faulty {
 }
 
 /// The sweep of a user's layer.
-fn sweep_of(fault: LayerFault) -> Sweep {
+fn sweep_of(flaw: LayerFlaw) -> Sweep {
     let sweep = Sweep::new("layer")
         .seeds(50)
-        .wrap_store(move |store| Client::new(Faulty { store, fault, puts: AtomicU64::new(0) }));
+        .wrap_store(move |store| Client::new(FlawedLayer { store, flaw, puts: AtomicU64::new(0) }));
     sweep.without_coverage().check_store()
 }
 
 #[test]
 fn slow_layer_passes_the_store_check() {
     let count = Arc::new(AtomicU64::new(0));
-    sweep_of(LayerFault::Slow).run(|sim| {
+    sweep_of(LayerFlaw::Slow).run(|sim| {
         count.fetch_add(1, Ordering::Relaxed);
         share_store(sim)
     });
@@ -221,11 +221,11 @@ fn slow_layer_passes_the_store_check() {
 
 #[test]
 fn layer_that_denies_or_invents_a_change_is_found() {
-    for (fault, text) in [
-        (LayerFault::DeniesChange, "added 1 revisions to the store, not 0, despite"),
-        (LayerFault::InventsChange, "before the request"),
+    for (flaw, text) in [
+        (LayerFlaw::DeniesChange, "added 1 revisions to the store, not 0, despite"),
+        (LayerFlaw::InventsChange, "before the request"),
     ] {
-        let report = sweep_of(fault).check(share_store).expect_err("the store check finds it");
+        let report = sweep_of(flaw).check(share_store).expect_err("the store check finds it");
         assert_eq!(report.failure.oracle, "linearizability", "{report}");
         assert!(report.failure.text.contains(text), "{report}");
         assert!(report.deviations.0.is_empty(), "{report}");

@@ -102,7 +102,10 @@ pub fn events(
     let header: Header<'_> = serde_json::from_str(&line)
         .map_err(|error| FormatError::syntax(1, format!("no header of a history: {error}")))?;
     if header.format != "coord-history" {
-        return Err(FormatError::syntax(1, format!("invalid format {:?}: must be coord-history", header.format)));
+        return Err(FormatError::syntax(
+            1,
+            format!("invalid format {:?}: must be coord-history", header.format),
+        ));
     }
     if header.version != VERSION {
         return Err(FormatError::Version { version: header.version, supported: VERSION });
