@@ -41,7 +41,8 @@ pub struct Explored {
     pub schedules: u64,
     /// How many of them differ in what a transaction has read or written, or in how it ended.
     pub distinct: u64,
-    /// The runs that were stopped because each possible turn commutes with one that was tried.
+    /// The runs that were stopped because each possible turn was tried before, and commutes with
+    /// the turns since.
     pub pruned: u64,
     /// Whether all schedules were run. Otherwise the limit was reached, or the exploration was
     /// ended early.

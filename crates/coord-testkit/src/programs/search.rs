@@ -96,8 +96,8 @@ impl Search {
     /// The first case that fails, shrunk: the saved one, otherwise a random one.
     ///
     /// # Panics
-    /// If the saved file is no counterexample, or cannot be read or written. Inside an async
-    /// runtime.
+    /// If the saved file is no counterexample, or cannot be read or written. Also where
+    /// [`Explorer::shrink`] panics.
     #[must_use]
     pub fn find(&self, explorer: &Explorer, fails: impl Fn(&Checked) -> bool) -> Option<Shrunk> {
         if let Some(saved) = self.read_saved() {

@@ -8,8 +8,10 @@
 //! ```
 //!
 //! Each event has a column, in the order of the history. A request is two lines, from its process
-//! to the store and back; a line that ends half-way is a request or a response that was lost, with
-//! a cross, or that is on its way at the end.
+//! to the store and back. A line that ends half-way with a cross is a request that was lost or
+//! rejected, or a response that was lost, and the process received an error. Without a cross, the
+//! process received nothing: the message was lost or dropped by a crash, or is on its way at the
+//! end.
 
 use std::collections::{BTreeMap, BTreeSet};
 

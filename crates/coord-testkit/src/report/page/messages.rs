@@ -3,8 +3,11 @@
 //! ```text
 //! store       ●              ●    ✕            ✕
 //! process  ●     ●        ●          ✕      ●     ✕          ●···
-//!          received       response lost     request lost     on its way at the end
+//!          received       response lost     request lost     nothing received
 //! ```
+//!
+//! If the process received nothing, the message was lost or dropped by a crash, or is on its way at
+//! the end. A request that was rejected without an `Applied` event is drawn as lost.
 
 use super::scene::{Group, Shape};
 

@@ -244,9 +244,9 @@ impl Sweep {
     /// held, or a run is not deterministic.
     ///
     /// # Panics
-    /// Inside an async runtime; if a saved list no longer fits the scenario; if the file of saved
-    /// lists cannot be read or written, or an environment variable cannot be read; or if the canary
-    /// process does not run the sweep.
+    /// Inside an async runtime; if a saved list, or the list of `COORD_SIM`, no longer fits the
+    /// scenario; if the file of saved lists cannot be read or written, or an environment variable
+    /// cannot be read; or if the canary process does not run the sweep.
     pub fn check<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         self,
         scenario: impl Fn(Sim) -> F + Sync,
@@ -258,8 +258,9 @@ impl Sweep {
     /// does not fit the scenario any more.
     ///
     /// # Panics
-    /// With a report, if the run fails. Also if `list` is not a list of deviations, and if the run
-    /// does not reach a point of the list. Also inside an async runtime.
+    /// With a report, if the run fails. Also if `list` is not a list of deviations, if the run does
+    /// not reach a point of the list, and if a point has another number of options. The same for
+    /// the list of `COORD_SIM`. Also inside an async runtime.
     pub fn replay<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         self,
         list: &str,
@@ -281,7 +282,8 @@ impl Sweep {
     /// number of decision points to the power of `max_deviations`.
     ///
     /// # Panics
-    /// With a report, if a run fails. Also inside an async runtime.
+    /// With a report, if a run fails. Also if `COORD_SIM` cannot be read or its list no longer fits
+    /// the scenario, and inside an async runtime.
     pub fn exhaust<R: ProcessResult, F: Future<Output = R> + Send + 'static>(
         self,
         max_deviations: usize,
