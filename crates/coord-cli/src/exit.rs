@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_error_keeps_status_2_in_every_subcommand() {
+    fn usage_error_keeps_status_2_beside_another_status() {
         let usage = UsageError("--key is given without --cert".to_owned());
         let error = ExitError::from_error(125, usage);
         assert_eq!(error.status, ExitError::USAGE);
