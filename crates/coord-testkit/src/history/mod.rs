@@ -83,8 +83,8 @@ pub struct Event {
     /// The time since the start of the run or of the recording.
     pub at: Duration,
     /// The process; `None` for changes of the store, its faults and its restoration, for
-    /// deviations, for inferences, and for all notes except on a timeout, and on the end of a
-    /// process or of its watch.
+    /// deviations, for inferences, and for all notes except on a timeout, on the end of a process
+    /// or of its watch, and, in a history from a file, on a request.
     pub process: Option<Arc<str>>,
     /// What happened.
     pub kind: EventKind,

@@ -58,8 +58,8 @@ impl Checker {
     /// - an attempt has read a version that was overwritten more than a window before;
     /// - an attempt, or a change of the store, comes more than a window late: call
     ///   [`ChangeRecorder::catch_up`](crate::history::ChangeRecorder::catch_up) more often;
-    /// - all cycles that were found depend on that a key was absent: a later deletion could explain
-    ///   it;
+    /// - all cycles that were found depend on the absence of a key, which a later deletion could
+    ///   explain;
     /// - values are [`Values::Unique`], and an attempt that was forgotten may have put a value that
     ///   no committed transaction has put.
     ///

@@ -42,7 +42,7 @@ pub(super) struct AttemptRow {
     /// Nanoseconds on the clock of the history.
     pub(super) began: u64,
     pub(super) ended: u64,
-    /// The keys read, with those found in ranges.
+    /// The keys read, with the keys found in ranges.
     pub(super) reads: Slice,
     pub(super) ranges: Slice,
     pub(super) writes: Slice,

@@ -53,8 +53,7 @@ impl Verdict {
 }
 
 impl fmt::Display for Verdict {
-    /// Writes the levels by status, the anomalies, and the coverage, in lines of at most 80
-    /// columns.
+    /// Writes the levels by status, the anomalies, and the coverage. A line has at most 80 columns.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let groups = [
             ("not", Status::Not),

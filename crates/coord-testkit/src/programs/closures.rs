@@ -22,8 +22,8 @@ const ATTEMPTS_MAX: u32 = 3;
 
 type Invariant = Rc<dyn Fn(&FinalState) -> bool>;
 
-/// Two or three closures, each with a client of its own, which are run under every schedule of
-/// their requests, each time on a fresh store.
+/// A few closures, each with a client of its own, which are run under every schedule of their
+/// requests, each time on a fresh store.
 ///
 /// ```
 /// use coord_core::{Error, stm::Isolation};

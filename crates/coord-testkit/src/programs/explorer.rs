@@ -83,8 +83,10 @@ impl Default for Explorer {
 }
 
 impl Explorer {
-    /// An explorer with a stale window of one revision and three attempts per transaction, for at
-    /// most 100,000 schedules of a case.
+    /// An explorer with the default limits.
+    ///
+    /// The stale window is one revision, a transaction makes at most three attempts, and at most
+    /// 100,000 schedules of a case are run.
     pub const fn new() -> Self {
         Self {
             stale_window: 1,

@@ -35,7 +35,7 @@ pub struct Alphabet {
 }
 
 impl Default for Alphabet {
-    /// Up to three operations, with deletes and ranges.
+    /// Programs with deletes and ranges. A program has up to three operations.
     fn default() -> Self {
         Self { operations_max: 3, deletes: true, ranges: true }
     }

@@ -44,8 +44,8 @@ const SETTLE_TIME: Duration = Duration::from_secs(1);
 /// that wakes itself without end would otherwise keep the virtual time from advancing.
 const POLLS_MAX: u32 = 100_000;
 
-/// How many requests a run has at most: a process may poll the store until another one changes it,
-/// and some schedule never lets that one run.
+/// How many requests a run has at most: a process may poll the store until another process changes
+/// it, and some schedule never lets the other process run.
 const TURNS_MAX: usize = 10_000;
 
 /// The future of a process. An error is a failure of the run.

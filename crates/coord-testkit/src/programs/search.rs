@@ -40,8 +40,10 @@ pub struct Search {
 }
 
 impl Search {
-    /// A search of 1,000 cases at one level, with 20 schedules each: five programs with up to five
-    /// operations over three keys.
+    /// A search of the default size, at one level.
+    ///
+    /// It has 1,000 cases, with 20 schedules each: five programs with up to five operations over
+    /// three keys.
     pub const fn new(isolation: Isolation) -> Self {
         Self {
             isolation,

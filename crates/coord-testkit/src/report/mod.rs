@@ -100,8 +100,8 @@ impl<'a> Report<'a> {
         dot::graph(self.history, self.verdict)
     }
 
-    /// The report as one page for a browser, of at most 300 kB unless an anomaly has hundreds
-    /// of transactions. It needs no other file and no network.
+    /// The report as one page for a browser, which needs no other file and no network. It has at
+    /// most 300 kB, unless an anomaly has hundreds of transactions.
     ///
     /// With a verdict, the transactions are drawn over an axis of revisions: those of the anomaly
     /// with the validity of what they have read, others in grey, and those beyond a limit are

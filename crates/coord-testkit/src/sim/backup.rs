@@ -28,8 +28,8 @@ impl Sim {
     ///
     /// A lock that was acquired after the backup is lost, and its holder may not have noticed yet.
     /// Fencing tokens may go back. So [`exclusive`](Self::exclusive) holds only among locks of
-    /// sessions that were opened after the restoration: create another one for these, as the guide
-    /// shows, `docs/guide/simulation.md`.
+    /// sessions that were opened after the restoration: create another oracle for these sessions,
+    /// as the guide shows, `docs/guide/simulation.md`.
     ///
     /// With [`Sweep::wrap_store`](super::Sweep::wrap_store), this is the store that was wrapped.
     ///

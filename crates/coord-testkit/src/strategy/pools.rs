@@ -80,7 +80,8 @@ pub fn lease_id() -> BoxedStrategy<LeaseId> {
     prop_oneof![10 => Just(LEASE_IDS[0]), 2 => Just(LEASE_IDS[1]), 1 => Just(LEASE_IDS[2])].boxed()
 }
 
-/// A revision: the current one, up to 20 before it, up to 3 after it, or an extreme value.
+/// A revision: the current one, an earlier one, a later one, or an extreme value. An earlier one is
+/// up to 20 before the current one, a later one up to 3 after it.
 pub fn at() -> BoxedStrategy<At> {
     prop_oneof![
         4 => Just(At::Current),

@@ -24,7 +24,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// For a store in memory: 1 to 80 operations, hazards included, on a paused clock.
+    /// Options for a store in memory: hazards included, on a paused clock. A sequence has 1 to 80
+    /// operations.
     fn default() -> Self {
         Self { hazards: Hazards::Include, clock: Clock::Paused, length: 1..=80 }
     }
