@@ -41,8 +41,8 @@ impl Default for Alphabet {
     }
 }
 
-/// All pairs of programs at one level over two keys, each with both keys absent and with both
-/// present.
+/// All pairs of small programs at one level. They use the same two keys, and each pair starts both
+/// with the keys absent and with the keys present.
 ///
 /// ```
 /// use coord_core::stm::Isolation;

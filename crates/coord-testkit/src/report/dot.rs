@@ -13,7 +13,7 @@
 
 use std::fmt::Write as _;
 
-use super::actors::actors;
+use super::participants::records;
 use super::text::heading;
 use super::words::{edge, finding, short};
 use crate::history::History;
@@ -25,16 +25,16 @@ pub(super) fn graph(history: &History, verdict: Option<&Verdict>) -> String {
         verdict.anomalies().iter().map(move |anomaly| (anomaly, heading(anomaly, verdict)))
     });
     for (number, (anomaly, heading)) in anomalies.enumerate() {
-        let actors = actors(history, anomaly);
+        let records = records(history, anomaly);
         let _ = writeln!(dot, "  subgraph cluster_{number} {{");
         let title = match anomaly.steps.is_empty() {
             true => format!("{heading}\n{}", finding(anomaly)),
             false => heading,
         };
         let _ = writeln!(dot, "    label={};", string(&title));
-        for actor in &actors {
-            let name = actor.participant.to_string();
-            let label = match actor.process {
+        for record in &records {
+            let name = record.participant.to_string();
+            let label = match record.process {
                 Some(process) => format!("{name}\n{}", short(process.as_bytes())),
                 None => name.clone(),
             };
@@ -43,7 +43,7 @@ pub(super) fn graph(history: &History, verdict: Option<&Verdict>) -> String {
         }
         for step in &anomaly.steps {
             let node = |participant| string(&format!("{number} {participant}"));
-            let label = string(&format!("{}\n{}", step.kind, edge(step, &actors)));
+            let label = string(&format!("{}\n{}", step.kind, edge(step, &records)));
             let _ = writeln!(dot, "    {} -> {} [label={label}];", node(step.from), node(step.to));
         }
         dot.push_str("  }\n");

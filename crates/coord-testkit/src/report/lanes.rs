@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use coord_core::kv::Revision;
 
-use super::actors::{ParticipantRecord, WriteEffect};
+use super::participants::{ParticipantRecord, WriteEffect};
 use super::words::{short, wrap};
 use crate::isolation::{Anomaly, EdgeKind, Participant};
 
@@ -30,12 +30,12 @@ const NAME_MAX: usize = 10;
 type Marks = BTreeMap<i64, Vec<String>>;
 
 /// The lanes of an anomaly, in lines that start with two spaces.
-pub(super) fn lanes(anomaly: &Anomaly, actors: &[ParticipantRecord<'_>]) -> String {
+pub(super) fn lanes(anomaly: &Anomaly, records: &[ParticipantRecord<'_>]) -> String {
     let names = names(anomaly);
-    let marks: Vec<Marks> = actors.iter().map(|actor| marks(anomaly, actor, &names)).collect();
-    let drawn = drawing(actors, &marks);
+    let marks: Vec<Marks> = records.iter().map(|record| marks(anomaly, record, &names)).collect();
+    let drawn = drawing(records, &marks);
     let fits = drawn.lines().all(|line| line.chars().count() <= COLUMNS_MAX);
-    let mut text = if fits { drawn } else { paragraphs(actors, &marks) };
+    let mut text = if fits { drawn } else { paragraphs(records, &marks) };
     let renamed = names.iter().filter(|(key, name)| **name != short(key));
     for (key, name) in renamed {
         let _ = writeln!(text, "  {name} = {}", short(key));
@@ -57,7 +57,7 @@ fn names(anomaly: &Anomaly) -> BTreeMap<&Bytes, String> {
 
 fn marks(
     anomaly: &Anomaly,
-    actor: &ParticipantRecord<'_>,
+    record: &ParticipantRecord<'_>,
     names: &BTreeMap<&Bytes, String>,
 ) -> Marks {
     let mut reads: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
@@ -68,13 +68,13 @@ fn marks(
             column.push(name);
         }
     };
-    for read in actor.attempt.iter().flat_map(|attempt| &attempt.reads) {
+    for read in record.attempt.iter().flat_map(|attempt| &attempt.reads) {
         add_read(read.found.as_ref().map(|(revision, _)| *revision), &read.key);
     }
     for step in &anomaly.steps {
         let is_reader = match step.kind {
-            EdgeKind::PredicateReadWrite => step.from == actor.participant,
-            EdgeKind::PredicateWriteRead => step.to == actor.participant,
+            EdgeKind::PredicateReadWrite => step.from == record.participant,
+            EdgeKind::PredicateWriteRead => step.to == record.participant,
             _ => false,
         };
         if let (true, Some(key)) = (is_reader, &step.key) {
@@ -85,9 +85,9 @@ fn marks(
     for (revision, keys) in reads.into_iter().filter(|(_, keys)| !keys.is_empty()) {
         marks.entry(revision).or_default().push(format!("r({})", keys.join(",")));
     }
-    let Some(commit) = actor.commit else { return marks };
+    let Some(commit) = record.commit else { return marks };
     let written = |is_delete: bool| {
-        let writes = actor.writes.iter();
+        let writes = record.writes.iter();
         let writes = writes.filter(|write| (write.effect == WriteEffect::Delete) == is_delete);
         let keys = writes.filter_map(|write| names.get(write.key).map(String::as_str));
         keys.collect::<Vec<_>>().join(",")
@@ -97,7 +97,7 @@ fn marks(
             marks.entry(commit.0).or_default().push(format!("{letter}({keys})"));
         }
     }
-    if actor.writes.is_empty() {
+    if record.writes.is_empty() {
         marks.entry(commit.0).or_default().push("c".to_owned());
     }
     marks
@@ -108,10 +108,10 @@ fn column_title(revision: i64) -> String {
     if revision == 0 { "absent".to_owned() } else { revision.to_string() }
 }
 
-fn drawing(actors: &[ParticipantRecord<'_>], marks: &[Marks]) -> String {
+fn drawing(records: &[ParticipantRecord<'_>], marks: &[Marks]) -> String {
     let columns: BTreeSet<i64> = marks.iter().flat_map(|marks| marks.keys().copied()).collect();
     let label = |participant: Participant| participant.to_string();
-    let labels = actors.iter().map(|actor| label(actor.participant).len());
+    let labels = records.iter().map(|record| label(record.participant).len());
     let indent = labels.max().unwrap_or(0).max("rev".len()) + 4;
     let mut starts = BTreeMap::new();
     let mut next = indent;
@@ -124,9 +124,9 @@ fn drawing(actors: &[ParticipantRecord<'_>], marks: &[Marks]) -> String {
     let mut text = String::new();
     let titles = starts.iter().map(|(&column, &start)| (start, column_title(column)));
     write_line(&mut text, "rev", titles, ' ');
-    for (actor, marks) in actors.iter().zip(marks) {
+    for (record, marks) in records.iter().zip(marks) {
         let cells = marks.iter().map(|(column, cell)| (starts[column], cell.concat()));
-        write_line(&mut text, &label(actor.participant), cells, '─');
+        write_line(&mut text, &label(record.participant), cells, '─');
     }
     text
 }
@@ -152,7 +152,7 @@ fn write_line(
 }
 
 /// The marks of all lanes, by revision.
-fn paragraphs(actors: &[ParticipantRecord<'_>], marks: &[Marks]) -> String {
+fn paragraphs(records: &[ParticipantRecord<'_>], marks: &[Marks]) -> String {
     let columns: BTreeSet<i64> = marks.iter().flat_map(|marks| marks.keys().copied()).collect();
     let mut text = String::new();
     for column in columns {
@@ -160,8 +160,8 @@ fn paragraphs(actors: &[ParticipantRecord<'_>], marks: &[Marks]) -> String {
             0 => "  absent ".to_owned(),
             revision => format!("  rev {revision} "),
         };
-        let at = actors.iter().zip(marks).filter_map(|(actor, marks)| {
-            Some(format!("{} {}", actor.participant, marks.get(&column)?.concat()))
+        let at = records.iter().zip(marks).filter_map(|(record, marks)| {
+            Some(format!("{} {}", record.participant, marks.get(&column)?.concat()))
         });
         text.push_str(&wrap(&title, 8, &at.collect::<Vec<_>>().join("; ")));
     }

@@ -17,12 +17,12 @@
 //!
 //! T2 read x in the version of revision 1 and commits at revision 3, after T1 has overwritten x.
 
-mod actors;
 mod dot;
 mod lanes;
 mod orders;
 #[cfg(feature = "html")]
 mod page;
+mod participants;
 mod text;
 mod words;
 

@@ -13,7 +13,7 @@
 use bytes::Bytes;
 use coord_core::kv::Revision;
 
-use super::actors::{ParticipantRecord, WriteEffect};
+use super::participants::{ParticipantRecord, WriteEffect};
 use super::words::{compares, guard, quoted, short, wrap};
 use crate::history::{Attempt, AttemptEnd, EventKind, History};
 use crate::isolation::{Anomaly, EdgeKind, Participant, Step};
@@ -24,8 +24,8 @@ const ALL_ORDERS_MAX: usize = 3;
 const ORDERS_SHOWN: usize = 6;
 
 /// The section about serial orders; empty for an anomaly without a cycle.
-pub(super) fn serial_orders(anomaly: &Anomaly, actors: &[ParticipantRecord<'_>]) -> String {
-    let participants: Vec<Participant> = actors.iter().map(|actor| actor.participant).collect();
+pub(super) fn serial_orders(anomaly: &Anomaly, records: &[ParticipantRecord<'_>]) -> String {
+    let participants: Vec<Participant> = records.iter().map(|record| record.participant).collect();
     if anomaly.steps.is_empty() {
         return String::new();
     }
@@ -45,7 +45,7 @@ pub(super) fn serial_orders(anomaly: &Anomaly, actors: &[ParticipantRecord<'_>])
     };
     for order in &orders {
         let names: Vec<String> = order.iter().map(Participant::to_string).collect();
-        let words = contradiction(anomaly, order, actors);
+        let words = contradiction(anomaly, order, records);
         text.push_str(&wrap(&format!("    {}: ", names.join(", ")), 6, &words));
     }
     text
@@ -82,9 +82,9 @@ fn rotations(participants: &[Participant]) -> Vec<Vec<Participant>> {
 fn contradiction(
     anomaly: &Anomaly,
     order: &[Participant],
-    actors: &[ParticipantRecord<'_>],
+    records: &[ParticipantRecord<'_>],
 ) -> String {
-    broken_step(anomaly, order).map_or_else(String::new, |step| why(step, order, actors))
+    broken_step(anomaly, order).map_or_else(String::new, |step| why(step, order, records))
 }
 
 /// The edge that an order contradicts first.
@@ -105,30 +105,30 @@ fn broken_step<'a>(anomaly: &'a Anomaly, order: &[Participant]) -> Option<&'a St
 fn version_to_read<'a>(
     step: &Step,
     order: &[Participant],
-    actors: &'a [ParticipantRecord<'_>],
+    records: &'a [ParticipantRecord<'_>],
 ) -> Option<(Option<Revision>, WriteEffect<'a>)> {
     let key = step.key.as_ref()?;
     let before = order.iter().take_while(|participant| **participant != step.from);
     let writers = before.filter_map(|participant| {
-        let actor = actors.iter().find(|actor| actor.participant == *participant)?;
-        let revision = if *participant == step.to { step.after } else { actor.commit };
-        Some((revision, actor.effect(key)?))
+        let record = records.iter().find(|record| record.participant == *participant)?;
+        let revision = if *participant == step.to { step.after } else { record.commit };
+        Some((revision, record.effect(key)?))
     });
     writers.last()
 }
 
 /// Why `to` cannot come before `from`, as it does in an order.
-fn why(step: &Step, order: &[Participant], actors: &[ParticipantRecord<'_>]) -> String {
+fn why(step: &Step, order: &[Participant], records: &[ParticipantRecord<'_>]) -> String {
     let Step { from, to, .. } = step;
     let Some(key) = &step.key else {
         return format!("{from} had ended before {to} began");
     };
-    let actor = |participant| actors.iter().find(|actor| actor.participant == participant);
+    let record = |participant| records.iter().find(|record| record.participant == participant);
     let short_key = short(key);
     let at = |revision: Option<_>| revision.map_or_else(String::new, |at| format!(" @{at}"));
     match step.kind {
         EdgeKind::ReadWrite | EdgeKind::PredicateReadWrite => {
-            let must = match version_to_read(step, order, actors) {
+            let must = match version_to_read(step, order, records) {
                 Some((revision, WriteEffect::Put(value))) => {
                     format!("must read {short_key}{} = {}", at(revision), quoted(value))
                 }
@@ -138,7 +138,7 @@ fn why(step: &Step, order: &[Participant], actors: &[ParticipantRecord<'_>]) -> 
                 }
                 None => format!("must read {short_key}{}", at(step.after)),
             };
-            let value = actor(*from).and_then(|actor| actor.value_read(key));
+            let value = record(*from).and_then(|record| record.value_read(key));
             let value = value.map_or_else(String::new, |value| format!(" = {}", quoted(value)));
             let got = match step.before {
                 Some(_) => format!("read{}{value}", at(step.before)),
@@ -149,7 +149,7 @@ fn why(step: &Step, order: &[Participant], actors: &[ParticipantRecord<'_>]) -> 
         EdgeKind::WriteWrite => {
             format!("{to} overwrote {short_key}{}, which {from} had not written", at(step.before))
         }
-        _ if actor(*from).and_then(|actor| actor.effect(key)) == Some(WriteEffect::Delete) => {
+        _ if record(*from).and_then(|record| record.effect(key)) == Some(WriteEffect::Delete) => {
             format!("{to} found no {short_key}, which {from} had not deleted")
         }
         _ => format!("{to} read {short_key}{}, which {from} had not written", at(step.before)),
@@ -171,40 +171,40 @@ fn why(step: &Step, order: &[Participant], actors: &[ParticipantRecord<'_>]) -> 
 pub(super) fn missing_guards(
     history: &History,
     anomaly: &Anomaly,
-    actors: &[ParticipantRecord<'_>],
+    records: &[ParticipantRecord<'_>],
 ) -> String {
     let mut text = String::new();
-    for actor in actors {
-        let Some(attempt) = actor.attempt else { continue };
-        let broken = late_changes(history, anomaly, actor, actors);
+    for record in records {
+        let Some(attempt) = record.attempt else { continue };
+        let broken = late_changes(history, anomaly, record, records);
         let guards: Vec<String> = broken.iter().filter_map(|step| guard(step)).collect();
         if guards.is_empty() {
             continue;
         }
         let has_range = broken.iter().any(|step| step.kind.is_predicate());
         let compares = compares(attempt.isolation, has_range);
-        let name = actor.participant;
+        let name = record.participant;
         let words = format!("{name}'s commit needed {}; {compares}", guards.join(" and "));
         text.push_str(&wrap("    ", 6, &words));
     }
     if text.is_empty() { text } else { format!("  Missing guard:\n{text}") }
 }
 
-/// The revision of the store at which a compare of the actor's commit would have been evaluated, as
-/// far as the history shows it: the last revision before its writes. Without writes it is the
-/// newest that the actor has read, or that had ended before.
-fn compared_at(history: &History, actor: &ParticipantRecord<'_>) -> Option<Revision> {
-    if !actor.writes.is_empty() {
-        return actor.commit.map(|commit| Revision(commit.0.saturating_sub(1)));
+/// The revision of the store at which a compare of the participant's commit would have been
+/// evaluated, as far as the history shows it: the last revision before its writes. Without writes
+/// it is the newest that the participant has read, or that had ended before.
+fn compared_at(history: &History, record: &ParticipantRecord<'_>) -> Option<Revision> {
+    if !record.writes.is_empty() {
+        return record.commit.map(|commit| Revision(commit.0.saturating_sub(1)));
     }
-    let reads = actor.attempt.iter().flat_map(|attempt| &attempt.reads);
+    let reads = record.attempt.iter().flat_map(|attempt| &attempt.reads);
     let read = reads.filter_map(|read| read.found.as_ref().map(|found| found.0)).max();
-    let ended = history.0.iter().filter(|event| event.at <= actor.ended);
+    let ended = history.0.iter().filter(|event| event.at <= record.ended);
     let committed = ended.filter_map(|event| match &event.kind {
         EventKind::Attempt(attempt) => commit_of(attempt),
         _ => None,
     });
-    committed.max().max(read).max(actor.commit)
+    committed.max().max(read).max(record.commit)
 }
 
 fn commit_of(attempt: &Attempt) -> Option<Revision> {
@@ -229,19 +229,19 @@ fn exists(history: &History, key: &Bytes, at: Revision) -> bool {
     of_key.max().is_some_and(|(_, is_put)| is_put)
 }
 
-/// The edges on which a compare of the actor's commit would have failed: the key that it has read
-/// was changed before its commit, and a key that it has not found existed at its commit.
+/// The edges on which a compare of the participant's commit would have failed: the key that it has
+/// read was changed before its commit, and a key that it has not found existed at its commit.
 fn late_changes<'a>(
     history: &History,
     anomaly: &'a Anomaly,
-    actor: &ParticipantRecord<'_>,
-    actors: &[ParticipantRecord<'_>],
+    record: &ParticipantRecord<'_>,
+    records: &[ParticipantRecord<'_>],
 ) -> Vec<&'a Step> {
-    let Some(compared) = compared_at(history, actor) else { return Vec::new() };
+    let Some(compared) = compared_at(history, record) else { return Vec::new() };
     let is_late = |step: &&Step| {
-        let writer = actors.iter().find(|writer| writer.participant == step.to);
+        let writer = records.iter().find(|writer| writer.participant == step.to);
         let has_ended = writer.is_some_and(|writer| {
-            actor.writes.is_empty() && writer.attempt.is_some() && writer.ended <= actor.ended
+            record.writes.is_empty() && writer.attempt.is_some() && writer.ended <= record.ended
         });
         let is_absent = || {
             let key = step.key.as_ref();
@@ -252,7 +252,7 @@ fn late_changes<'a>(
     let broken = anomaly
         .steps
         .iter()
-        .filter(|step| step.from == actor.participant && step.kind.is_anti_dependency());
+        .filter(|step| step.from == record.participant && step.kind.is_anti_dependency());
     broken.filter(is_late).collect()
 }
 

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::Report;
-use super::actors::{ParticipantRecord, Write, WriteEffect, actors};
 use super::lanes::lanes;
 use super::orders::{missing_guards, serial_orders};
+use super::participants::{ParticipantRecord, Write, WriteEffect, records};
 use super::words::{edge, finding, quoted, refuted_by, short, title, wrap};
 use crate::history::Attempt;
 use crate::isolation::{Anomaly, Coverage, Level, Participant, Status, Step, Verdict, counted};
@@ -25,14 +25,14 @@ impl fmt::Display for Report<'_> {
             )?;
         }
         for anomaly in verdict.anomalies() {
-            let actors = actors(self.history, anomaly);
+            let records = records(self.history, anomaly);
             writeln!(f)?;
             f.write_str(&wrap("", 2, &heading(anomaly, verdict)))?;
-            f.write_str(&lanes(anomaly, &actors))?;
-            f.write_str(&edges(anomaly, &actors))?;
-            f.write_str(&serial_orders(anomaly, &actors))?;
-            f.write_str(&missing_guards(self.history, anomaly, &actors))?;
-            f.write_str(&details(&actors))?;
+            f.write_str(&lanes(anomaly, &records))?;
+            f.write_str(&edges(anomaly, &records))?;
+            f.write_str(&serial_orders(anomaly, &records))?;
+            f.write_str(&missing_guards(self.history, anomaly, &records))?;
+            f.write_str(&details(&records))?;
         }
         Ok(())
     }
@@ -115,7 +115,7 @@ pub(super) fn coverage(coverage: &Coverage) -> String {
 }
 
 /// The edges of a cycle, or the words of a finding.
-fn edges(anomaly: &Anomaly, actors: &[ParticipantRecord<'_>]) -> String {
+fn edges(anomaly: &Anomaly, records: &[ParticipantRecord<'_>]) -> String {
     if anomaly.steps.is_empty() {
         return wrap("  Found: ", 4, &finding(anomaly));
     }
@@ -127,22 +127,23 @@ fn edges(anomaly: &Anomaly, actors: &[ParticipantRecord<'_>]) -> String {
     for step in &anomaly.steps {
         let (label, kind) = (label(step), step.kind.to_string());
         let first = format!("    {label:labels$}  {kind:kinds$}  ");
-        text.push_str(&wrap(&first, 6, &edge(step, actors)));
+        text.push_str(&wrap(&first, 6, &edge(step, records)));
     }
     text
 }
 
 /// What each participant has read and written.
-fn details(actors: &[ParticipantRecord<'_>]) -> String {
-    let names = actors.iter().map(|actor| actor.participant.to_string().len()).max().unwrap_or(0);
+fn details(records: &[ParticipantRecord<'_>]) -> String {
+    let names =
+        records.iter().map(|record| record.participant.to_string().len()).max().unwrap_or(0);
     let mut text = "  Participants:\n".to_owned();
-    for actor in actors {
-        let name = actor.participant.to_string();
+    for record in records {
+        let name = record.participant.to_string();
         let first = format!("    {name:names$}  ");
         let indent = first.len();
-        text.push_str(&wrap(&first, indent, &origin(actor)));
+        text.push_str(&wrap(&first, indent, &origin(record)));
         let indent_text = " ".repeat(indent);
-        for line in [actor.attempt.map_or_else(String::new, reads), writes(&actor.writes)] {
+        for line in [record.attempt.map_or_else(String::new, reads), writes(&record.writes)] {
             if !line.is_empty() {
                 text.push_str(&wrap(&indent_text, indent + 2, &line));
             }
@@ -151,15 +152,15 @@ fn details(actors: &[ParticipantRecord<'_>]) -> String {
     text
 }
 
-/// Where and when an actor ran, and how it ended.
-pub(super) fn origin(actor: &ParticipantRecord<'_>) -> String {
-    let Some(attempt) = actor.attempt else {
-        return match actor.participant {
+/// Where and when a participant ran, and how it ended.
+pub(super) fn origin(record: &ParticipantRecord<'_>) -> String {
+    let Some(attempt) = record.attempt else {
+        return match record.participant {
             Participant::Change(_) => "by a client that is not recorded".to_owned(),
             Participant::Transaction(_) => "not in the history".to_owned(),
         };
     };
-    let process = match actor.process {
+    let process = match record.process {
         Some(process) => format!("process {}, ", short(process.as_bytes())),
         None => String::new(),
     };
@@ -168,7 +169,7 @@ pub(super) fn origin(actor: &ParticipantRecord<'_>) -> String {
         number => format!("attempt {number}, "),
     };
     let Attempt { isolation, began, end, .. } = attempt;
-    format!("{process}{number}{isolation}, {began:?} to {:?}, {end}", actor.ended)
+    format!("{process}{number}{isolation}, {began:?} to {:?}, {end}", record.ended)
 }
 
 /// The first items of a list, and how many others there are.

@@ -2,7 +2,7 @@
 
 use coord_core::stm::Isolation;
 
-use super::actors::{ParticipantRecord, WriteEffect};
+use super::participants::{ParticipantRecord, WriteEffect};
 use crate::isolation::{Anomaly, AnomalyKind, EdgeKind, Level, Order, Participant, Step};
 
 /// How many columns a key or a value has at most.
@@ -53,13 +53,13 @@ pub(super) fn refuted_by(anomaly: &Anomaly) -> &'static [Level] {
 }
 
 /// The words of an edge: what both participants have done.
-pub(super) fn edge(step: &Step, actors: &[ParticipantRecord<'_>]) -> String {
+pub(super) fn edge(step: &Step, records: &[ParticipantRecord<'_>]) -> String {
     let Step { from, to, .. } = step;
-    let actor = |participant| actors.iter().find(|actor| actor.participant == participant);
+    let record = |participant| records.iter().find(|record| record.participant == participant);
     let Some(key) = &step.key else {
-        return order(step, actor(*from), actor(*to));
+        return order(step, record(*from), record(*to));
     };
-    let effect = |participant| actor(participant).and_then(|actor| actor.effect(key));
+    let effect = |participant| record(participant).and_then(|record| record.effect(key));
     let short_key = short(key);
     let read = match step.before {
         Some(revision) => format!("{from} read {short_key} @{revision}"),
@@ -98,13 +98,13 @@ fn order(
     from: Option<&ParticipantRecord<'_>>,
     to: Option<&ParticipantRecord<'_>>,
 ) -> String {
-    let ended = from.map(|actor| actor.ended);
-    let began = to.and_then(|actor| actor.attempt).map(|attempt| attempt.began);
+    let ended = from.map(|record| record.ended);
+    let began = to.and_then(|record| record.attempt).map(|attempt| attempt.began);
     let times = match (ended, began) {
         (Some(ended), Some(began)) => format!(": {ended:?}, {began:?}"),
         _ => String::new(),
     };
-    let process = match (step.kind, from.and_then(|actor| actor.process)) {
+    let process = match (step.kind, from.and_then(|record| record.process)) {
         (EdgeKind::Session, Some(process)) => format!(" in {}", short(process.as_bytes())),
         _ => String::new(),
     };

@@ -4,9 +4,10 @@ use std::panic::AssertUnwindSafe;
 use std::task::Poll;
 
 use coord_core::error::PrimitiveError;
-use coord_core::kv::LeaseGrant;
+use coord_core::kv::{LeaseGrant, LeaseId};
 use coord_core::{Error, Mutex, Session};
 use coord_testkit::sim::{FailureReport, Fault, Sim, Sweep};
+use tokio::time::sleep;
 
 use super::save;
 use crate::support::secs;
@@ -19,6 +20,31 @@ fn failed<F: Future<Output = ()> + Send + 'static>(
     let report = sweep.check(scenario).expect_err("the run without faults fails");
     assert!(report.to_string().contains("it fails without any fault"), "{report}");
     report
+}
+
+/// The lease of a crashed process expires, and one that was revoked does not.
+#[test]
+fn history_notes_the_expiry_of_a_lease() {
+    let report = failed(|sim| async move {
+        for name in ["crashed", "closed"] {
+            sim.spawn(name, move |process| async move {
+                let client = process.client();
+                let grant = LeaseGrant::new(secs(5)).id(LeaseId::new(name.len() as i64));
+                let lease = client.lease_grant(grant).await?.id;
+                match name {
+                    "crashed" => process.crash(),
+                    _ => drop(client.lease_revoke(lease).await?),
+                }
+                Ok::<_, Error>(())
+            });
+        }
+        sleep(secs(20)).await;
+        sim.fail("end", "the history is reported");
+    });
+    let text = report.history.to_string();
+    let expired: Vec<_> = text.lines().filter(|line| line.contains("has expired")).collect();
+    let [line] = expired[..] else { panic!("{text}") };
+    assert!(line.contains("lease 7 of crashed has expired"), "{text}");
 }
 
 #[test]
@@ -47,7 +73,7 @@ fn liveness_report_names_the_waiter_and_its_key() {
     let report = failed(|sim| async move {
         for (name, delay) in [("holder", 0), ("waiter", 1)] {
             sim.spawn(name, move |process| async move {
-                tokio::time::sleep(secs(delay)).await;
+                sleep(secs(delay)).await;
                 let session = Session::builder(process.client()).open().await?;
                 let _guard = Mutex::new(&session, "printer").lock().await?;
                 std::future::pending::<()>().await;
@@ -74,7 +100,7 @@ fn liveness_report_names_the_waiter_and_its_key() {
 fn liveness_is_checked_a_settle_time_after_an_early_heal() {
     let report = failed(|sim| async move {
         sim.spawn("stuck", |_| std::future::pending::<()>());
-        tokio::time::sleep(secs(5)).await;
+        sleep(secs(5)).await;
         sim.heal();
         sim.join().await;
     });
@@ -134,7 +160,7 @@ fn oracles_fail_a_run_by_their_names() {
     let always = failed(|sim| async move {
         let started = tokio::time::Instant::now();
         sim.always("early", move || started.elapsed() < secs(5));
-        tokio::time::sleep(secs(10)).await;
+        sleep(secs(10)).await;
     });
     assert_eq!(always.failure.to_string(), "early: the condition does not hold any more");
     let eventually = failed(|sim| async move {
@@ -144,7 +170,7 @@ fn oracles_fail_a_run_by_their_names() {
     assert_eq!(eventually.failure.to_string(), text);
     let leads_to = failed(|sim| async move {
         sim.leads_to("reply", || true, || false, secs(4));
-        tokio::time::sleep(secs(10)).await;
+        sleep(secs(10)).await;
     });
     assert_eq!(leads_to.failure.to_string(), "reply: the effect did not follow within 4s");
 }

@@ -11,7 +11,7 @@ use crate::history::{AttemptEnd, EventKind, History};
 use crate::isolation::{Status, Verdict};
 use crate::programs::{Explorer, Schedule, Search};
 use crate::report::Report;
-use crate::report::actors::actors;
+use crate::report::participants::records;
 
 /// Calls `check` with the histories of random cases at each level.
 fn random_runs(mut check: impl FnMut(&History, &Verdict)) {
@@ -50,8 +50,8 @@ fn serial_order_has_the_version_that_a_replay_has() {
     random_runs(|history, verdict| {
         let commits = commits(history);
         for anomaly in verdict.anomalies().iter().filter(|anomaly| !anomaly.steps.is_empty()) {
-            let actors = actors(history, anomaly);
-            let participants: Vec<_> = actors.iter().map(|actor| actor.participant).collect();
+            let records = records(history, anomaly);
+            let participants: Vec<_> = records.iter().map(|record| record.participant).collect();
             if participants.len() > ALL_ORDERS_MAX {
                 continue;
             }
@@ -76,14 +76,14 @@ fn serial_order_has_the_version_that_a_replay_has() {
                         replayed = Some(revision);
                     }
                 }
-                let claimed = version_to_read(step, &order, &actors).unwrap().0;
+                let claimed = version_to_read(step, &order, &records).unwrap().0;
                 assert_eq!(
                     claimed,
                     replayed,
                     "{order:?}\n{}{history}",
                     Report::new(history, verdict)
                 );
-                let words = why(step, &order, &actors);
+                let words = why(step, &order, &records);
                 let must = words.split(',').next().unwrap();
                 let is_named = must.contains(&format!("@{} = ", replayed.unwrap()));
                 assert!(is_named || must.contains("must find no"), "{words}");
@@ -101,9 +101,9 @@ fn guard_is_missing_only_where_it_would_fail() {
     random_runs(|history, verdict| {
         let commits = commits(history);
         for anomaly in verdict.anomalies() {
-            let actors = actors(history, anomaly);
-            for actor in &actors {
-                let Some(attempt) = actor.attempt else { continue };
+            let records = records(history, anomaly);
+            for record in &records {
+                let Some(attempt) = record.attempt else { continue };
                 let (reader, commit, _) = commits[&attempt.transaction];
                 // The versions of the store when the commit would have compared them: those of the
                 // writers whose events come before. Each attempt ends in a turn of its own.
@@ -120,7 +120,7 @@ fn guard_is_missing_only_where_it_would_fail() {
                         versions.insert(&write.key, version);
                     }
                 }
-                for step in late_changes(history, anomaly, actor, &actors) {
+                for step in late_changes(history, anomaly, record, &records) {
                     let version = versions.get(step.key.as_ref().unwrap()).copied().flatten();
                     let report = Report::new(history, verdict);
                     assert_ne!(version, step.before, "{step}, commit {commit}\n{history}{report}");

@@ -1,6 +1,6 @@
 //! The edges of a cycle, as arrows with numbers.
 
-use super::super::actors::ParticipantRecord;
+use super::super::participants::ParticipantRecord;
 use super::super::words::edge;
 use super::rows::Bar;
 use super::scene::{Axis, Group, LEFT, Scene, Shape, arrow, to_i32};
@@ -10,20 +10,20 @@ use crate::isolation::{Anomaly, EdgeKind, Step};
 pub(super) fn add_edges(
     scene: &mut Scene,
     anomaly: &Anomaly,
-    actors: &[ParticipantRecord<'_>],
+    records: &[ParticipantRecord<'_>],
     bars: &[Bar<'_>],
     axis: &Axis,
 ) {
     for (number, step) in anomaly.steps.iter().enumerate() {
         let bar = |participant| {
-            let actor = actors.iter().position(|actor| actor.participant == participant);
-            bars.iter().find(|bar| bar.actor.is_some() && bar.actor == actor)
+            let record = records.iter().position(|record| record.participant == participant);
+            bars.iter().find(|bar| bar.record.is_some() && bar.record == record)
         };
         let (Some(from), Some(to)) = (bar(step.from), bar(step.to)) else { continue };
         let (start, end) = ends(step, from, to, axis);
         let bow = if number % 2 == 0 { 26 } else { -26 };
         let (path, (x, y)) = arrow(start, end, bow);
-        let words = edge(step, actors);
+        let words = edge(step, records);
         let title =
             format!("edge {}, {} -> {}, {}: {words}", number + 1, step.from, step.to, step.kind);
         let kind = if step.kind.is_order() { "edge order" } else { "edge" };

@@ -32,7 +32,7 @@ pub(super) struct Request {
 pub(super) fn draw(request: &Request, step: i32) -> Group {
     let Request { sent, store, received, .. } = *request;
     let (from, y) = sent;
-    let class = format!("request actor-{}", request.process % 6);
+    let class = format!("request participant-{}", request.process % 6);
     let mut group = Group::new(class, request.lines.join("; "));
     let half = |x: i32| (x + step / 2, i32::midpoint(y, store));
     group.shapes.push(Shape::Circle { x: from, y, radius: 4, class: "commit" });

@@ -29,8 +29,8 @@ mod strips;
 use askama::Template;
 
 use super::Report;
-use super::actors::actors;
 use super::orders::{missing_guards, serial_orders};
+use super::participants::records;
 use super::text::{STATUSES, coverage, heading};
 use super::words::{edge, finding, refuted_by};
 use crate::isolation::{Anomaly, Level, Status};
@@ -149,13 +149,13 @@ fn render(report: &Report<'_>, text: &str, limits: &Limits) -> String {
     let heading = anomaly.zip(report.verdict).map(|(anomaly, verdict)| heading(anomaly, verdict));
     let heading = heading.unwrap_or_default();
     scene.description.push_str(&heading);
-    let actors = anomaly.map_or_else(Vec::new, |anomaly| actors(report.history, anomaly));
+    let records = anomaly.map_or_else(Vec::new, |anomaly| records(report.history, anomaly));
     let steps = anomaly.map_or(&[][..], |anomaly| &anomaly.steps[..]);
     let edges = steps.iter().enumerate().map(|(number, step)| EdgeLine {
         number: number + 1,
         ends: format!("{} → {}", step.from, step.to),
         kind: step.kind.to_string(),
-        words: edge(step, &actors),
+        words: edge(step, &records),
     });
     let lines = |text: String| {
         let lines = text.lines().skip(1).map(|line| line.strip_prefix("    ").unwrap_or(line));
@@ -178,9 +178,9 @@ fn render(report: &Report<'_>, text: &str, limits: &Limits) -> String {
         heading,
         finding: anomaly.filter(is_finding).map_or_else(String::new, finding),
         edges: edges.take(64).collect(),
-        orders: anomaly.map_or_else(String::new, |anomaly| lines(serial_orders(anomaly, &actors))),
+        orders: anomaly.map_or_else(String::new, |anomaly| lines(serial_orders(anomaly, &records))),
         guards: anomaly.map_or_else(String::new, |anomaly| {
-            lines(missing_guards(report.history, anomaly, &actors))
+            lines(missing_guards(report.history, anomaly, &records))
         }),
         others: report.verdict.map_or(0, |verdict| verdict.anomalies().len().saturating_sub(1)),
         text: shortened(text, limits.report),

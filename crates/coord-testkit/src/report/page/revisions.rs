@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::super::actors::{ParticipantRecord, actors};
+use super::super::participants::{ParticipantRecord, records};
 use super::edges::add_edges;
 use super::rows::{Bar, Rows};
 use super::scene::{Axis, Column, Data, Group, Scene, Shape, to_i32};
@@ -37,8 +37,8 @@ pub(super) const STORE_HEIGHT: i32 = 34;
 pub(super) struct Drawn<'a> {
     pub(super) process: &'a str,
     pub(super) attempt: &'a Attempt,
-    /// The number of the actor, if it takes part in the anomaly.
-    pub(super) actor: Option<usize>,
+    /// The number of the participant, if it takes part in the anomaly.
+    pub(super) record: Option<usize>,
 }
 
 impl Drawn<'_> {
@@ -63,23 +63,23 @@ impl Drawn<'_> {
 
 /// Draws the transactions of a history. Those of the anomaly are drawn in full.
 pub(super) fn draw(history: &History, anomaly: Option<&Anomaly>, limits: &Limits) -> Scene {
-    let actors = anomaly.map_or_else(Vec::new, |anomaly| actors(history, anomaly));
-    let versions = ShownVersions::new(history, &actors);
-    let (drawn, left_out) = select(history, &actors, limits);
-    let keys = keys(&actors, limits);
-    let axis = axis(&drawn, &actors, &versions, &keys, limits);
+    let records = anomaly.map_or_else(Vec::new, |anomaly| records(history, anomaly));
+    let versions = ShownVersions::new(history, &records);
+    let (drawn, left_out) = select(history, &records, limits);
+    let keys = keys(&records, limits);
+    let axis = axis(&drawn, &records, &versions, &keys, limits);
     let mut scene = Scene { width: axis.width(), ..Scene::default() };
     if left_out > 0 {
         scene.left_out.push(format!("{left_out} attempts of other transactions"));
     }
     let mut rows = Rows::new(&axis, &versions, limits);
-    rows.store(&actors);
+    rows.store(&records);
     let mut lanes: BTreeMap<&str, Vec<&Drawn<'_>>> = BTreeMap::new();
     for drawn in &drawn {
         lanes.entry(drawn.process).or_default().push(drawn);
     }
     for (process, drawn) in lanes {
-        rows.lane(process, &drawn, &actors, anomaly);
+        rows.lane(process, &drawn, &records, anomaly);
     }
     let Rows { groups, bars, bottom, left_out, .. } = rows;
     scene.left_out.extend(left_out);
@@ -89,67 +89,67 @@ pub(super) fn draw(history: &History, anomaly: Option<&Anomaly>, limits: &Limits
     add_faults(&mut scene, history, &axis, limits);
     scene.groups.extend(groups);
     if let Some(anomaly) = anomaly {
-        add_edges(&mut scene, anomaly, &actors, &bars, &axis);
+        add_edges(&mut scene, anomaly, &records, &bars, &axis);
     }
-    let last = bars.iter().filter(|bar| bar.actor.is_some()).map(|bar| bar.last).max();
+    let last = bars.iter().filter(|bar| bar.record.is_some()).map(|bar| bar.last).max();
     scene.data.first = last.map_or(0, |last| column_of(&scene.data.columns, last));
     scene
 }
 
-/// The attempts to draw: those of the actors, then the nearest others. Also returns how many are
-/// left out.
+/// The attempts to draw: those of the participants, then the nearest others. Also returns how many
+/// are left out.
 fn select<'a>(
     history: &'a History,
-    actors: &[ParticipantRecord<'a>],
+    records: &[ParticipantRecord<'a>],
     limits: &Limits,
 ) -> (Vec<Drawn<'a>>, usize) {
     let mut all: Vec<Drawn<'a>> = Vec::new();
     for event in &history.0 {
         let EventKind::Attempt(attempt) = &event.kind else { continue };
-        let is_attempt = |actor: &ParticipantRecord<'_>| {
-            actor.attempt.is_some_and(|other| std::ptr::eq(other, &raw const **attempt))
+        let is_attempt = |record: &ParticipantRecord<'_>| {
+            record.attempt.is_some_and(|other| std::ptr::eq(other, &raw const **attempt))
         };
         let process = event.process.as_deref().unwrap_or("(no process)");
-        all.push(Drawn { process, attempt, actor: actors.iter().position(is_attempt) });
+        all.push(Drawn { process, attempt, record: records.iter().position(is_attempt) });
     }
-    let commits = actors.iter().filter_map(|actor| actor.commit).map(|commit| commit.0);
+    let commits = records.iter().filter_map(|record| record.commit).map(|commit| commit.0);
     let (first, last) = (commits.clone().min().unwrap_or(0), commits.max().unwrap_or(i64::MAX));
     // Without an anomaly the first ones are drawn.
     let distance = |drawn: &Drawn<'_>| {
         let (_, at) = drawn.span(None);
-        if actors.is_empty() { at } else { (first - at).max(at - last).max(0) }
+        if records.is_empty() { at } else { (first - at).max(at - last).max(0) }
     };
-    all.sort_by_key(|drawn| (drawn.actor.is_none(), distance(drawn)));
-    let others = limits.attempts + actors.len();
+    all.sort_by_key(|drawn| (drawn.record.is_none(), distance(drawn)));
+    let others = limits.attempts + records.len();
     let left_out = all.len().saturating_sub(others);
     all.truncate(others);
-    all.sort_by_key(|drawn| (drawn.actor.is_none(), drawn.actor, drawn.attempt.began));
+    all.sort_by_key(|drawn| (drawn.record.is_none(), drawn.record, drawn.attempt.began));
     (all, left_out)
 }
 
-/// The keys that the actors have read or written.
-fn keys<'a>(actors: &[ParticipantRecord<'a>], limits: &Limits) -> BTreeSet<&'a Bytes> {
+/// The keys that the participants have read or written.
+fn keys<'a>(records: &[ParticipantRecord<'a>], limits: &Limits) -> BTreeSet<&'a Bytes> {
     let mut keys = BTreeSet::new();
-    for actor in actors {
-        let reads = actor.attempt.into_iter().flat_map(|attempt| &attempt.reads);
+    for record in records {
+        let reads = record.attempt.into_iter().flat_map(|attempt| &attempt.reads);
         keys.extend(reads.take(limits.reads).map(|read| &read.key));
-        keys.extend(actor.writes.iter().take(limits.reads).map(|write| write.key));
+        keys.extend(record.writes.iter().take(limits.reads).map(|write| write.key));
     }
     keys
 }
 
-/// The revisions that have a column: what the actors have read and written and when that changed,
-/// then the commits of the others.
+/// The revisions that have a column: what the participants have read and written and when that
+/// changed, then the commits of the others.
 fn axis(
     drawn: &[Drawn<'_>],
-    actors: &[ParticipantRecord<'_>],
+    records: &[ParticipantRecord<'_>],
     versions: &ShownVersions<'_>,
     keys: &BTreeSet<&Bytes>,
     limits: &Limits,
 ) -> Axis {
     let mut revisions: BTreeSet<i64> =
-        actors.iter().filter_map(|actor| actor.commit).map(|commit| commit.0).collect();
-    for drawn in drawn.iter().filter(|drawn| drawn.actor.is_some()) {
+        records.iter().filter_map(|record| record.commit).map(|commit| commit.0).collect();
+    for drawn in drawn.iter().filter(|drawn| drawn.record.is_some()) {
         let reads = drawn.attempt.reads.iter().filter_map(|read| read.found.as_ref());
         revisions.extend(reads.take(limits.reads).map(|(revision, _)| revision.0));
     }
@@ -159,7 +159,7 @@ fn axis(
         let within = versions.revisions_of(keys).into_iter();
         revisions.extend(within.filter(|at| (first..=last + 1).contains(at)).take(limits.columns));
     }
-    for drawn in drawn.iter().filter(|drawn| drawn.actor.is_none()) {
+    for drawn in drawn.iter().filter(|drawn| drawn.record.is_none()) {
         if revisions.len() < limits.columns {
             revisions.insert(drawn.span(None).1);
         }
@@ -187,7 +187,7 @@ fn columns(
         ..Column::default()
     };
     let mut columns: Vec<Column> = axis.revisions.iter().map(column).collect();
-    for bar in bars.iter().filter(|bar| bar.actor.is_some()) {
+    for bar in bars.iter().filter(|bar| bar.record.is_some()) {
         for (revision, line) in bar.lines(limits) {
             if let Ok(column) = axis.revisions.binary_search(&revision) {
                 columns[column].lines.push(line);
@@ -221,7 +221,7 @@ fn add_faults(scene: &mut Scene, history: &History, axis: &Axis, limits: &Limits
     for event in &history.0 {
         let text = match &event.kind {
             EventKind::Attempt(attempt) => {
-                let drawn = Drawn { process: "", attempt, actor: None };
+                let drawn = Drawn { process: "", attempt, record: None };
                 newest = newest.max(drawn.span(None).1);
                 continue;
             }
@@ -254,8 +254,8 @@ fn add_faults(scene: &mut Scene, history: &History, axis: &Axis, limits: &Limits
     }
 }
 
-/// The name of an actor for a drawing.
-pub(super) fn actor_name(participant: Participant) -> String {
+/// The name of a participant for a drawing.
+pub(super) fn participant_name(participant: Participant) -> String {
     match participant {
         Participant::Transaction(number) => format!("T{number}"),
         Participant::Change(revision) => format!("change {revision}"),

@@ -1,9 +1,9 @@
 //! The lanes of a drawing: the store, and one lane per process, with a row for each transaction of
 //! the anomaly and some rows for the others.
 
-use super::super::actors::{ParticipantRecord, Write, WriteEffect};
+use super::super::participants::{ParticipantRecord, Write, WriteEffect};
 use super::super::text;
-use super::revisions::{AXIS_HEIGHT, Drawn, STORE_HEIGHT, actor_name};
+use super::revisions::{AXIS_HEIGHT, Drawn, STORE_HEIGHT, participant_name};
 use super::scene::{Axis, Group, LEFT, Shape};
 use super::state::ShownVersions;
 use super::strips::Strip;
@@ -11,17 +11,17 @@ use super::{Limits, printable};
 use crate::history::AttemptEnd;
 use crate::isolation::Anomaly;
 
-/// The height of the bar of an actor.
+/// The height of the bar of a participant.
 const BAR_HEIGHT: i32 = 24;
-/// The height of the row of a transaction that is no actor.
+/// The height of the row of a transaction that is no participant.
 const OTHER_HEIGHT: i32 = 13;
-/// How many rows the transactions that are no actors have in one lane.
+/// How many rows the transactions that are no participants have in one lane.
 const OTHER_ROWS_MAX: usize = 8;
 
 /// A participant of the anomaly that is drawn.
 #[derive(Clone, Debug)]
 pub(super) struct Bar<'a> {
-    pub(super) actor: Option<usize>,
+    pub(super) record: Option<usize>,
     name: String,
     pub(super) first: i64,
     pub(super) last: i64,
@@ -83,7 +83,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Draws the lane of the store, with the changes by clients that are not recorded.
-    pub(super) fn store(&mut self, actors: &[ParticipantRecord<'a>]) {
+    pub(super) fn store(&mut self, records: &[ParticipantRecord<'a>]) {
         let y = self.bottom + STORE_HEIGHT / 2;
         self.lane_name("store", self.bottom, STORE_HEIGHT);
         let mut dots = Group::new("store", "");
@@ -92,18 +92,19 @@ impl<'a> Rows<'a> {
             dots.shapes.push(Shape::Circle { x, y, radius: 3, class: "revision" });
         }
         self.groups.push(dots);
-        let changes = actors.iter().enumerate().filter(|(_, actor)| actor.attempt.is_none());
-        for (number, actor) in changes {
-            let Some(commit) = actor.commit else { continue };
-            let only_deletes = actor.writes.iter().all(|write| write.effect == WriteEffect::Delete);
+        let changes = records.iter().enumerate().filter(|(_, record)| record.attempt.is_none());
+        for (number, record) in changes {
+            let Some(commit) = record.commit else { continue };
+            let only_deletes =
+                record.writes.iter().all(|write| write.effect == WriteEffect::Delete);
             let by = if only_deletes {
                 "the end of a lease, or another client"
             } else {
                 "another client"
             };
-            let name = actor_name(actor.participant);
-            let title = format!("{name}, by {by}: {}", text::writes(&actor.writes));
-            let mut group = Group::new(format!("bar actor-{}", number % 6), title);
+            let name = participant_name(record.participant);
+            let title = format!("{name}, by {by}: {}", text::writes(&record.writes));
+            let mut group = Group::new(format!("bar participant-{}", number % 6), title);
             let x = self.axis.x(commit.0);
             group.shapes.push(Shape::Circle { x, y, radius: 8, class: "change" });
             let shape = Shape::Text {
@@ -115,13 +116,13 @@ impl<'a> Rows<'a> {
             group.shapes.push(shape);
             self.groups.push(group);
             self.bars.push(Bar {
-                actor: Some(number),
+                record: Some(number),
                 name,
                 first: commit.0,
                 last: commit.0,
                 y,
                 strips: Vec::new(),
-                writes: actor.writes.clone(),
+                writes: record.writes.clone(),
                 end: format!("by {by}"),
             });
         }
@@ -133,14 +134,14 @@ impl<'a> Rows<'a> {
         &mut self,
         process: &str,
         drawn: &[&Drawn<'a>],
-        actors: &[ParticipantRecord<'a>],
+        records: &[ParticipantRecord<'a>],
         anomaly: Option<&'a Anomaly>,
     ) {
         let top = self.bottom;
         self.bottom += 7;
         for drawn in drawn {
-            if let Some(number) = drawn.actor {
-                self.actor(drawn, number, &actors[number], anomaly);
+            if let Some(number) = drawn.record {
+                self.record(drawn, number, &records[number], anomaly);
             }
         }
         self.others(process, drawn);
@@ -160,23 +161,23 @@ impl<'a> Rows<'a> {
     }
 
     /// Draws a transaction of the anomaly, with the validity of what it has read.
-    fn actor(
+    fn record(
         &mut self,
         drawn: &Drawn<'a>,
         number: usize,
-        actor: &ParticipantRecord<'a>,
+        record: &ParticipantRecord<'a>,
         anomaly: Option<&'a Anomaly>,
     ) {
-        let (first, last) = drawn.span(actor.commit.map(|commit| commit.0));
+        let (first, last) = drawn.span(record.commit.map(|commit| commit.0));
         let y = self.bottom + BAR_HEIGHT / 2;
-        let name = actor_name(actor.participant);
+        let name = participant_name(record.participant);
         let title = format!(
             "{name}: {}; {}; {}",
-            text::origin(actor),
+            text::origin(record),
             text::reads(drawn.attempt),
-            text::writes(&actor.writes)
+            text::writes(&record.writes)
         );
-        let mut group = Group::new(format!("bar actor-{}", number % 6), title);
+        let mut group = Group::new(format!("bar participant-{}", number % 6), title);
         let (left, right) = (self.axis.x(first), self.axis.x(last));
         let left = if left == right { left - 46 } else { left };
         group.shapes.push(Shape::Rect {
@@ -189,10 +190,10 @@ impl<'a> Rows<'a> {
         group.shapes.push(Shape::Text { x: left + 7, y: y + 5, text: name.clone(), class: "name" });
         let end = end_shape(drawn.attempt.end, right, y);
         group.shapes.push(end);
-        let writes = actor.writes.iter().take(3).map(|write| action(write, self.limits));
+        let writes = record.writes.iter().take(3).map(|write| action(write, self.limits));
         let mut writes = writes.collect::<Vec<_>>().join(", ");
-        if actor.writes.len() > 3 {
-            writes.push_str(&format!(", and {} more", actor.writes.len() - 3));
+        if record.writes.len() > 3 {
+            writes.push_str(&format!(", and {} more", record.writes.len() - 3));
         }
         let is_committed = matches!(drawn.attempt.end, AttemptEnd::Committed { .. });
         if !is_committed {
@@ -202,26 +203,26 @@ impl<'a> Rows<'a> {
         }
         group.shapes.push(Shape::Text { x: right + 26, y: y + 5, text: writes, class: "note" });
         self.bottom += BAR_HEIGHT + 4;
-        let strips = self.strips(drawn, actor, anomaly, last, &mut group);
+        let strips = self.strips(drawn, record, anomaly, last, &mut group);
         self.groups.push(group);
         self.bars.push(Bar {
-            actor: Some(number),
+            record: Some(number),
             name,
             first,
             last,
             y,
             strips,
-            writes: actor.writes.clone(),
+            writes: record.writes.clone(),
             end: drawn.attempt.end.to_string(),
         });
         self.bottom += 6;
     }
 
-    /// Draws the transactions that are no actors, as many beside each other as fit.
+    /// Draws the transactions that are no participants, as many beside each other as fit.
     fn others(&mut self, process: &str, drawn: &[&Drawn<'a>]) {
         let mut ends: Vec<i32> = Vec::new();
         let mut left_out = 0;
-        for drawn in drawn.iter().filter(|drawn| drawn.actor.is_none()) {
+        for drawn in drawn.iter().filter(|drawn| drawn.record.is_none()) {
             let (first, last) = drawn.span(None);
             let (left, right) = (self.axis.x(first).max(LEFT - 24), self.axis.x(last));
             let left = left.min(right - 8);

@@ -39,7 +39,7 @@ pub(super) enum Shape {
 /// Shapes that belong together.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Group {
-    /// The classes, such as `bar actor-1`.
+    /// The classes, such as `bar participant-1`.
     pub(super) class: String,
     /// What the group shows.
     pub(super) title: String,

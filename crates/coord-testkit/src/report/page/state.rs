@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use coord_core::kv::Revision;
 
-use super::super::actors::{ParticipantRecord, Write, WriteEffect};
+use super::super::participants::{ParticipantRecord, Write, WriteEffect};
 use super::scene::{Column, Data, ShownVersion};
 use super::{Limits, printable};
 use crate::history::{AttemptEnd, EventKind, History};
@@ -25,7 +25,7 @@ use crate::history::{AttemptEnd, EventKind, History};
 pub(super) struct ShownVersions<'a>(BTreeMap<&'a Bytes, BTreeMap<i64, WriteEffect<'a>>>);
 
 impl<'a> ShownVersions<'a> {
-    pub(super) fn new(history: &'a History, actors: &'a [ParticipantRecord<'a>]) -> Self {
+    pub(super) fn new(history: &'a History, records: &'a [ParticipantRecord<'a>]) -> Self {
         let mut versions = Self::default();
         for event in &history.0 {
             match &event.kind {
@@ -50,9 +50,9 @@ impl<'a> ShownVersions<'a> {
                 _ => {}
             }
         }
-        for actor in actors {
-            for write in actor.writes.iter().filter(|_| actor.attempt.is_none()) {
-                versions.add(*write, actor.commit.unwrap_or_default());
+        for record in records {
+            for write in record.writes.iter().filter(|_| record.attempt.is_none()) {
+                versions.add(*write, record.commit.unwrap_or_default());
             }
         }
         versions

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::super::actors::ParticipantRecord;
+use super::super::participants::ParticipantRecord;
 use super::printable;
 use super::revisions::Drawn;
 use super::rows::Rows;
@@ -33,11 +33,11 @@ pub(super) struct Strip<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Draws the validity of what an actor has read.
+    /// Draws the validity of what a participant has read.
     pub(super) fn strips(
         &mut self,
         drawn: &Drawn<'a>,
-        actor: &ParticipantRecord<'a>,
+        record: &ParticipantRecord<'a>,
         anomaly: Option<&'a Anomaly>,
         last: i64,
         group: &mut Group,
@@ -66,8 +66,8 @@ impl<'a> Rows<'a> {
         }
         for step in steps {
             let is_reader = match step.kind {
-                EdgeKind::PredicateReadWrite => step.from == actor.participant,
-                EdgeKind::PredicateWriteRead => step.to == actor.participant,
+                EdgeKind::PredicateReadWrite => step.from == record.participant,
+                EdgeKind::PredicateWriteRead => step.to == record.participant,
                 _ => false,
             };
             let Some(key) = step.key.as_ref().filter(|_| is_reader) else { continue };

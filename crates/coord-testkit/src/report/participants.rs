@@ -57,20 +57,23 @@ pub(super) struct ParticipantRecord<'a> {
 }
 
 impl ParticipantRecord<'_> {
-    /// What the actor has done to a key.
+    /// What the participant has done to a key.
     pub(super) fn effect(&self, key: &Bytes) -> Option<WriteEffect<'_>> {
         self.writes.iter().find(|write| write.key == key).map(|write| write.effect)
     }
 
-    /// The value that the actor has read from a key.
+    /// The value that the participant has read from a key.
     pub(super) fn value_read(&self, key: &Bytes) -> Option<&Bytes> {
         let read = self.attempt?.reads.iter().find(|read| read.key == *key)?;
         read.found.as_ref().map(|(_, value)| value)
     }
 }
 
-/// The actors of an anomaly, in the order of their commits.
-pub(super) fn actors<'a>(history: &'a History, anomaly: &'a Anomaly) -> Vec<ParticipantRecord<'a>> {
+/// The participants of an anomaly, in the order of their commits.
+pub(super) fn records<'a>(
+    history: &'a History,
+    anomaly: &'a Anomaly,
+) -> Vec<ParticipantRecord<'a>> {
     let mut attempts: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     let mut changes: BTreeMap<Revision, Vec<Write<'a>>> = BTreeMap::new();
     for participant in &anomaly.participants {
@@ -91,12 +94,12 @@ pub(super) fn actors<'a>(history: &'a History, anomaly: &'a Anomaly) -> Vec<Part
             _ => {}
         }
     }
-    let mut actors: Vec<ParticipantRecord<'a>> = Vec::new();
+    let mut records: Vec<ParticipantRecord<'a>> = Vec::new();
     for (position, participant) in anomaly.participants.iter().enumerate() {
-        if actors.iter().any(|actor| actor.participant == *participant) {
+        if records.iter().any(|record| record.participant == *participant) {
             continue;
         }
-        actors.push(match participant {
+        records.push(match participant {
             Participant::Transaction(number) => {
                 let events = attempts.get(number).map_or(&[][..], Vec::as_slice);
                 transaction(history, anomaly, position, events)
@@ -117,11 +120,11 @@ pub(super) fn actors<'a>(history: &'a History, anomaly: &'a Anomaly) -> Vec<Part
             }
         });
     }
-    actors.sort_by_key(|actor| (actor.commit.is_none(), actor.commit, actor.participant));
-    actors
+    records.sort_by_key(|record| (record.commit.is_none(), record.commit, record.participant));
+    records
 }
 
-/// The actor of a transaction, of whose attempts `events` are the numbers.
+/// The participant of a transaction, of whose attempts `events` are the numbers.
 fn transaction<'a>(
     history: &'a History,
     anomaly: &'a Anomaly,
