@@ -145,8 +145,8 @@ impl Search {
         None
     }
 
-    /// A random case of the size of this search: over three keys with a common prefix, each of
-    /// which may exist before.
+    /// A random case of the size of this search. Its programs use three keys with a common prefix,
+    /// each of which may exist before.
     pub fn random_case(&self, rng: &mut fastrand::Rng) -> Case {
         let keys = ["p/x", "p/y", "p/z"];
         let mut case = Case::default();

@@ -192,7 +192,8 @@ pub(super) fn missing_guards(
 
 /// The revision of the store at which a compare of the participant's commit would have been
 /// evaluated, as far as the history shows it: the last revision before its writes. Without writes
-/// it is the newest that the participant has read, or that had ended before.
+/// it is the newest revision that the participant has read, or at which another transaction had
+/// committed when the participant ended.
 fn compared_at(history: &History, record: &ParticipantRecord<'_>) -> Option<Revision> {
     if !record.writes.is_empty() {
         return record.commit.map(|commit| Revision(commit.0.saturating_sub(1)));

@@ -64,7 +64,8 @@ pub(super) fn key_range_or_empty() -> BoxedStrategy<KeyRange> {
     prop_oneof![119 => key_range(), 1 => empty].boxed()
 }
 
-/// A value: empty or one byte, rarely [`BIG_VALUE_BYTES`] bytes.
+/// A value: empty, small, or rarely large. A small value has one byte, a large value
+/// [`BIG_VALUE_BYTES`] bytes.
 pub fn value() -> BoxedStrategy<Bytes> {
     static BIG: [u8; BIG_VALUE_BYTES] = [b'+'; BIG_VALUE_BYTES];
     prop_oneof![

@@ -2,7 +2,7 @@
 //!
 //! The enumeration is independent of the exploration: it knows no sleep sets, and uses replays of
 //! single schedules only. After a prefix of turns it tries each process, and each age of the
-//! member, and keeps those that the replay has taken.
+//! member, and keeps the turns that the replay has taken.
 
 use std::collections::BTreeSet;
 
