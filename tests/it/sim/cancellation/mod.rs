@@ -30,6 +30,8 @@ mod election;
 mod leases;
 mod mutex;
 mod queue;
+mod rwlock;
+mod semaphore;
 mod session;
 mod stm;
 mod supervisor;
@@ -156,6 +158,8 @@ fn every_public_async_function_has_a_case() {
         leases::cases(),
         mutex::cases(),
         queue::cases(),
+        rwlock::cases(),
+        semaphore::cases(),
         session::cases(),
         stm::cases(),
         supervisor::cases(),
