@@ -53,3 +53,7 @@ pub mod backends {}
 /// `docs/guide/metrics.md`
 #[doc = include_str!("../docs/guide/metrics.md")]
 pub mod metrics {}
+
+/// `docs/guide/recipes.md`
+#[doc = include_str!("../docs/guide/recipes.md")]
+pub mod recipes {}

@@ -15,6 +15,7 @@
 
 mod election;
 mod mutex;
+mod rwlock;
 mod session;
 mod stm;
 
@@ -158,6 +159,8 @@ pub(crate) const TESTS: &[Test] = tests![
     mutex::mutex_waits_on_current_holder on 1,
     mutex::v3_lock_lock_waiter on 1,
     mutex::ctl_v3_lock on 1,
+    rwlock::rw_mutex_single_node on 3,
+    rwlock::rw_mutex_multi_node on 3,
     election::resume_election on 1,
     election::election_wait on 3,
     election::election_failover on 3,

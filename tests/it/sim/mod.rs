@@ -2,11 +2,13 @@
 
 mod cancellation;
 mod election;
+mod holders;
 mod isolation;
 mod lock;
 mod mutants;
 mod plans;
 mod proofs;
+mod recipes;
 mod regressions;
 mod scheduler;
 mod simulator;

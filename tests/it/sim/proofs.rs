@@ -1,6 +1,7 @@
 //! Bounded proofs: every run of a small scenario with at most two deviations of nine faults.
 
 use coord_core::error::PrimitiveError;
+use coord_core::recipes::{Semaphore, SemaphoreError};
 use coord_core::stm::Transaction;
 use coord_core::{Election, Mutex, Session, Stm};
 use coord_testkit::sim::{Fault, Sim, Sweep};
@@ -57,6 +58,22 @@ async fn election(sim: Sim) {
     sim.join().await;
 }
 
+async fn semaphore(sim: Sim) {
+    let inside = sim.exclusive("pool");
+    for name in ["a", "b"] {
+        let inside = inside.clone();
+        sim.spawn(name, |process| async move {
+            let session = Session::builder(process.client()).open().await?;
+            let permits = Semaphore::new(&session, "pool", 2).acquire(2).await?;
+            let alone = inside.enter(&process, &permits);
+            drop((alone, permits));
+            session.close().await?;
+            Ok::<_, SemaphoreError>(())
+        });
+    }
+    sim.join().await;
+}
+
 async fn transfer(sim: Sim) {
     for name in ["a", "b"] {
         sim.spawn(name, |process| async move {
@@ -87,6 +104,11 @@ fn lock_is_proved_up_to_two_deviations() {
 #[test]
 fn election_is_proved_up_to_two_deviations() {
     prove("election_is_proved_up_to_two_deviations", election);
+}
+
+#[test]
+fn semaphore_is_proved_up_to_two_deviations() {
+    prove("semaphore_is_proved_up_to_two_deviations", semaphore);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::admission::Admission;
 use super::key_guard::{KeyGuard, Ownership};
 use super::position::Position;
 use super::{WATCH_AFTER, WaitQueue};
@@ -20,14 +21,19 @@ use crate::telemetry::queue as events;
 #[must_use = "dropping a contender removes it from the queue"]
 pub struct Contender {
     pub(super) queue: WaitQueue,
-    guard: KeyGuard,
+    pub(super) guard: KeyGuard,
+    /// Another key of the same holder, which is deleted together with its key.
+    pub(super) companion: Option<KeyGuard>,
     slot: HandoffSlot,
-    /// The header of the response that showed the position.
+    /// The header of the response that showed the position or the admission.
     header: Header,
+    /// Unknown for a contender with an admission rule.
     pub(super) position: Position,
+    /// Set if the contender waits for its admission, instead of for its predecessor.
+    pub(super) admission: Option<Admission>,
     /// Whether an earlier release may have deleted the key.
-    may_be_released: bool,
-    phase: events::ContenderPhase,
+    pub(super) may_be_released: bool,
+    pub(super) phase: events::ContenderPhase,
     /// Cancelled when the key is lost or the contender is dropped; created on first use.
     cancelled: OnceLock<DropGuard>,
 }
@@ -46,8 +52,32 @@ impl Contender {
             phase.acquired();
         }
         let slot = queue.session().client().handoffs().register(ownership.entry());
-        let (may_be_released, cancelled) = (false, OnceLock::new());
-        Self { queue, guard, slot, header, position, may_be_released, phase, cancelled }
+        Self {
+            queue,
+            guard,
+            companion: None,
+            slot,
+            header,
+            position,
+            admission: None,
+            may_be_released: false,
+            phase,
+            cancelled: OnceLock::new(),
+        }
+    }
+
+    /// The contender of a key that `guard` has created, which waits for its admission; with the
+    /// guard of its companion key, if it has one.
+    pub(super) fn with_admission(
+        queue: WaitQueue,
+        (guard, companion): (KeyGuard, Option<KeyGuard>),
+        header: Header,
+        admission: Admission,
+    ) -> Self {
+        let mut contender = Self::new(queue, guard, header, Position::Unknown);
+        contender.companion = companion;
+        contender.note_admission(header, admission);
+        contender
     }
 
     /// The contender of a key that exists in the queue already. Its guard is armed when the
@@ -70,6 +100,25 @@ impl Contender {
         if self.position.is_first() {
             self.phase.acquired();
         }
+    }
+
+    /// Notes the admission that a response showed.
+    pub(super) fn note_admission(&mut self, header: Header, admission: Admission) {
+        self.header = header;
+        if admission.is_admitted() {
+            self.phase.acquired();
+        }
+        self.admission = Some(admission);
+    }
+
+    /// Whether an admission rule has admitted this contender.
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.admission.as_ref().is_some_and(Admission::is_admitted)
+    }
+
+    /// Whether the admission rule cannot admit this contender any more.
+    pub(crate) fn is_impossible(&self) -> bool {
+        self.admission.as_ref().is_some_and(Admission::is_impossible)
     }
 
     /// A handle to the key that does not delete the key when it is dropped.
@@ -111,10 +160,16 @@ impl Contender {
             sleep(WATCH_AFTER).await;
             ownership.wait_evicted().await
         };
+        let turn = async {
+            match self.admission {
+                None => self.wait().await,
+                Some(_) => self.wait_admitted().await,
+            }
+        };
         let waited = tokio::select! {
             biased;
             reason = ownership.session().lost() => Err(reason.into()),
-            waited = self.wait() => match waited {
+            waited = turn => match waited {
                 Ok(()) => ownership.session().check_deadline().await,
                 failed => failed,
             },
@@ -183,8 +238,9 @@ impl Contender {
     pub(crate) async fn try_release(&mut self) -> Result<(), PrimitiveError> {
         // If this contender is not first, its successor will not be first after the release.
         let successor = if self.position.is_first() { self.slot.take() } else { None };
-        let delete = Op::Delete(Delete::new(self.key()));
-        let ops = iter::once(delete).chain(successor.as_ref().map(Waiter::read));
+        let companion = self.companion.iter().map(|guard| guard.ownership().key());
+        let deletes = iter::once(self.key()).chain(companion).map(|key| Delete::new(key).into());
+        let ops: Vec<Op> = deletes.chain(successor.as_ref().map(Waiter::read)).collect();
         self.ownership().set_released(true);
         let released = self.session().while_held(self.ownership().while_in_queue(ops)).await;
         if let Err(PrimitiveError::Backend(error)) = &released {
@@ -194,6 +250,9 @@ impl Contender {
             return released.map(drop);
         }
         self.guard.set_armed(false);
+        if let (Ok(_), Some(companion)) = (&released, &mut self.companion) {
+            companion.set_armed(false);
+        }
         match (released, successor) {
             (Ok(response), Some(successor)) => successor.hand_over(response),
             (Ok(_), None) => {}

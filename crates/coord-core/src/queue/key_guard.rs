@@ -142,7 +142,7 @@ impl Ownership {
 
     /// The reason why the key is not in the queue any more. Notes the loss, unless the owner may
     /// have deleted the key.
-    pub(super) async fn why_evicted(&self) -> LossReason {
+    pub(crate) async fn why_evicted(&self) -> LossReason {
         let reason = self.session().why_lost().await.unwrap_or(LossReason::KeyDeleted);
         if reason == LossReason::KeyDeleted && self.0.is_released.load(Ordering::Relaxed) {
             return reason;
@@ -229,29 +229,51 @@ impl KeyGuard {
 
     /// Sends the transaction that creates the key if its compares hold, and notes the outcome.
     pub(super) async fn create(&mut self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
-        let session = self.ownership.session().clone();
-        self.is_armed = true;
+        Self::create_all(std::slice::from_mut(self), txn).await
+    }
+
+    /// Sends the transaction that creates the keys of all guards if its compares hold, and notes
+    /// the outcome. The guards are of one session.
+    pub(super) async fn create_all(
+        guards: &mut [Self],
+        txn: Txn,
+    ) -> Result<TxnResponse, PrimitiveError> {
+        let [first, ..] = guards else { unreachable!("a transaction creates at least one key") };
+        let (session, key) = (first.ownership.session().clone(), first.ownership.key().clone());
+        let arm = |guards: &mut [Self], is_armed| {
+            guards.iter_mut().for_each(|guard| guard.set_armed(is_armed));
+        };
+        arm(guards, true);
         let sent = async { Ok(session.backend().txn(txn).await?) };
         match session.while_held(sent).await {
             Ok(response) => {
-                self.is_armed = response.succeeded;
+                arm(guards, response.succeeded);
                 if response.succeeded {
-                    self.ownership.0.created.get_or_init(|| response.header.revision);
+                    for guard in guards {
+                        guard.ownership.0.created.get_or_init(|| response.header.revision);
+                    }
                     session.check_deadline().await?;
                 }
                 Ok(response)
             }
             Err(PrimitiveError::Backend(error)) => {
-                self.is_armed = error.outcome() == Outcome::Unknown;
+                arm(guards, error.outcome() == Outcome::Unknown);
                 if !matches!(error, Error::LeaseNotFound { .. }) {
                     return Err(error.into());
                 }
                 let reason = session.why_lost().await.unwrap_or(LossReason::Revoked);
-                session.note_loss(reason, self.ownership.key());
+                session.note_loss(reason, &key);
                 Err(reason.into())
             }
             Err(lost) => Err(lost),
         }
+    }
+
+    /// Moves the guard out of its owner, which then does not delete the key any more.
+    pub(super) fn take(&mut self) -> Self {
+        let (ownership, is_armed) = (self.ownership.clone(), self.is_armed);
+        self.is_armed = false;
+        Self { ownership, is_armed, suffix: self.suffix.take() }
     }
 
     /// Leaves the key to another owner of the lease: the suffix is not used again.

@@ -43,9 +43,13 @@
 //! | child names, such as `p/q` for `p`, hide the predecessor | 1 more per read |
 //! | `try_enqueue` into a queue in use | 1, and nothing is written |
 //!
+//! Recipes such as semaphores use the same keys with another wait: contenders that are admitted by
+//! a rule over the keys ahead of them (`admission/mod.rs`).
+//!
 //! A wait of more than a quarter of a second also watches the waiter's own key and, behind a
 //! contender of the same client, the predecessor's key. A wait reads the position once in each TTL.
 
+pub(crate) mod admission;
 mod contender;
 mod foreign;
 mod key_guard;
@@ -234,6 +238,11 @@ impl WaitQueue {
             self.session.while_held(contender.refresh()).await?;
         }
         Ok(contender.position.is_first().then_some(contender))
+    }
+
+    /// Whether a key belongs to this queue, and not to a child name.
+    pub(crate) fn owns(&self, key: &[u8]) -> bool {
+        self.keys.owns(key)
     }
 
     fn new_guard(&self) -> KeyGuard {

@@ -24,7 +24,7 @@ use super::foreign::is_foreign;
 use super::position::Position;
 use crate::error::{Error, PrimitiveError, Result};
 use crate::key_watch::{range_with_retry, watch_deletions};
-use crate::kv::{EventKind, Header, RangeResponse, Watch, Watcher};
+use crate::kv::{EventKind, Header, RangeResponse, Watch, WatchBatch, Watcher};
 use crate::retry_read::RETRY_PAUSE_MIN;
 use crate::shared::{Handoff, QueueEntry};
 use crate::telemetry::queue as events;
@@ -163,17 +163,24 @@ impl Contender {
 
 /// Waits for the event that the entry was deleted, or for the end of the watch.
 async fn next_deletion(entry: &QueueEntry, watcher: &mut Watcher) -> Result<Wakeup> {
-    loop {
-        match watcher.next().await {
-            // The event of an earlier key of the same name.
-            Some(Ok(batch)) if batch.revision <= entry.created => {}
-            Some(Ok(batch)) if batch.events.iter().all(|event| event.kind == EventKind::Put) => {}
-            Some(Ok(_)) => return Ok(Wakeup::RefreshDue),
-            None | Some(Err(Error::Compacted { .. } | Error::HistoryReplaced { .. })) => {
-                return Ok(Wakeup::WatchEnded);
-            }
-            Some(Err(error)) if error.is_retryable() => return Ok(Wakeup::WatchEnded),
-            Some(Err(error)) => return Err(error),
+    while let Some(batch) = next_batch(watcher).await? {
+        // Not the event of an earlier key of the same name.
+        if batch.revision > entry.created
+            && batch.events.iter().any(|event| event.kind != EventKind::Put)
+        {
+            return Ok(Wakeup::RefreshDue);
         }
+    }
+    Ok(Wakeup::WatchEnded)
+}
+
+/// Waits for the next batch of a watch; `None` if the watch has ended, and the caller must read
+/// again: history was compacted or replaced, or the store was unavailable.
+pub(super) async fn next_batch(watcher: &mut Watcher) -> Result<Option<WatchBatch>> {
+    match watcher.next().await {
+        Some(Ok(batch)) => Ok(Some(batch)),
+        None | Some(Err(Error::Compacted { .. } | Error::HistoryReplaced { .. })) => Ok(None),
+        Some(Err(error)) if error.is_retryable() => Ok(None),
+        Some(Err(error)) => Err(error),
     }
 }

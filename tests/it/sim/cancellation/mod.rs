@@ -31,6 +31,8 @@ mod election;
 mod leases;
 mod mutex;
 mod queue;
+mod rwlock;
+mod semaphore;
 mod session;
 mod stm;
 mod supervisor;
@@ -157,6 +159,8 @@ fn every_public_async_function_has_a_case() {
         leases::cases(),
         mutex::cases(),
         queue::cases(),
+        rwlock::cases(),
+        semaphore::cases(),
         session::cases(),
         stm::cases(),
         supervisor::cases(),

@@ -10,6 +10,8 @@ mod lease;
 mod locks;
 mod queues;
 mod reads;
+mod rwlocks;
+mod semaphores;
 mod stores;
 mod swarm;
 mod transactions;
@@ -121,6 +123,8 @@ fn families() -> Vec<Family> {
         reads::audits(),
         reads::own_writes(),
         caches::caches(),
+        semaphores::permits(),
+        rwlocks::readers_and_writers(),
         stores::locks(),
         stores::transactions(),
     ]

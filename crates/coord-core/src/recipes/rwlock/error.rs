@@ -1,0 +1,59 @@
+//! The error of an upgrade.
+
+use bytes::Bytes;
+
+use super::ReadGuard;
+use crate::error::{LossReason, PrimitiveError};
+
+/// The error of an upgrade that was refused, or that failed. It returns the guard of the reader,
+/// which still holds the lock unless the cause is a loss.
+#[derive(Debug, thiserror::Error)]
+#[error("the lock was not upgraded: {cause}")]
+#[non_exhaustive]
+pub struct UpgradeError {
+    /// The guard of the reader.
+    pub held: Box<ReadGuard>,
+    /// Why the lock was not upgraded.
+    #[source]
+    pub cause: UpgradeFailure,
+}
+
+/// Why a lock was not upgraded.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpgradeFailure {
+    /// A writer, or another reader that upgrades, is ahead. It waits for this reader, so the
+    /// upgrade would never succeed. Nothing was written.
+    #[error(
+        "the writer with the key \"{}\" waits for this reader: unlock, and lock for writing",
+        .writer.escape_ascii()
+    )]
+    Refused {
+        /// The key of the writer.
+        writer: Bytes,
+    },
+    /// A loss, or a failed request.
+    #[error(transparent)]
+    Primitive(#[from] PrimitiveError),
+}
+
+impl UpgradeError {
+    pub(super) fn new(held: ReadGuard, cause: impl Into<UpgradeFailure>) -> Self {
+        Self { held: Box::new(held), cause: cause.into() }
+    }
+
+    /// Returns whether the upgrade was refused because a writer waits for this reader.
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        matches!(self.cause, UpgradeFailure::Refused { .. })
+    }
+
+    /// Returns the reason of the loss, if the cause is one.
+    #[must_use]
+    pub const fn loss(&self) -> Option<LossReason> {
+        match &self.cause {
+            UpgradeFailure::Primitive(error) => error.loss(),
+            UpgradeFailure::Refused { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The guard of a reader.
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
+
+use super::{KIND, RwLock, UpgradeError, UpgradeFailure, Usage, WriteGuard};
+use crate::error::{LossReason, PrimitiveError, ReleaseError};
+use crate::kv::{Compare, FencingToken, Header, Txn, TxnResponse};
+use crate::queue::admission::{AdmissionEnqueue, Ahead};
+use crate::queue::{Contender, Held};
+use crate::session::Session;
+use crate::telemetry::queue as events;
+
+/// The guard of a [`RwLock`] that is locked for reading. It reports the loss of the lock, and
+/// unlocks when it is dropped.
+///
+/// Dropping it unlocks in the background; [`unlock`](Self::unlock) waits for the confirmation. It
+/// can be moved into a task.
+///
+/// # When the program ends
+/// After a drop, the session task sends the request, so the runtime must still run. A program that
+/// returns from `main`, panics, or exits while it holds the lock leaves its key in the store, and
+/// other clients wait until the session's lease expires. Await [`unlock`](Self::unlock) or
+/// [`Session::close`] on every path out of `main`, or do the work in
+/// [`SessionBuilder::run`](crate::session::SessionBuilder::run).
+#[derive(Debug)]
+#[must_use = "dropping the guard unlocks the lock"]
+pub struct ReadGuard {
+    lock: RwLock,
+    contender: Contender,
+    token: FencingToken,
+    /// Open as long as the guard exists.
+    span: Span,
+}
+
+impl ReadGuard {
+    /// The guard of an admitted reader. `written_with` is the token with which it wrote before it
+    /// was downgraded.
+    pub(super) fn of(
+        lock: RwLock,
+        contender: Contender,
+        written_with: Option<FencingToken>,
+    ) -> Self {
+        let own = contender.fencing_token();
+        let token = written_with.map_or(own, |written| written.max(own));
+        let span = events::hold_span(KIND, &contender.name(), token.0);
+        Self { lock, contender, token, span }
+    }
+
+    /// Returns the key of this guard in the queue.
+    #[must_use]
+    pub fn key(&self) -> &Bytes {
+        self.contender.key()
+    }
+
+    /// Returns the session that holds the lock.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        self.contender.session()
+    }
+
+    /// Returns the header of the response that confirmed the lock.
+    #[must_use]
+    pub const fn header(&self) -> Header {
+        self.contender.header()
+    }
+
+    /// Returns the fencing token. Every later writer has a larger one, so a resource can reject
+    /// readers with a smaller token than that of the last writer. After a downgrade it is the token
+    /// of the writer.
+    #[must_use]
+    pub const fn fencing_token(&self) -> FencingToken {
+        self.token
+    }
+
+    /// Returns a compare, for a transaction, that holds as long as the lock is held.
+    #[must_use]
+    pub fn held_condition(&self) -> Compare {
+        self.contender.held_condition()
+    }
+
+    /// Applies `txn` if the lock is still held. The store evaluates that condition in the same
+    /// transaction.
+    ///
+    /// `txn` may have one operation less than the limit of the backend.
+    ///
+    /// # Errors
+    /// - `Lost` if the lock is lost: nothing was applied.
+    /// - The error of the backend, with its own outcome.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is unknown whether the transaction was applied.
+    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
+        self.contender.txn(txn).await
+    }
+
+    /// Waits until the lock is lost, and returns the reason. A watch that has fallen silent delays
+    /// the report by the TTL of the session at most.
+    ///
+    /// # Cancel safety
+    /// Safe: call it again.
+    pub async fn lost(&self) -> LossReason {
+        self.contender.lost().await
+    }
+
+    /// Returns a token that is cancelled when the lock is lost, released, or upgraded. Each call
+    /// returns a new token; cancelling it does not affect the guard.
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.contender.cancellation_token()
+    }
+
+    /// Runs `future` while the lock is held. If the lock is lost, `future` is dropped.
+    ///
+    /// # Errors
+    /// The reason of the loss. The side effects of `future` until then remain.
+    ///
+    /// # Cancel safety
+    /// Dropping this future drops `future`.
+    pub async fn run_while_held<F: Future + Send>(
+        &self,
+        future: F,
+    ) -> Result<F::Output, LossReason> {
+        self.contender.run_while_held(future.instrument(self.span.clone())).await
+    }
+
+    /// Unlocks, and waits for the confirmation.
+    ///
+    /// # Errors
+    /// [`ReleaseError`] returns the guard: unlock again, or drop it, and the session task continues
+    /// to delete the key. Its cause is `Lost` if the lock was lost before the request or while it
+    /// was in flight.
+    ///
+    /// # Cancel safety
+    /// Dropping the future unlocks all the same, in the background.
+    pub async fn unlock(mut self) -> Result<(), ReleaseError<Self>> {
+        match self.contender.try_release().await {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(ReleaseError::new(self, cause)),
+        }
+    }
+
+    /// Upgrades the lock: waits until no other contender holds it, and holds it for writing. No
+    /// other writer holds it in between, so what this reader has read is still valid.
+    ///
+    /// An upgrade is refused if a writer waits, or another reader upgrades: either waits for this
+    /// reader. A program that often upgrades should lock for writing at once.
+    ///
+    /// The cost is that of [`RwLock::write`].
+    ///
+    /// # Errors
+    /// [`UpgradeError`] returns this guard. Its cause is `Refused`; `Lost` if the lock is lost, or
+    /// another client deletes the key of the upgrade; or the error of the backend.
+    ///
+    /// # Cancel safety
+    /// Dropping the future unlocks, in the background.
+    pub async fn upgrade(self) -> Result<WriteGuard, UpgradeError> {
+        let span = events::wait_span(KIND, &self.lock.writers.name());
+        match self.become_writer().instrument(span).await {
+            Ok(mut writer) => {
+                let Self { lock, contender, .. } = self;
+                writer.adopt(contender);
+                Ok(WriteGuard::of(lock, writer))
+            }
+            Err(cause) => Err(UpgradeError::new(self, cause)),
+        }
+    }
+
+    /// Enqueues a writer, unless there is one, and waits until this reader alone is ahead.
+    async fn become_writer(&self) -> Result<Contender, UpgradeFailure> {
+        let rule = self.lock.rule(Usage::Write, Some(self.key().clone()));
+        let mut no_writer = self.lock.writers_scope.is_empty();
+        loop {
+            let enqueue = AdmissionEnqueue::new(&self.lock.writers, &rule, Bytes::new())
+                .when([self.held_condition()])
+                .when(no_writer);
+            match enqueue.send().await? {
+                Ok(mut writer) => {
+                    writer.acquired().await?;
+                    return Ok(writer);
+                }
+                Err(found) => {
+                    self.check_no_writer(&found).await?;
+                    // All keys in the range of the writers belong to names below.
+                    no_writer = self.lock.writers_scope.no_put_since(found.revision());
+                }
+            }
+        }
+    }
+
+    /// Checks that this reader holds the lock, and that there is no writer.
+    async fn check_no_writer(&self, found: &Ahead) -> Result<(), UpgradeFailure> {
+        let created = self.contender.fencing_token().0;
+        let mut keys = found.keys();
+        if !keys.any(|kv| kv.key == *self.key() && kv.create_revision == created) {
+            return Err(PrimitiveError::from(self.contender.why_evicted().await).into());
+        }
+        let is_writer = |key: &Bytes| self.lock.writers.owns(key);
+        match found.keys().find(|kv| is_writer(&kv.key)) {
+            Some(kv) => Err(UpgradeFailure::Refused { writer: kv.key.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Held for ReadGuard {
+    fn contender(&self) -> &Contender {
+        &self.contender
+    }
+
+    fn into_contender(self) -> Contender {
+        self.contender
+    }
+}

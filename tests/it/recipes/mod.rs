@@ -1,0 +1,4 @@
+//! The recipes: read-write locks and semaphores.
+
+mod rwlock;
+mod semaphore;

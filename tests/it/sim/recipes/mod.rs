@@ -1,0 +1,4 @@
+//! Sweeps of the recipes under every fault.
+
+mod rwlock;
+mod semaphore;
