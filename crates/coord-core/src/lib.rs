@@ -40,6 +40,7 @@
 //! | [`mutex`] | [`Mutex`]: the distributed lock, and its guard |
 //! | [`election`] | [`Election`]: leader election, observers |
 //! | [`stm`] | [`Stm`]: software transactional memory, isolation levels |
+//! | [`recipes`] | further primitives on the wait queue and on transactions |
 //! | [`recording`] | records of the attempts of transactions, for checkers of isolation |
 //! | [`spawn`] | running the background tasks of a client on an executor other than tokio |
 //! | [`backoff`] | exponential backoff with jitter |
@@ -59,6 +60,7 @@ pub mod kv;
 pub mod layer;
 pub mod mutex;
 pub mod queue;
+pub mod recipes;
 pub mod recording;
 mod retry_read;
 pub mod session;

@@ -25,9 +25,12 @@
 //! Each case names the functions that it drops. [`every_public_async_function_has_a_case`] compares
 //! these names with the public async functions of `coord-core`.
 
+mod barrier;
 mod client;
+mod double_barrier;
 mod election;
 mod leases;
+mod multi_lock;
 mod mutex;
 mod queue;
 mod session;
@@ -151,9 +154,12 @@ fn drop_all(cases: &[Case]) {
 #[test]
 fn every_public_async_function_has_a_case() {
     let cases = [
+        barrier::cases(),
         client::cases(),
+        double_barrier::cases(),
         election::cases(),
         leases::cases(),
+        multi_lock::cases(),
         mutex::cases(),
         queue::cases(),
         session::cases(),

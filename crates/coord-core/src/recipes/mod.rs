@@ -1,0 +1,22 @@
+//! Recipes: smaller primitives, each built on the wait queue, on transactions or on the client.
+//!
+//! | to | use | guarantee | requests |
+//! |---|---|---|---|
+//! | let others wait | [`Barrier`] | none passes while it is held | hold 1, release 1, wait 1 |
+//! | start and end rounds together | [`DoubleBarrier`] | no party is early | enter 1, leave 1 |
+//! | wait until several are done | [`Latch`] | each counts once | count down 1, wait 1 |
+//! | hold several locks at once | [`MultiLock`] | all or none; no deadlock | lock 1, unlock 1 |
+//!
+//! `docs/guide/recipes.md` has the hazards of each, and the layout of its keys.
+
+pub mod barrier;
+pub mod double_barrier;
+pub mod latch;
+pub mod multi_lock;
+
+pub use barrier::{Barrier, BarrierGuard};
+pub use double_barrier::{
+    DoubleBarrier, DoubleBarrierError, DoubleBarrierGuard, OnParticipantLoss,
+};
+pub use latch::{Latch, LatchError};
+pub use multi_lock::{MultiLock, MultiLockError, MultiLockGuard};

@@ -1,0 +1,6 @@
+//! Recipes: behaviour, requests and typed errors of each.
+
+mod barrier;
+mod double_barrier;
+mod latch;
+mod multi_lock;

@@ -1,0 +1,6 @@
+//! Recipes under every fault: a sweep with an oracle, and mutants, for each.
+
+mod barrier;
+mod double_barrier;
+mod latch;
+mod multi_lock;
