@@ -41,6 +41,10 @@ pub mod testing {}
 #[doc = include_str!("../docs/guide/simulation.md")]
 pub mod simulation {}
 
+/// `docs/guide/recipes.md`
+#[doc = include_str!("../docs/guide/recipes.md")]
+pub mod recipes {}
+
 /// `docs/guide/etcd.md`, with the feature `etcd`
 #[cfg(feature = "etcd")]
 #[doc = include_str!("../docs/guide/etcd.md")]

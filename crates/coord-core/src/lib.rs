@@ -40,7 +40,7 @@
 //! | [`mutex`] | [`Mutex`]: the distributed lock, and its guard |
 //! | [`election`] | [`Election`]: leader election, observers |
 //! | [`stm`] | [`Stm`]: software transactional memory, isolation levels |
-//! | [`recipes`] | primitives that are built on the queue: read-write lock, semaphore |
+//! | [`recipes`] | further primitives on the wait queue and on transactions |
 //! | [`recording`] | records of the attempts of transactions, for checkers of isolation |
 //! | [`spawn`] | running the background tasks of a client on an executor other than tokio |
 //! | [`backoff`] | exponential backoff with jitter |

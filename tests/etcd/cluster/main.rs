@@ -20,6 +20,7 @@ mod member_faults;
 mod observer;
 mod paused_member;
 mod proxy_responses;
+mod recipes;
 mod replay;
 mod runtimes;
 mod scheduler;

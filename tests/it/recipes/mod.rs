@@ -1,4 +1,8 @@
-//! The recipes: read-write locks and semaphores.
+//! Recipes: behaviour, requests and typed errors of each.
 
+mod barrier;
+mod double_barrier;
+mod latch;
+mod multi_lock;
 mod rwlock;
 mod semaphore;

@@ -11,7 +11,7 @@ use super::key_guard::{KeyGuard, Ownership};
 use super::position::Position;
 use super::{WATCH_AFTER, WaitQueue};
 use crate::error::{LossReason, Outcome, PrimitiveError, ReleaseError};
-use crate::kv::{Delete, Header, KeyValue, Op};
+use crate::kv::{Delete, Header, KeyValue, Op, TxnResponse};
 use crate::session::SessionState;
 use crate::shared::{HandoffSlot, Waiter};
 use crate::telemetry::queue as events;
@@ -236,13 +236,30 @@ impl Contender {
     /// Releases the contender, or leaves it unchanged if the release is not confirmed. If an
     /// earlier attempt may have been applied, a deleted key confirms the release.
     pub(crate) async fn try_release(&mut self) -> Result<(), PrimitiveError> {
+        let (successor, ops) = self.start_release();
+        let released = self.session().while_held(self.ownership().while_in_queue(ops)).await;
+        self.end_release(successor, released)
+    }
+
+    /// Starts a release: returns the successor, if the position is handed over to it, and the
+    /// operations of the release. The caller sends them on the condition that the key is held, and
+    /// then calls [`end_release`](Self::end_release).
+    pub(super) fn start_release(&mut self) -> (Option<Waiter>, Vec<Op>) {
         // If this contender is not first, its successor will not be first after the release.
         let successor = if self.position.is_first() { self.slot.take() } else { None };
         let companion = self.companion.iter().map(|guard| guard.ownership().key());
         let deletes = iter::once(self.key()).chain(companion).map(|key| Delete::new(key).into());
-        let ops: Vec<Op> = deletes.chain(successor.as_ref().map(Waiter::read)).collect();
+        let ops = deletes.chain(successor.as_ref().map(Waiter::read)).collect();
         self.ownership().set_released(true);
-        let released = self.session().while_held(self.ownership().while_in_queue(ops)).await;
+        (successor, ops)
+    }
+
+    /// Ends a release with the result of its operations.
+    pub(super) fn end_release(
+        &mut self,
+        successor: Option<Waiter>,
+        released: Result<TxnResponse, PrimitiveError>,
+    ) -> Result<(), PrimitiveError> {
         if let Err(PrimitiveError::Backend(error)) = &released {
             self.slot.put_back(successor);
             self.may_be_released |= error.outcome() == Outcome::Unknown;

@@ -13,6 +13,7 @@
 //! response (`lease_keyed.rs`).
 
 use std::fmt;
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,8 +23,8 @@ use bytes::Bytes;
 use crate::error::{Error, LossReason, Outcome, PrimitiveError, Result};
 use crate::key_watch::wait_deleted;
 use crate::kv::{
-    Compare, CompareOp, FencingToken, Header, IntoBytes, Op, OpResponse, Put, Revision, Txn,
-    TxnResponse,
+    Compare, CompareOp, FencingToken, Header, IntoBytes, KeyValue, Op, OpResponse, Put, Revision,
+    Txn, TxnResponse,
 };
 use crate::session::{KeySuffix, OrphanedKey, Session, SessionState};
 use crate::shared::QueueEntry;
@@ -46,7 +47,7 @@ struct Inner {
 
 impl Ownership {
     /// Notes whether the owner of the key may have deleted it.
-    pub(super) fn set_released(&self, is_released: bool) {
+    pub(crate) fn set_released(&self, is_released: bool) {
         self.0.is_released.store(is_released, Ordering::Relaxed);
     }
 
@@ -72,6 +73,11 @@ impl Ownership {
     /// The create revision of the key; zero before the key is created, as in a compare.
     pub(super) fn create_revision(&self) -> Revision {
         self.0.created.get().copied().unwrap_or_default()
+    }
+
+    /// Whether a key that was read is this key, with its create revision.
+    pub(crate) fn is(&self, kv: &KeyValue) -> bool {
+        kv.key == self.key() && kv.create_revision == self.create_revision()
     }
 
     /// The queue entry: the key with its create revision.
@@ -128,7 +134,7 @@ impl Ownership {
 
     /// Applies operations if the key is still in the queue. `Lost` if it is not, or if the session
     /// is lost: the store does not distinguish the owner from an adopter.
-    pub(super) async fn while_in_queue(
+    pub(crate) async fn while_in_queue(
         &self,
         ops: impl IntoIterator<Item = Op> + Send,
     ) -> Result<TxnResponse, PrimitiveError> {
@@ -188,18 +194,21 @@ impl fmt::Debug for Ownership {
 /// The owner of a queue key. If it is armed, dropping it deletes the key, as long as the session
 /// lives.
 #[derive(Debug)]
-pub(super) struct KeyGuard {
+pub(crate) struct KeyGuard {
     ownership: Ownership,
     /// Whether dropping the guard deletes the key, because the key may exist.
     is_armed: bool,
     /// The suffix of the key, if it has one. The session reuses it when the key surely does not
     /// exist.
     suffix: Option<KeySuffix>,
+    /// The value that distinguishes the key from a later key of the session with the same name;
+    /// `None` if names are not used again.
+    value: Option<Bytes>,
 }
 
 impl KeyGuard {
     /// The guard of a key that does not exist yet.
-    pub(super) fn new(session: &Session, key: Bytes, suffix: impl Into<Option<KeySuffix>>) -> Self {
+    pub(crate) fn new(session: &Session, key: Bytes, suffix: impl Into<Option<KeySuffix>>) -> Self {
         let ownership = Ownership(Arc::new(Inner {
             session: session.clone(),
             key,
@@ -207,7 +216,15 @@ impl KeyGuard {
             reported_loss: OnceLock::new(),
             is_released: AtomicBool::new(false),
         }));
-        Self { ownership, is_armed: false, suffix: suffix.into() }
+        Self { ownership, is_armed: false, suffix: suffix.into(), value: None }
+    }
+
+    /// The guard of a key that does not exist yet, and whose name all attempts to create it share.
+    /// No other attempt has the value.
+    pub(crate) fn with_value(session: &Session, key: Bytes, value: Bytes) -> Self {
+        let mut guard = Self::new(session, key, None);
+        guard.value = Some(value);
+        guard
     }
 
     /// The guard of a key on the session's lease that exists already. Dropping it deletes nothing
@@ -218,18 +235,18 @@ impl KeyGuard {
         guard
     }
 
-    pub(super) const fn ownership(&self) -> &Ownership {
+    pub(crate) const fn ownership(&self) -> &Ownership {
         &self.ownership
     }
 
     /// The put that creates the key.
-    pub(super) fn put(&self, value: &Bytes) -> Put {
+    pub(crate) fn put(&self, value: &Bytes) -> Put {
         Put::new(self.ownership.key(), value).lease(self.ownership.session().lease_id())
     }
 
     /// Sends the transaction that creates the key if its compares hold, and notes the outcome.
-    pub(super) async fn create(&mut self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
-        Self::create_all(std::slice::from_mut(self), txn).await
+    pub(crate) async fn create(&mut self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
+        Self::create_all(slice::from_mut(self), txn).await
     }
 
     /// Sends the transaction that creates the keys of all guards if its compares hold, and notes
@@ -273,11 +290,11 @@ impl KeyGuard {
     pub(super) fn take(&mut self) -> Self {
         let (ownership, is_armed) = (self.ownership.clone(), self.is_armed);
         self.is_armed = false;
-        Self { ownership, is_armed, suffix: self.suffix.take() }
+        Self { ownership, is_armed, suffix: self.suffix.take(), value: self.value.take() }
     }
 
     /// Leaves the key to another owner of the lease: the suffix is not used again.
-    pub(super) fn retire_suffix(mut self) {
+    pub(crate) fn retire_suffix(mut self) {
         if let Some(suffix) = &mut self.suffix {
             suffix.retire();
         }
@@ -285,7 +302,7 @@ impl KeyGuard {
 
     /// Sets whether dropping the guard deletes the key: from just before the contender is returned
     /// to the caller, until the key surely does not exist any more.
-    pub(super) const fn set_armed(&mut self, is_armed: bool) {
+    pub(crate) const fn set_armed(&mut self, is_armed: bool) {
         self.is_armed = is_armed;
     }
 }
@@ -299,8 +316,8 @@ impl Drop for KeyGuard {
                 // A late request to delete the key must not delete the key of a later contender.
                 suffix.retire();
             }
-            let key = self.ownership.key().clone();
-            self.ownership.session().clean_up(OrphanedKey { key, created, suffix });
+            let (key, value) = (self.ownership.key().clone(), self.value.take());
+            self.ownership.session().clean_up(OrphanedKey { key, created, suffix, value });
         }
     }
 }

@@ -52,6 +52,7 @@
 pub(crate) mod admission;
 mod contender;
 mod foreign;
+mod group;
 mod key_guard;
 mod keys;
 mod lease_keyed;
@@ -70,7 +71,8 @@ use crate::session::Session;
 use crate::telemetry::queue as events;
 pub use contender::Contender;
 pub use foreign::is_foreign;
-use key_guard::KeyGuard;
+pub(crate) use group::ContenderGroup;
+pub(crate) use key_guard::KeyGuard;
 pub use key_guard::Ownership;
 pub(crate) use keys::QueueKeys;
 use position::Position;

@@ -12,9 +12,19 @@
 //! jobs/4-9@18  jobs/night/9-2@15  …  (more than the limit)    unknown: all keys must be read
 //! jobs/3-1@17  jobs/1-1@12                                    none: the contender was evicted
 //! ```
+//!
+//! A transaction that enqueues in `jobs` and in its child name `jobs/night` creates two keys of one
+//! revision, which a read returns in any order. So the contender's own key need not be the first
+//! one, and may even be beyond the limit:
+//!
+//! ```text
+//! read for jobs/4-9, created at 18                            position
+//! jobs/night/4-3@18  jobs/4-9@18  jobs/3-1@17                 behind jobs/3-1@17
+//! jobs/night/4-3@18  jobs/noon/4-4@18  …  (all at 18)         unknown: all keys must be read
+//! ```
 
 use super::keys::QueueKeys;
-use crate::kv::{LeaseId, RangeResponse};
+use crate::kv::{KeyValue, LeaseId, RangeResponse};
 use crate::shared::QueueEntry;
 
 /// The position of a contender as of its last read.
@@ -35,11 +45,14 @@ impl Position {
     /// The position in a read of the entries up to the contender's own, newest first; `None` if the
     /// contender's key is not in it: the contender was evicted.
     pub(super) fn read(keys: &QueueKeys, own: &QueueEntry, read: &RangeResponse) -> Option<Self> {
-        let mut kvs = read.kvs.iter();
-        if kvs.next().is_none_or(|kv| kv.key != own.key || kv.create_revision != own.created) {
-            return None;
+        let is_own = |kv: &KeyValue| kv.key == own.key && kv.create_revision == own.created;
+        if !read.kvs.iter().any(is_own) {
+            let is_beyond_limit = read.more
+                && read.kvs.last().is_some_and(|oldest| oldest.create_revision == own.created);
+            return is_beyond_limit.then_some(Self::Unknown);
         }
-        Some(match kvs.find(|kv| keys.owns(&kv.key)) {
+        let is_ahead = |kv: &&KeyValue| kv.create_revision < own.created && keys.owns(&kv.key);
+        Some(match read.kvs.iter().find(is_ahead) {
             Some(kv) => {
                 let predecessor = QueueEntry { key: kv.key.clone(), created: kv.create_revision };
                 Self::Behind { predecessor, lease: kv.lease }
@@ -58,7 +71,7 @@ impl Position {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::{KeyValue, Revision};
+    use crate::kv::Revision;
 
     fn kv(key: &'static str, create_revision: i64) -> KeyValue {
         let create_revision = Revision(create_revision);
@@ -92,5 +105,23 @@ mod tests {
         assert_eq!(position(&[own()], false), Some(Position::First));
         assert_eq!(position(&[own(), child()], false), Some(Position::First));
         assert_eq!(position(&[own(), child()], true), Some(Position::Unknown));
+    }
+
+    /// One transaction has created the contender's own key and keys of child names.
+    #[test]
+    fn own_key_is_found_among_keys_of_its_revision() {
+        let child = |key: &'static str| kv(key, 18);
+        let (own, ahead) = (|| kv("jobs/4-1", 18), || kv("jobs/3-1", 17));
+        let read = [child("jobs/a/4-2"), own(), child("jobs/b/4-3"), ahead()];
+        let behind = position(&read, true).expect("not evicted");
+        assert!(
+            matches!(behind, Position::Behind { predecessor, .. } if predecessor.created.0 == 17)
+        );
+        assert_eq!(position(&[child("jobs/a/4-2"), own()], false), Some(Position::First));
+
+        let only_children = [child("jobs/a/4-2"), child("jobs/b/4-3")];
+        assert_eq!(position(&only_children, true), Some(Position::Unknown), "beyond the limit");
+        assert_eq!(position(&only_children, false), None, "evicted");
+        assert_eq!(position(&[child("jobs/a/4-2"), ahead()], true), None, "evicted");
     }
 }

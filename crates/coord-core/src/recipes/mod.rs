@@ -1,12 +1,28 @@
-//! Recipes: coordination primitives that are built on the wait queue or on transactions.
+//! Recipes: smaller primitives, each built on the wait queue, on transactions or on the client.
 //!
-//! | recipe | what it is |
-//! |---|---|
-//! | [`RwLock`] | a lock with many readers, or one writer |
-//! | [`Semaphore`] | a limited number of permits, of which each holder has one or more |
+//! | to | use | guarantee | requests |
+//! |---|---|---|---|
+//! | let others wait | [`Barrier`] | none passes while it is held | hold 1, release 1, wait 1 |
+//! | start and end rounds together | [`DoubleBarrier`] | no party is early | enter 1, leave 1 |
+//! | wait until several are done | [`Latch`] | each counts once | count down 1, wait 1 |
+//! | hold several locks at once | [`MultiLock`] | all or none; no deadlock | lock 1, unlock 1 |
+//! | let many read, or one write | [`RwLock`] | a writer is alone | lock 1, unlock 1 |
+//! | limit how many work at once | [`Semaphore`] | at most the limit | acquire 1, release 1 |
+//!
+//! `docs/guide/recipes.md` has the hazards of each, and the layout of its keys.
 
-mod rwlock;
-mod semaphore;
+pub mod barrier;
+pub mod double_barrier;
+pub mod latch;
+pub mod multi_lock;
+pub mod rwlock;
+pub mod semaphore;
 
+pub use barrier::{Barrier, BarrierGuard};
+pub use double_barrier::{
+    DoubleBarrier, DoubleBarrierError, DoubleBarrierGuard, OnParticipantLoss,
+};
+pub use latch::{Latch, LatchError};
+pub use multi_lock::{MultiLock, MultiLockError, MultiLockGuard};
 pub use rwlock::{ReadGuard, RwLock, UpgradeError, UpgradeFailure, WriteGuard};
 pub use semaphore::{Semaphore, SemaphoreError, SemaphorePermits};

@@ -44,6 +44,9 @@ pub(crate) struct OrphanedKey {
     /// an unknown outcome, the caller must retire the suffix: a request to delete the key would
     /// also delete a later key of the same name.
     pub(crate) suffix: Option<KeySuffix>,
+    /// The value of the key, if later keys of the session have the same name: it distinguishes them
+    /// from a key whose creation has an unknown outcome.
+    pub(crate) value: Option<Bytes>,
 }
 
 /// The orphaned keys of one session, and the requests that delete them.
@@ -161,9 +164,10 @@ impl Cleanup {
         &self,
         orphaned: OrphanedKey,
     ) -> BoxFuture<'static, Option<UnconfirmedKey>> {
-        let OrphanedKey { key, suffix, .. } = orphaned;
+        let OrphanedKey { key, suffix, value, .. } = orphaned;
         let orphaned_at = Arc::clone(&self.orphaned_at);
-        let key = UnconfirmedKey { key, lease: self.lease, opened: self.opened, orphaned_at };
+        let (lease, opened) = (self.lease, self.opened);
+        let key = UnconfirmedKey { key, value, lease, opened, orphaned_at };
         let (backend, request_timeout, events) = self.request_context();
         let not_found_at = Instant::now() + self.ttl;
         let mut backoff = Backoff::new(PAUSE_MIN, self.ttl.max(PAUSE_MIN));
@@ -212,6 +216,8 @@ impl Cleanup {
 /// A key that may still be created, and the condition for deleting it.
 struct UnconfirmedKey {
     key: Bytes,
+    /// See [`OrphanedKey::value`].
+    value: Option<Bytes>,
     lease: LeaseId,
     /// See [`Cleanup::opened`].
     opened: Revision,
@@ -234,6 +240,7 @@ impl UnconfirmedKey {
                 Compare::create_revision(key, CompareOp::Greater, after),
                 Compare::version(key, CompareOp::Equal, 1),
             ])
+            .when(self.value.iter().map(|value| Compare::value(key, CompareOp::Equal, value)))
             .and_then([Delete::new(key)])
     }
 }

@@ -1,5 +1,5 @@
-//! Events of a wait queue. `kind` is the primitive that uses the queue: "mutex", "election", or
-//! "queue" for a queue of the caller's own.
+//! Events of a wait queue. `kind` is the primitive that uses the queue, such as "mutex" or
+//! "election"; "queue" for a queue of the caller's own.
 
 use bytes::Bytes;
 use tokio::time::Instant;

@@ -26,9 +26,12 @@
 //! Each case names the functions that it drops. [`every_public_async_function_has_a_case`] compares
 //! these names with the public async functions of `coord-core`.
 
+mod barrier;
 mod client;
+mod double_barrier;
 mod election;
 mod leases;
+mod multi_lock;
 mod mutex;
 mod queue;
 mod rwlock;
@@ -154,9 +157,12 @@ fn drop_all(cases: &[Case]) {
 #[test]
 fn every_public_async_function_has_a_case() {
     let cases = [
+        barrier::cases(),
         client::cases(),
+        double_barrier::cases(),
         election::cases(),
         leases::cases(),
+        multi_lock::cases(),
         mutex::cases(),
         queue::cases(),
         rwlock::cases(),

@@ -1,0 +1,270 @@
+//! The barrier: one process holds it, and any number of others wait until it is released.
+//!
+//! The key is the name itself, as in Go's recipe, but on the lease of the holder's session, so that
+//! the barrier of a holder that crashes does not stay held.
+//!
+//! ```text
+//! holder                     waiter                      key `deploy`
+//! hold: create the key                                   a1-0 @5
+//!                            wait: it exists; watch it   a1-0 @5
+//! release: delete @5                                     -
+//!                            event: deleted              -
+//! ```
+//!
+//! All attempts to hold have the same key, and each has a value of its own: the lease, and a key
+//! suffix. A dropped attempt may create the key late, so its session deletes the key if it has the
+//! value of that attempt. So it leaves the key of a later attempt alone.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::sleep;
+
+use crate::client::Client;
+use crate::error::{Error, LossReason, PrimitiveError, ReleaseError, Result};
+use crate::key_watch::{range_with_retry, watch_deletions};
+use crate::kv::{
+    Compare, Delete, IntoBytes, Op, Range, Revision, Txn, TxnResponse, Watch, Watcher,
+};
+use crate::queue::KeyGuard;
+use crate::retry_read::RETRY_PAUSE_MIN;
+use crate::session::Session;
+
+/// How often a waiter reads the key, in case its watch has fallen silent.
+const READ_AFTER: Duration = Duration::from_secs(30);
+
+/// A barrier by name: while a process holds it, all others that call [`wait`](Self::wait) wait.
+///
+/// ```
+/// use coord_core::recipes::Barrier;
+/// use coord_core::{Client, Session};
+/// use coord_mem::MemBackend;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::new(MemBackend::new());
+/// let session = Session::builder(&client).open().await?;
+/// let deploy = Barrier::new(&client, "deploy");
+///
+/// let held = deploy.hold(&session).await?.expect("no other process holds it");
+/// let waiting = tokio::spawn({
+///     let deploy = deploy.clone();
+///     async move { deploy.wait().await }
+/// });
+/// held.release().await?; // or drop it: then it is released in the background
+/// waiting.await??;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Source: etcd 3.5 `client/v3/experimental/recipes/barrier.go`, with its faults fixed.
+#[derive(Clone, Debug)]
+pub struct Barrier {
+    client: Client,
+    key: Bytes,
+}
+
+impl Barrier {
+    /// The barrier `name`. Its only key is `name`.
+    pub fn new(client: &Client, name: impl IntoBytes) -> Self {
+        Self { client: client.clone(), key: name.into_bytes() }
+    }
+
+    /// Returns the name, which is the key.
+    #[must_use]
+    pub const fn name(&self) -> &Bytes {
+        &self.key
+    }
+
+    /// Holds the barrier, until the guard is released or dropped, or the session is lost. `None` if
+    /// it is held already, which is no error.
+    ///
+    /// # Errors
+    /// - `Lost` if the session is lost.
+    /// - The error of the backend.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no key behind, as long as the session lives.
+    pub async fn hold(&self, session: &Session) -> Result<Option<BarrierGuard>, PrimitiveError> {
+        let mut suffix = session.key_suffix();
+        suffix.retire();
+        let value: Bytes = format!("{}-{suffix}", session.lease_id()).into();
+        let mut guard = KeyGuard::with_value(session, self.key.clone(), value.clone());
+        let put = guard.put(&value);
+        let create = Txn::new().when([Compare::absent(&self.key)]).and_then([put]);
+        let is_held = guard.create(create).await?.succeeded;
+        Ok(is_held.then_some(BarrierGuard { guard, may_be_released: false }))
+    }
+
+    /// Waits until the barrier is not held. It returns at once if it is not held now. It returns
+    /// also if the barrier is released and held again meanwhile.
+    ///
+    /// While the store is unavailable, it keeps waiting. To bound the wait, wrap it in
+    /// `tokio::time::timeout`.
+    ///
+    /// # Errors
+    /// The error of the backend, if it is not retryable.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub async fn wait(&self) -> Result<()> {
+        let backend = &**self.client.backend();
+        let mut held: Option<Revision> = None;
+        let mut watcher: Option<Watcher> = None;
+        loop {
+            let read = range_with_retry(backend, Range::new(&self.key).keys_only()).await?;
+            let Some(kv) = read.kvs.first() else { return Ok(()) };
+            if *held.get_or_insert(kv.create_revision) != kv.create_revision {
+                return Ok(());
+            }
+            if watcher.is_none() {
+                let watch = watch_deletions(backend, Watch::new(&self.key)).await?;
+                let may_have_missed = watch.header().revision > read.header.revision;
+                watcher = Some(watch);
+                if may_have_missed {
+                    continue;
+                }
+            }
+            let Some(deletions) = &mut watcher else { continue };
+            match next_deletion(deletions, kv.create_revision).await? {
+                Wakeup::Deleted => return Ok(()),
+                Wakeup::ReadDue => {}
+                Wakeup::WatchEnded => {
+                    watcher = None;
+                    sleep(RETRY_PAUSE_MIN).await;
+                }
+            }
+        }
+    }
+}
+
+/// Why a waiter wakes up.
+enum Wakeup {
+    Deleted,
+    ReadDue,
+    WatchEnded,
+}
+
+/// Waits for the deletion of the key with the create revision `created`.
+async fn next_deletion(watcher: &mut Watcher, created: Revision) -> Result<Wakeup> {
+    loop {
+        let batch = tokio::select! {
+            biased;
+            batch = watcher.next() => batch,
+            () = sleep(READ_AFTER) => return Ok(Wakeup::ReadDue),
+        };
+        match batch {
+            Some(Ok(batch)) if batch.events.is_empty() || batch.revision <= created => {}
+            Some(Ok(_)) => return Ok(Wakeup::Deleted),
+            None | Some(Err(Error::Compacted { .. } | Error::HistoryReplaced { .. })) => {
+                return Ok(Wakeup::WatchEnded);
+            }
+            Some(Err(error)) if error.is_retryable() => return Ok(Wakeup::WatchEnded),
+            Some(Err(error)) => return Err(error),
+        }
+    }
+}
+
+/// The guard of a held [`Barrier`]. Dropping it releases the barrier, in the background;
+/// [`release`](Self::release) waits for the confirmation.
+#[derive(Debug)]
+#[must_use = "dropping the guard releases the barrier"]
+pub struct BarrierGuard {
+    guard: KeyGuard,
+    /// Whether an earlier release may have deleted the key.
+    may_be_released: bool,
+}
+
+impl BarrierGuard {
+    /// Returns the key: the name of the barrier.
+    #[must_use]
+    pub fn key(&self) -> &Bytes {
+        self.guard.ownership().key()
+    }
+
+    /// Returns the session that holds the barrier.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        self.guard.ownership().session()
+    }
+
+    /// Returns a compare, for a transaction, that holds as long as the barrier is held.
+    #[must_use]
+    pub fn held_condition(&self) -> Compare {
+        self.guard.ownership().held_condition()
+    }
+
+    /// Applies `txn` if the barrier is still held. The store evaluates that condition in the same
+    /// transaction.
+    ///
+    /// `txn` may have one operation less than the limit of the backend.
+    ///
+    /// # Errors
+    /// - `Lost` if the barrier is lost: nothing was applied.
+    /// - The error of the backend, with its own outcome.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is unknown whether the transaction was applied.
+    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
+        self.guard.ownership().txn(txn).await
+    }
+
+    /// Waits until the barrier is lost, so that waiters pass, and returns the reason.
+    ///
+    /// # Cancel safety
+    /// Safe: call it again.
+    pub async fn lost(&self) -> LossReason {
+        self.guard.ownership().lost().await
+    }
+
+    /// Runs `future` while the barrier is held. If it is lost, `future` is dropped.
+    ///
+    /// # Errors
+    /// The reason of the loss. The side effects of `future` until then remain.
+    ///
+    /// # Cancel safety
+    /// Dropping this future drops `future`.
+    pub async fn run_while_held<F: Future + Send>(
+        &self,
+        future: F,
+    ) -> Result<F::Output, LossReason> {
+        tokio::select! {
+            biased;
+            reason = self.lost() => Err(reason),
+            output = future => Ok(output),
+        }
+    }
+
+    /// Releases the barrier, and waits for the confirmation.
+    ///
+    /// # Errors
+    /// [`ReleaseError`] returns the guard: release again, or drop it, and the session task
+    /// continues to delete the key. Its cause is `Lost` if the barrier was lost before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future releases the barrier all the same, in the background.
+    pub async fn release(mut self) -> Result<(), ReleaseError<Self>> {
+        let ownership = self.guard.ownership().clone();
+        ownership.set_released(true);
+        let delete = Op::Delete(Delete::new(ownership.key()));
+        match ownership.session().while_held(ownership.while_in_queue([delete])).await {
+            Err(PrimitiveError::Backend(error)) => {
+                self.may_be_released |= error.outcome() == crate::error::Outcome::Unknown;
+                ownership.set_released(self.may_be_released);
+                Err(ReleaseError::new(self, error.into()))
+            }
+            Err(PrimitiveError::Lost(LossReason::KeyDeleted)) if self.may_be_released => {
+                self.guard.set_armed(false);
+                Ok(())
+            }
+            Err(lost) => {
+                self.guard.set_armed(false);
+                Err(ReleaseError::new(self, lost))
+            }
+            Ok(_) => {
+                self.guard.set_armed(false);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The guard of a participant that has entered a round.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::state::State;
+use super::view::{Follower, RoundKeys, View};
+use super::{DoubleBarrier, DoubleBarrierError, OnParticipantLoss, withdraw};
+use crate::error::{LossReason, PrimitiveError};
+use crate::kv::{Compare, Delete, Op, Put, Txn, TxnResponse};
+use crate::queue::KeyGuard;
+use crate::retry_read::retry_read;
+use crate::session::Session;
+
+/// The value of the key of a participant that leaves, and waits for the others.
+const LEFT: &[u8] = b"left";
+
+/// The guard of a participant that has entered a round of a [`DoubleBarrier`].
+///
+/// Call [`leave`](Self::leave) at the end of the round. A guard that is dropped instead is lost for
+/// the other participants.
+#[must_use = "dropping the guard is a loss for the other participants: call `leave`"]
+pub struct DoubleBarrierGuard {
+    pub(super) barrier: DoubleBarrier,
+    pub(super) round: u64,
+    pub(super) participants: Vec<String>,
+    pub(super) keys: RoundKeys,
+    pub(super) guard: KeyGuard,
+}
+
+impl DoubleBarrierGuard {
+    /// Returns the round.
+    #[must_use]
+    pub const fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// Returns the participant's key.
+    #[must_use]
+    pub fn key(&self) -> &Bytes {
+        self.guard.ownership().key()
+    }
+
+    /// Returns the keys of all participants of the round, in the order in which they came.
+    pub fn participants(&self) -> impl Iterator<Item = Bytes> {
+        self.participants.iter().map(|participant| self.keys.key(participant))
+    }
+
+    /// Returns the session of the participant.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        self.guard.ownership().session()
+    }
+
+    /// Returns a compare, for a transaction, that holds as long as this participant is in the
+    /// round.
+    #[must_use]
+    pub fn held_condition(&self) -> Compare {
+        self.guard.ownership().held_condition()
+    }
+
+    /// Applies `txn` if this participant is still in the round. The store evaluates that condition
+    /// in the same transaction.
+    ///
+    /// `txn` may have one operation less than the limit of the backend.
+    ///
+    /// # Errors
+    /// - `Lost` if the participant is lost: nothing was applied.
+    /// - The error of the backend, with its own outcome.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is unknown whether the transaction was applied.
+    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
+        self.guard.ownership().txn(txn).await
+    }
+
+    /// Waits until this participant is lost, and returns the reason. The loss of another one is
+    /// reported by [`leave`](Self::leave).
+    ///
+    /// # Cancel safety
+    /// Safe: call it again.
+    pub async fn lost(&self) -> LossReason {
+        self.guard.ownership().lost().await
+    }
+
+    /// Runs `future` while this participant is in the round. If it is lost, `future` is dropped.
+    ///
+    /// # Errors
+    /// The reason of the loss. The side effects of `future` until then remain.
+    ///
+    /// # Cancel safety
+    /// Dropping this future drops `future`.
+    pub async fn run_while_held<F: Future + Send>(
+        &self,
+        future: F,
+    ) -> Result<F::Output, LossReason> {
+        tokio::select! {
+            biased;
+            reason = self.lost() => Err(reason),
+            output = future => Ok(output),
+        }
+    }
+
+    /// Leaves the round: waits until all participants have left it.
+    ///
+    /// # Errors
+    /// - `ParticipantLost` if another participant was lost before all had left, for all who leave,
+    ///   unless the barrier [shrinks](OnParticipantLoss::Shrink). The round is over: enter the next
+    ///   one.
+    /// - `PastRound` if a later round was entered meanwhile.
+    /// - `Primitive` if this participant is lost, or with the error of the backend.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is like dropping the guard: the participant is lost for the others,
+    /// unless all of them have left.
+    pub async fn leave(mut self) -> Result<(), DoubleBarrierError> {
+        let session = self.session().clone();
+        let left = tokio::select! {
+            biased;
+            reason = session.lost() => Err(PrimitiveError::Lost(reason).into()),
+            left = self.wait_left() => left,
+        };
+        match left {
+            Ok(()) => {
+                // The transaction that finished the round has deleted the key.
+                self.guard.set_armed(false);
+                Ok(())
+            }
+            Err(error) => {
+                withdraw(self.guard).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn wait_left(&self) -> Result<(), DoubleBarrierError> {
+        let mut follower = Follower::new(self.session(), self.keys.clone());
+        let mut view = self.put_left().await?;
+        loop {
+            let state = &view.state;
+            if state.round > self.round {
+                return Err(DoubleBarrierError::PastRound { round: self.round, last: state.round });
+            }
+            if state.is_over(self.round) {
+                return match (self.barrier.on_loss, state.lost.first()) {
+                    (OnParticipantLoss::Fail, Some(lost)) => Err(self.participant_lost(lost)),
+                    _ => Ok(()),
+                };
+            }
+            if !view.present.iter().any(|kv| self.guard.ownership().is(kv)) {
+                return Err(PrimitiveError::Lost(self.guard.ownership().why_evicted().await).into());
+            }
+            if let Some((finished, delete)) = self.finished(&view) {
+                view = follower.write(&view, &finished, delete).await?;
+                continue;
+            }
+            let round = self.round;
+            let is_undecided = move |state: &State| state.round == round && !state.is_finished;
+            follower.changed(&mut view, is_undecided).await?;
+        }
+    }
+
+    /// Notes in the participant's key that it leaves, if the key exists, and reads the round.
+    async fn put_left(&self) -> Result<View, DoubleBarrierError> {
+        let ownership = self.guard.ownership();
+        let put = Put::new(ownership.key(), LEFT).lease(self.session().lease_id());
+        let leave = Txn::new()
+            .when([ownership.held_condition()])
+            .and_then([Op::Put(put)].into_iter().chain(self.keys.reads()))
+            .or_else(self.keys.reads());
+        let backend = self.session().backend();
+        // Safe to repeat: a second put changes nothing but the version.
+        Ok(View::of(&retry_read(|| backend.txn(leave.clone())).await?)?)
+    }
+
+    /// The state of the finished round, with the deletion of its keys, if all participants have
+    /// left or one of them was lost.
+    fn finished(&self, view: &View) -> Option<(State, Option<Op>)> {
+        let of = |participant: &String| {
+            let key = self.keys.key(participant);
+            view.present.iter().find(|kv| kv.key == key)
+        };
+        let is_missing = |participant: &&String| of(participant).is_none();
+        let mut finished = State { is_finished: true, ..view.state.clone() };
+        let lost = view.state.participants.iter().filter(is_missing).cloned();
+        match self.barrier.on_loss {
+            OnParticipantLoss::Fail => finished.lost = lost.take(1).collect(),
+            OnParticipantLoss::Shrink => finished.lost.extend(lost),
+        }
+        if self.barrier.on_loss == OnParticipantLoss::Fail && !finished.lost.is_empty() {
+            // The others may still work: each of them deletes its own key when it leaves.
+            return Some((finished, None));
+        }
+        let have_left = view.state.participants.iter().filter_map(of).all(|kv| kv.value == LEFT);
+        let delete = Op::Delete(Delete::prefix(&self.keys.prefix));
+        have_left.then_some((finished, Some(delete)))
+    }
+
+    fn participant_lost(&self, participant: &str) -> DoubleBarrierError {
+        DoubleBarrierError::ParticipantLost { round: self.round, key: self.keys.key(participant) }
+    }
+}
+
+impl fmt::Debug for DoubleBarrierGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DoubleBarrierGuard(round {}, {:?})", self.round, self.guard.ownership())
+    }
+}

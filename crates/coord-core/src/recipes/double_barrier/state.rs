@@ -1,0 +1,101 @@
+//! The state of a double barrier: the value of its one persistent key.
+//!
+//! ```text
+//! 7 entered 3 a1-0,b2-0,c3-0 -        round 7 was entered by three participants
+//! 7 finished 3 a1-0,b2-0,c3-0 -       all of them have left it
+//! 8 finished 3 a1-0,b2-0,c3-0 b2-0    round 8 is over, and b2-0 was lost in it
+//! ```
+//!
+//! The fields are the last round that was entered, whether it is finished, the number of parties,
+//! the participants of the round, and the participants that were lost. A participant is the last
+//! part of its key. A dash is an empty list.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The state as of one read. By default no round was entered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct State {
+    /// The last round that was entered; zero before the first.
+    pub(super) round: u64,
+    pub(super) is_finished: bool,
+    /// The number of parties that the barrier was created with; zero before a participant has
+    /// written the state.
+    pub(super) parties: usize,
+    /// The participants of the round.
+    pub(super) participants: Vec<String>,
+    /// The participants that were lost: in this round, or in all rounds if the barrier shrinks.
+    pub(super) lost: Vec<String>,
+}
+
+impl State {
+    /// Whether the round is over.
+    pub(super) const fn is_over(&self, round: u64) -> bool {
+        round < self.round || (round == self.round && self.is_finished)
+    }
+}
+
+/// The value of the state key is not that of a double barrier.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no state of a double barrier: another program has written the key")]
+pub(super) struct InvalidState(String);
+
+impl FromStr for State {
+    type Err = InvalidState;
+
+    fn from_str(text: &str) -> Result<Self, InvalidState> {
+        let invalid = || InvalidState(text.to_owned());
+        let fields: Vec<_> = text.split(' ').collect();
+        let [round, phase @ ("entered" | "finished"), parties, participants, lost] = fields[..]
+        else {
+            return Err(invalid());
+        };
+        Ok(Self {
+            round: round.parse().map_err(|_| invalid())?,
+            is_finished: phase == "finished",
+            parties: parties.parse().map_err(|_| invalid())?,
+            participants: parse_list(participants),
+            lost: parse_list(lost),
+        })
+    }
+}
+
+fn parse_list(list: &str) -> Vec<String> {
+    if list == "-" { Vec::new() } else { list.split(',').map(str::to_owned).collect() }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |list: &[String]| match list {
+            [] => "-".to_owned(),
+            list => list.join(","),
+        };
+        let phase = if self.is_finished { "finished" } else { "entered" };
+        let (participants, lost) = (list(&self.participants), list(&self.lost));
+        write!(f, "{} {phase} {} {participants} {lost}", self.round, self.parties)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_is_parsed_as_it_is_written() {
+        for text in ["0 finished 3 - a1-0", "7 entered 3 a1-0,b2-0,-c3-0 -"] {
+            let state: State = text.parse().expect("valid");
+            assert_eq!(state.to_string(), text);
+        }
+        for text in ["", "7", "7 left 3 a1-0 -", "x entered 3 a1-0 -", "7 entered 3 a1-0 - -"] {
+            text.parse::<State>().expect_err(text);
+        }
+    }
+
+    #[test]
+    fn round_is_over_when_finished_or_followed_by_another() {
+        let state: State = "7 entered 1 a1-0 -".parse().expect("valid");
+        assert!(state.is_over(6) && !state.is_over(7) && !state.is_over(8));
+        let finished = State { is_finished: true, ..state };
+        assert!(finished.is_over(7) && !finished.is_over(8));
+    }
+}
