@@ -14,6 +14,7 @@ mod mutex;
 mod prefix;
 mod process;
 mod queue;
+mod recipes;
 mod regressions;
 mod session;
 mod sim;

@@ -23,6 +23,7 @@ mod proxy_responses;
 mod replay;
 mod runtimes;
 mod scheduler;
+mod shared_values;
 mod support;
 mod tls;
 mod traffic;

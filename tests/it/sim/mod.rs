@@ -7,6 +7,7 @@ mod lock;
 mod mutants;
 mod plans;
 mod proofs;
+mod recipes;
 mod regressions;
 mod scheduler;
 mod simulator;

@@ -37,11 +37,12 @@ use bytes::Bytes;
 
 use crate::client::Client;
 use crate::error::{PrimitiveError, Result};
+pub use crate::follow::{Gap, GapCause};
 use crate::kv::IntoBytes;
 use crate::queue::WaitQueue;
 use crate::session::Session;
 pub use candidate::{Candidate, Proclaimer};
-pub use leaders::{Gap, GapCause, Leaders};
+pub use leaders::Leaders;
 pub use leadership::Leadership;
 pub use observer::{Leader, Observer};
 

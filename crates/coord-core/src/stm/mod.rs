@@ -64,6 +64,7 @@ use idempotency_key::IdempotencyKeys;
 pub use isolation::Isolation;
 pub use retry::Retry;
 pub use transaction::Transaction;
+pub(crate) use transaction::invalid;
 
 /// Runs transactions with one set of options. Create it once and use it for many transactions.
 ///

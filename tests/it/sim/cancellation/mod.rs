@@ -31,6 +31,7 @@ mod leases;
 mod mutex;
 mod queue;
 mod session;
+mod shared_values;
 mod stm;
 mod supervisor;
 mod trial;
@@ -157,6 +158,7 @@ fn every_public_async_function_has_a_case() {
         mutex::cases(),
         queue::cases(),
         session::cases(),
+        shared_values::cases(),
         stm::cases(),
         supervisor::cases(),
     ];

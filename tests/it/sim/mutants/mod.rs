@@ -31,9 +31,9 @@ const DEVIATIONS: usize = 5;
 const SHRINK_RUNS: usize = 500;
 
 /// The result of a process: any error ends it.
-type TaskResult<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+pub(super) type TaskResult<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-type BoxedRun = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type BoxedRun = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type Scenario = Box<dyn Fn(Sim) -> BoxedRun + Send + Sync>;
 
@@ -45,14 +45,14 @@ struct Mutant {
 }
 
 /// A correct scenario and its mutants.
-struct Family {
+pub(super) struct Family {
     name: &'static str,
     correct: Scenario,
     mutants: Vec<Mutant>,
 }
 
 /// A scenario of which a family is made: correct without a flaw.
-struct FamilyBuilder<W> {
+pub(super) struct FamilyBuilder<W> {
     family: Family,
     scenario: Arc<dyn Fn(Sim, Option<W>) -> BoxedRun + Send + Sync>,
 }
@@ -75,7 +75,7 @@ fn spawn_contenders<F: Future<Output = TaskResult> + Send + 'static>(
 }
 
 /// Starts a family.
-fn family<W: 'static, F: Future<Output = ()> + Send + 'static>(
+pub(super) fn family<W: 'static, F: Future<Output = ()> + Send + 'static>(
     name: &'static str,
     scenario: fn(Sim, Option<W>) -> F,
 ) -> FamilyBuilder<W> {
@@ -88,7 +88,7 @@ fn family<W: 'static, F: Future<Output = ()> + Send + 'static>(
 
 impl<W: Copy + Send + Sync + 'static> FamilyBuilder<W> {
     /// Adds a mutant: the scenario with a flaw.
-    fn mutant(mut self, name: &str, flaw: W) -> Self {
+    pub(super) fn mutant(mut self, name: &str, flaw: W) -> Self {
         let scenario = Arc::clone(&self.scenario);
         let scenario = Box::new(move |sim| scenario(sim, Some(flaw)));
         self.family.mutants.push(Mutant { name: name.to_owned(), scenario, weakness: None });
@@ -96,7 +96,7 @@ impl<W: Copy + Send + Sync + 'static> FamilyBuilder<W> {
     }
 
     /// Adds a mutant: the correct scenario on a weakened store.
-    fn weakened(mut self, weakness: Weaken) -> Self {
+    pub(super) fn weakened(mut self, weakness: Weaken) -> Self {
         let scenario = Arc::clone(&self.scenario);
         let scenario = Box::new(move |sim| scenario(sim, None));
         let name = format!("store: {weakness}");
@@ -104,7 +104,7 @@ impl<W: Copy + Send + Sync + 'static> FamilyBuilder<W> {
         self
     }
 
-    fn done(self) -> Family {
+    pub(super) fn done(self) -> Family {
         self.family
     }
 }
@@ -192,6 +192,15 @@ fn try_mutant(family: &Family, mutant: &Mutant) -> Row {
         sweep.shrink_runs(SHRINK_RUNS).check(&mutant.scenario).err()
     });
     Row { mutant: mutant.name.clone(), report, shrunk_in: shrinking.elapsed() }
+}
+
+/// Searches the mutants of a recipe, all of which must be caught, and prints how.
+#[expect(clippy::print_stdout, reason = "the output of a test that is run with `--nocapture`")]
+pub(super) fn assert_caught(family: &Family) {
+    let rows = try_family(family);
+    let table: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    println!("{table}");
+    assert!(rows.len() >= 3 && rows.iter().all(|row| row.report.is_some()), "{table}");
 }
 
 /// The median and the longest time from a failure to its shrunk report: figures of this machine,

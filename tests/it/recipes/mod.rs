@@ -1,0 +1,4 @@
+//! Recipes: behaviour, requests and typed errors of each.
+
+mod counter;
+mod shared_value;
