@@ -1,4 +1,5 @@
 //! Recipes under every fault: a sweep with an oracle, and mutants, for each.
 
 mod counter;
+mod lock_delay;
 mod shared_value;
