@@ -21,13 +21,16 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::stream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::kv::{Event, Header, KeyRange, KeyValue, Revision, Watch, WatchBatch, Watcher};
+use crate::kv::{
+    Event, EventKind, Header, KeyRange, KeyValue, Range, Revision, Watch, WatchBatch, Watcher,
+};
 use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
 
 /// How often the keys are read again, because a watch does not detect that it has fallen silent,
@@ -99,6 +102,37 @@ pub(crate) trait Followed: Send + Sync + 'static {
 
     /// The key whose changes are yielded; `None` if there is none.
     fn current(state: &Self::State) -> Option<&KeyValue>;
+}
+
+/// One key that is followed: a shared value, or the release requests to a holder.
+pub(crate) struct FollowedKey {
+    pub(crate) client: Client,
+    pub(crate) key: Bytes,
+}
+
+impl Followed for FollowedKey {
+    type State = Option<KeyValue>;
+
+    fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn range(&self) -> KeyRange {
+        KeyRange::key(&self.key)
+    }
+
+    async fn read(&self, at: Option<Revision>) -> Result<(Header, Self::State)> {
+        let mut read = self.client.range(Range::new(&self.key).at(at)).await?;
+        Ok((read.header, read.kvs.pop()))
+    }
+
+    fn apply(&self, state: &mut Self::State, event: Event) {
+        *state = (event.kind == EventKind::Put).then_some(event.kv);
+    }
+
+    fn current(state: &Self::State) -> Option<&KeyValue> {
+        state.as_ref()
+    }
 }
 
 /// An item of a follower.

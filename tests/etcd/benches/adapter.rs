@@ -8,8 +8,8 @@
 //! for the isolation checker. Compare the two figures with each other: the ratio is the cost of
 //! recording.
 //!
-//! And it measures additions to a counter of one key and to a striped counter, by clients that share
-//! nothing, as in as many processes.
+//! And it measures additions to a counter of one key and to a striped counter, by clients that
+//! share nothing, as in as many processes.
 //!
 //! `cargo bench -p coord-etcd-tests`
 #![expect(clippy::unwrap_used, reason = "a call that fails ends the benchmark")]

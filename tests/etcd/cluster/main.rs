@@ -16,6 +16,7 @@ mod grpc_proxy;
 mod harness;
 mod history_replaced;
 mod isolation;
+mod lock_delay;
 mod member_faults;
 mod observer;
 mod paused_member;

@@ -35,6 +35,7 @@ mod loss;
 mod min_hold;
 mod progress;
 mod reaper;
+mod release;
 mod request;
 mod terminal;
 mod wait;
@@ -169,10 +170,18 @@ impl HoldFlags {
             }
             Ok(contender) => {
                 let acquired = Instant::now();
-                let outcome = self.run_command(request, &contender, reaper, signals).await;
-                if outcome.cause == EndCause::CommandEnded {
-                    min_hold::keep(request, &contender, acquired, signals).await;
-                }
+                let run = async {
+                    let outcome = self.run_command(request, &contender, reaper, signals).await;
+                    if outcome.cause == EndCause::CommandEnded {
+                        min_hold::keep(request, &contender, acquired, signals).await;
+                    }
+                    outcome
+                };
+                let outcome = tokio::select! {
+                    biased;
+                    outcome = run => outcome,
+                    never = release::forward_requests(request, &contender) => match never {},
+                };
                 let HoldOutcome { result, cause } = outcome;
                 // A successful release proves that the lock was held until then.
                 let release = async { contender.release().await.map_err(PrimitiveError::from) };

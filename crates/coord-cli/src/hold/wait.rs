@@ -91,8 +91,8 @@ pub(super) async fn connect(
     }
 }
 
-/// Opens a session with these options. After a loss, `retry` is set: the step is then retried while the store is
-/// unavailable, because an unavailable store may have caused the loss.
+/// Opens a session with these options. After a loss, `retry` is set: the step is then retried while
+/// the store is unavailable, because an unavailable store may have caused the loss.
 pub(super) async fn open_session(
     options: &SessionBuilder,
     (request, retry): (&HoldRequest, bool),

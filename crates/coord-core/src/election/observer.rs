@@ -37,14 +37,7 @@ impl Observer {
     /// # Cancel safety
     /// Safe: nothing is changed.
     pub async fn leader(&self) -> Result<Option<Leader>> {
-        let oldest = self.keys.read_oldest_first();
-        let mut read = self.client.range(oldest.clone().limit(1)).await?;
-        if read.more && read.kvs.iter().any(|kv| !self.keys.owns(&kv.key)) {
-            // The oldest key belongs to a child name.
-            read = self.client.range(oldest).await?;
-        }
-        let header = read.header;
-        let leader = read.kvs.into_iter().find(|kv| self.keys.owns(&kv.key));
+        let (header, leader) = self.keys.read_first(&self.client).await?;
         Ok(leader.map(|kv| Leader { kv, header }))
     }
 

@@ -1,6 +1,6 @@
 //! Contenders: the entries of a wait queue, from enqueue to release.
 
-use std::{fmt, iter, ops::Deref, sync::OnceLock};
+use std::{fmt, ops::Deref, sync::OnceLock};
 
 use bytes::Bytes;
 use tokio::time::sleep;
@@ -10,7 +10,7 @@ use super::key_guard::{KeyGuard, Ownership};
 use super::position::Position;
 use super::{WATCH_AFTER, WaitQueue};
 use crate::error::{LossReason, Outcome, PrimitiveError, ReleaseError};
-use crate::kv::{Delete, Header, KeyValue, Op};
+use crate::kv::{Header, KeyValue};
 use crate::session::SessionState;
 use crate::shared::{HandoffSlot, Waiter};
 use crate::telemetry::queue as events;
@@ -183,8 +183,8 @@ impl Contender {
     pub(crate) async fn try_release(&mut self) -> Result<(), PrimitiveError> {
         // If this contender is not first, its successor will not be first after the release.
         let successor = if self.position.is_first() { self.slot.take() } else { None };
-        let delete = Op::Delete(Delete::new(self.key()));
-        let ops = iter::once(delete).chain(successor.as_ref().map(Waiter::read));
+        // The read of the successor is the last operation: see `Waiter::hand_over`.
+        let ops = self.ownership().delete().chain(successor.as_ref().map(Waiter::read));
         self.ownership().set_released(true);
         let released = self.session().while_held(self.ownership().while_in_queue(ops)).await;
         if let Err(PrimitiveError::Backend(error)) = &released {

@@ -26,10 +26,10 @@ use futures_util::stream::BoxStream;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::follow::{Followed, Follower, Gap, Item};
+use crate::follow::{FollowedKey, Follower, Gap, Item};
 use crate::kv::{
-    Compare, CompareOp, Delete, Event, EventKind, Header, IntoBytes, KeyRange, KeyValue, Op,
-    OpResponse, Put, Range, Revision, Txn, Value,
+    Compare, CompareOp, Delete, IntoBytes, KeyValue, Op, OpResponse, Put, Range, Revision, Txn,
+    Value,
 };
 use crate::session::Session;
 use crate::stm::{Committed, Retry, Stm, StmError, invalid};
@@ -376,36 +376,5 @@ impl<V: Value> Stream for Values<V> {
 impl<V> fmt::Debug for Values<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Values").field("key", &self.value.key).finish_non_exhaustive()
-    }
-}
-
-/// The key of a shared value, as it is followed.
-struct FollowedKey {
-    client: Client,
-    key: Bytes,
-}
-
-impl Followed for FollowedKey {
-    type State = Option<KeyValue>;
-
-    fn client(&self) -> &Client {
-        &self.client
-    }
-
-    fn range(&self) -> KeyRange {
-        KeyRange::key(&self.key)
-    }
-
-    async fn read(&self, at: Option<Revision>) -> Result<(Header, Self::State)> {
-        let mut read = self.client.range(Range::new(&self.key).at(at)).await?;
-        Ok((read.header, read.kvs.pop()))
-    }
-
-    fn apply(&self, state: &mut Self::State, event: Event) {
-        *state = (event.kind == EventKind::Put).then_some(event.kv);
-    }
-
-    fn current(state: &Self::State) -> Option<&KeyValue> {
-        state.as_ref()
     }
 }

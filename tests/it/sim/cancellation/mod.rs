@@ -30,6 +30,7 @@ mod election;
 mod leases;
 mod mutex;
 mod queue;
+mod release_requests;
 mod session;
 mod shared_values;
 mod stm;
@@ -157,6 +158,7 @@ fn every_public_async_function_has_a_case() {
         leases::cases(),
         mutex::cases(),
         queue::cases(),
+        release_requests::cases(),
         session::cases(),
         shared_values::cases(),
         stm::cases(),

@@ -2,4 +2,5 @@
 
 mod counter;
 mod lock_delay;
+mod release_request;
 mod shared_value;
