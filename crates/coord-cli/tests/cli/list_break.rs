@@ -307,7 +307,9 @@ async fn asked_holder_sends_term_to_its_command(server: Server) {
     holder.close_input();
     let (status, _, stderr) = holder.end().await;
     assert_eq!(status, Some(7));
-    assert_eq!(stderr, "coord lock: another client requests the release of jobs: move\n");
+    // The shell may report the process that TERM ended.
+    let report = "coord lock: another client requests the release of jobs: move\n";
+    assert!(stderr.starts_with(report), "{stderr}");
     server.assert_empty().await;
 }
 

@@ -18,8 +18,9 @@
 //! The value begins with the fencing token of the holder that the request is for, because a session
 //! uses the name of a released key again.
 //!
-//! A release deletes the request if the holder has received it. Otherwise the request stays until
-//! the session of the holder ends, and has no effect on later holders.
+//! A release deletes the request if the holder has received it. Otherwise, and when the holder is
+//! dropped instead of released, the request stays until the session of the holder ends. It has no
+//! effect on later holders.
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
