@@ -1,19 +1,22 @@
 //! The shared value: reads, swaps, updates and the stream of values.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use coord_core::kv::{Compact, LeaseGrant, Put};
+use coord_core::kv::{Compact, LeaseGrant, Put, WatchBatch};
 use coord_core::recipes::{GapCause, SharedValue, ValueSwap, Values};
 use coord_core::stm::{Retry, StmError};
 use coord_core::{Client, Error};
 use coord_mem::MemBackend;
-use coord_testkit::{Action, Recorder};
+use coord_testkit::{Action, Call, Recorder, Rule};
 use futures_util::StreamExt as _;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{intercepted, newest_revision, nth, only, secs, separate_client, session};
+use crate::support::{
+    intercepted, newest_revision, nth, only, secs, separate_client, session, timed,
+};
 use crate::watch_faults::{UNLIMITED_LIFETIME, WatchFaults};
 
 /// The value `limit` of a client.
@@ -269,13 +272,12 @@ async fn watch_resumes_without_a_gap() {
 async fn watch_continues_with_the_current_value_after_compaction() {
     // The lifetimes of the watches: the first one ends at once, without an event.
     let store = MemBackend::new();
-    let first = std::sync::atomic::AtomicBool::new(true);
-    let faulty = WatchFaults::new(store.clone(), move || {
-        match first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+    let first = AtomicBool::new(true);
+    let faulty =
+        WatchFaults::new(store.clone(), move || match first.swap(false, Ordering::Relaxed) {
             true => (secs(1), None),
             false => UNLIMITED_LIFETIME,
-        }
-    });
+        });
     let mut values = limit(&Client::new(faulty)).watch();
     assert_eq!(next(&mut values).await, None);
     // The watch is registered, and ends.
@@ -293,22 +295,33 @@ async fn watch_continues_with_the_current_value_after_compaction() {
     assert_eq!((next(&mut values).await, values.gap()), (Some(5), None));
 }
 
-/// A watch that has fallen silent delays the last value by a minute at most.
+/// A rule under which the first watch delivers nothing.
+#[derive(Default)]
+struct SilentFirstWatch(AtomicUsize);
+
+impl Rule for SilentFirstWatch {
+    fn action(&self, call: &Call) -> Action {
+        if matches!(call, Call::Watch(_)) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        Action::Pass
+    }
+
+    fn delivers(&self, _: &WatchBatch) -> bool {
+        self.0.load(Ordering::Relaxed) > 1
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn silent_watch_delays_a_value_by_a_minute_at_most() {
     let store = Client::new(MemBackend::new());
-    let silent = crate::support::SilentWatches(Recorder::new());
-    let mut values = limit(&intercepted(&store, silent)).watch();
+    let mut values = limit(&intercepted(&store, SilentFirstWatch::default())).watch();
     assert_eq!(next(&mut values).await, None);
     limit(&store).set(&1).await.unwrap();
-    // The replacement of the silent watch is silent too. The next read finds a gap.
-    assert!(timeout(secs(65), values.next()).await.is_err());
-    store.compact(Compact::new(newest_revision(&store).await)).await.unwrap();
-    drop(values);
-    let silent_once = nth("watch", 1, 1, Action::DropResponse);
-    let mut values = limit(&intercepted(&store, silent_once)).watch();
-    assert_eq!(next(&mut values).await, Some(1));
     limit(&store).set(&2).await.unwrap();
+    let (value, waited) = timed(next(&mut values)).await;
+    assert_eq!((value, values.gap()), (Some(1), None));
+    assert!(waited > secs(50) && waited < secs(65), "{waited:?}");
     assert_eq!(next(&mut values).await, Some(2));
 }
 

@@ -38,6 +38,8 @@ use crate::session::SessionState;
 const PREFIX: &[u8] = b"coord/release/";
 
 /// A request of another client to release a lock or leadership.
+///
+/// Source: Apache Curator's `Revoker`, with a condition on the holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReleaseRequest {

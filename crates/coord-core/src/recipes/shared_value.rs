@@ -227,9 +227,9 @@ impl<V: Value> SharedValue<V> {
     ///
     /// # Errors
     /// As [`Stm::run`]. The error of `closure` is [`StmError::Aborted`], and so is an
-    /// `InvalidValue`, converted into `E`, if the new value cannot be encoded. `InvalidValue` if
-    /// the current value cannot be decoded. A commit with an unknown outcome is
-    /// [`StmError::OutcomeUnknown`], unless [`exactly_once`](Self::exactly_once) resolves it.
+    /// `InvalidValue`, converted into `E`, if the current value cannot be decoded or the new one
+    /// cannot be encoded. A commit with an unknown outcome is [`StmError::OutcomeUnknown`], unless
+    /// [`exactly_once`](Self::exactly_once) resolves it.
     ///
     /// # Cancel safety
     /// If the future is dropped during the commit, it is unknown whether the value was updated.

@@ -121,8 +121,9 @@ impl Counter {
     /// Cost: 2 requests, and 1 more for each conflict with another addition.
     ///
     /// # Errors
-    /// As [`SharedValue::update`]. [`CounterError::Overflow`] as [`StmError::Aborted`] if the new
-    /// value is outside of the range of an `i64`: nothing was written.
+    /// As [`SharedValue::update`]. [`StmError::Aborted`] with [`CounterError::Overflow`] if the new
+    /// value is outside of the range of an `i64`, and with [`CounterError::Backend`] and
+    /// `InvalidValue` if the value of the key is not a number: nothing was written.
     ///
     /// # Cancel safety
     /// If the future is dropped during the commit, it is unknown whether `n` was added. Otherwise

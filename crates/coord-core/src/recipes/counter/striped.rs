@@ -45,8 +45,7 @@ const STRIPES_MAX: usize = 1024;
 /// dependent on it, and is refused only if its own stripe would overflow. For tickets, quotas and
 /// limits use a [`Counter`](super::Counter).
 ///
-/// Source: the striped counters of Java's `LongAdder`; the stripes of "sharded counters" in
-/// databases.
+/// Source: Java's `LongAdder`, with keys instead of cells in memory.
 #[derive(Clone)]
 pub struct StripedCounter {
     client: Client,
