@@ -29,6 +29,10 @@ pub mod elections {}
 #[doc = include_str!("../docs/guide/transactions.md")]
 pub mod transactions {}
 
+/// `docs/guide/recipes.md`
+#[doc = include_str!("../docs/guide/recipes.md")]
+pub mod recipes {}
+
 /// `docs/guide/isolation.md`
 #[doc = include_str!("../docs/guide/isolation.md")]
 pub mod isolation {}

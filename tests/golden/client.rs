@@ -47,13 +47,14 @@ impl Client {
     pub(crate) async fn open(
         name: &str,
         store: &coord_core::Client,
-        ttl: Duration,
+        [ttl, lock_delay]: [Duration; 2],
         lease: Option<LeaseId>,
         log: Log,
     ) -> Result<Self, Failure> {
         let network = Network::new();
         let intercept = Intercept::new(Arc::clone(store.backend()), network.clone());
-        let builder = Session::builder(&coord_core::Client::new(intercept)).ttl(ttl);
+        let builder = Session::builder(&coord_core::Client::new(intercept));
+        let builder = builder.ttl(ttl).lock_delay(lock_delay);
         let session = lease.into_iter().fold(builder, SessionBuilder::lease).open().await?;
         let (name, held, proclaimers) = (name.to_owned(), Held::default(), Arc::default());
         let go = Arc::new(Semaphore::new(0));
@@ -105,8 +106,9 @@ impl Client {
             command => {
                 if let Command::Unlock(name) | Command::Resign(name) | Command::Drop(name) = command
                 {
-                    // A command `lost` shares the hold, and would prevent its release.
+                    // These commands share the hold, and would prevent its release.
                     self.abort(&format!("lost {name}"));
+                    self.abort(&format!("asked {name}"));
                 }
                 let future = self.state.clone().command_future(command.clone())?;
                 return Ok(Some(self.start(line.text.clone(), future)));

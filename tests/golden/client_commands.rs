@@ -59,6 +59,8 @@ impl ClientState {
             Command::Observe(name) => Box::pin(self.observe(name)),
             Command::Drop(name) => Box::pin(self.drop(name)),
             Command::Lost(name) => Box::pin(self.lost(name)),
+            Command::Ask(name, reason) => Box::pin(self.ask(name, reason)),
+            Command::Asked(name) => Box::pin(self.asked(name)),
             Command::Put(key, value) => Box::pin(self.put(key, value)),
             Command::Get(key) => Box::pin(self.get(key)),
             Command::Write { key, value, under } => Box::pin(self.write(key, value, under)),
@@ -154,6 +156,18 @@ impl ClientState {
     async fn lost(self, name: String) -> Output {
         let reason = self.held.get(&name)?.lost().await;
         Ok(format!("has lost {name}: {reason}"))
+    }
+
+    async fn ask(self, name: String, reason: String) -> Output {
+        Ok(match Mutex::new(&self.session, name.clone()).request_release(&reason).await? {
+            Some(token) => format!("asked the holder of {name} with token {token}"),
+            None => format!("found no holder of {name}"),
+        })
+    }
+
+    async fn asked(self, name: String) -> Output {
+        let request = self.held.get(&name)?.release_requested().await?;
+        Ok(format!("is asked for {name}: {}", request.reason))
     }
 
     async fn put(self, key: String, value: String) -> Output {

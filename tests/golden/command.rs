@@ -8,11 +8,14 @@ use std::error::Error;
 /// are the commands of an operator.
 #[derive(Clone, Debug, goldenscript::Command)]
 pub(crate) enum Command {
-    /// `open ttl=10`, `open adopt=c1`: opens a session with this TTL in seconds, or on the lease
-    /// that was last granted to `c1`. The client's previous session, if any, is dropped.
+    /// `open ttl=10 lock_delay=45`, `open adopt=c1`: opens a session with this TTL and lock-delay in
+    /// seconds, or on the lease that was last granted to `c1`. The client's previous session, if
+    /// any, is dropped.
     Open {
         #[arg(key)]
         ttl: Option<u64>,
+        #[arg(key)]
+        lock_delay: Option<u64>,
         #[arg(key)]
         adopt: Option<String>,
     },
@@ -40,6 +43,10 @@ pub(crate) enum Command {
     Cancel,
     /// `lost m`: waits until the lock or the leadership is lost.
     Lost(String),
+    /// `ask m reason`: asks the holder of m to release.
+    Ask(String, String),
+    /// `asked m`: waits until another client asks for the release of m.
+    Asked(String),
     /// `show m file`: presents the fencing token of m to a resource outside the store, which
     /// refuses any token below the largest it has seen.
     Show(String, String),

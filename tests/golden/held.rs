@@ -7,6 +7,7 @@ use coord_core::{
     error::{LossReason, PrimitiveError},
     kv::{FencingToken, Txn, TxnResponse},
     mutex::MutexGuard,
+    queue::ReleaseRequest,
     sync,
 };
 use tokio::task::yield_now;
@@ -37,6 +38,13 @@ impl Hold {
         match self {
             Self::Lock(guard) => guard.lost().await,
             Self::Lead(leadership) => leadership.lost().await,
+        }
+    }
+
+    pub(crate) async fn release_requested(&self) -> Result<ReleaseRequest, PrimitiveError> {
+        match self {
+            Self::Lock(guard) => guard.release_requested().await,
+            Self::Lead(leadership) => leadership.release_requested().await,
         }
     }
 

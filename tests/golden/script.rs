@@ -117,10 +117,11 @@ impl ScriptState {
         name: &str,
     ) -> Result<Option<CommandStatus>> {
         match &line.command {
-            Command::Open { ttl, adopt } => {
+            Command::Open { ttl, lock_delay, adopt } => {
                 let lease = adopt.as_ref().map(|name| self.lease_of(name)).transpose()?;
                 self.clients.remove(name);
-                self.open(name, ttl.unwrap_or(10), lease).await?;
+                let times = [ttl.unwrap_or(10), lock_delay.unwrap_or_default()];
+                self.open(name, times, lease).await?;
             }
             Command::Crash => self.clients.remove(name).ok_or_else(|| no_client(name))?.crash(),
             Command::Show(held, resource) => self.show(name, held, resource)?,
@@ -130,7 +131,7 @@ impl ScriptState {
             Command::DeleteKey(queue) => self.delete_key(name, queue).await?,
             _ => {
                 if !self.clients.contains_key(name) {
-                    self.open(name, 10, None).await?;
+                    self.open(name, [10, 0], None).await?;
                 }
                 return self.clients.get_mut(name).ok_or_else(|| no_client(name))?.run(line);
             }
@@ -138,9 +139,10 @@ impl ScriptState {
         Ok(None)
     }
 
-    async fn open(&mut self, name: &str, ttl: u64, lease: Option<LeaseId>) -> Result {
-        let ttl = Duration::from_secs(ttl);
-        let client = Client::open(name, &self.store, ttl, lease, self.log.clone()).await?;
+    /// Opens a session with a TTL and a lock-delay in seconds.
+    async fn open(&mut self, name: &str, times: [u64; 2], lease: Option<LeaseId>) -> Result {
+        let times = times.map(Duration::from_secs);
+        let client = Client::open(name, &self.store, times, lease, self.log.clone()).await?;
         self.owners.entry(client.lease()).or_insert_with(|| name.to_owned());
         self.clients.insert(name.to_owned(), client);
         Ok(())

@@ -216,3 +216,13 @@ fn grace_that_is_too_long_is_refused_with_value_and_remedy() {
         shorten --grace, or lengthen --ttl\n";
     assert_eq!(stderr, message);
 }
+
+#[test]
+fn lock_delay_with_a_fraction_is_refused() {
+    for subcommand in [["lock", "jobs"].as_slice(), &["elect", "jobs", "me"]] {
+        let line = [subcommand, &["--lock-delay", "1500ms", "--", "true"]].concat();
+        let (status, _, stderr) = result_of(in_memory(&line));
+        assert_eq!(status, Some(2), "{stderr}");
+        assert!(stderr.contains("the time must be a whole number of seconds"), "{stderr}");
+    }
+}

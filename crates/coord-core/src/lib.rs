@@ -40,21 +40,23 @@
 //! | [`mutex`] | [`Mutex`]: the distributed lock, and its guard |
 //! | [`election`] | [`Election`]: leader election, observers |
 //! | [`stm`] | [`Stm`]: software transactional memory, isolation levels |
-//! | [`recipes`] | further primitives on the wait queue and on transactions |
+//! | [`recipes`] | smaller primitives, built on the wait queue, transactions or the client |
 //! | [`recording`] | records of the attempts of transactions, for checkers of isolation |
 //! | [`spawn`] | running the background tasks of a client on an executor other than tokio |
 //! | [`backoff`] | exponential backoff with jitter |
 //! | [`telemetry`] | log lines, spans and metrics |
 //!
-//! Internal modules: `shared` is the state that the primitives of one client share; `key_watch`
-//! watches a key until it is deleted; `retry_read` retries reads while the store is unavailable;
-//! `sync` locks a mutex that may be poisoned, also for the other crates of coord.
+//! Internal modules: `shared` is the state that the primitives of one client share; `follow`
+//! follows keys by a read and a watch; `key_watch` watches a key until it is deleted; `retry_read`
+//! retries reads while the store is unavailable; `sync` locks a mutex that may be poisoned, also
+//! for the other crates of coord.
 
 pub mod backend;
 pub mod backoff;
 pub mod client;
 pub mod election;
 pub mod error;
+mod follow;
 mod key_watch;
 pub mod kv;
 pub mod layer;

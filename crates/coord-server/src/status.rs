@@ -42,6 +42,7 @@ pub(crate) fn status(error: &Error) -> Status {
         }
         Error::EmptyWatchRange { .. }
         | Error::InvalidTtl { .. }
+        | Error::InvalidLockDelay { .. }
         | Error::TxnTooDeep { .. }
         | Error::Refused { .. } => return Status::invalid_argument(error.to_string()),
         // Any other error may leave the outcome of the request unknown.

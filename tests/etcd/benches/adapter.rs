@@ -4,13 +4,19 @@
 //! figure of the adapter with the figure of the client crate, which makes the same requests with
 //! one client, cloned for each worker.
 //!
+//! It also measures additions to a counter of one key and to a striped counter, by clients that
+//! share nothing, as in as many processes.
+//!
 //! `cargo bench -p coord-etcd-tests`
 #![expect(clippy::unwrap_used, reason = "a call that fails ends the benchmark")]
 
 use std::hint::black_box;
 
-use coord_core::KvBackend as _;
-use coord_core::kv::{Put, Range};
+use coord_core::{
+    Client, KvBackend as _,
+    kv::{Put, Range},
+    recipes::StripedCounter,
+};
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{ClusterBuilder, Release};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -68,6 +74,30 @@ async fn adapter_get(etcd: EtcdBackend, worker: usize) {
     }
 }
 
+/// Additions to a counter with as many stripes as there are workers, or with one.
+async fn additions(counter: StripedCounter) {
+    for _ in 0..REQUESTS_PER_WORKER {
+        counter.add(1).await.unwrap();
+    }
+}
+
+fn counters(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let cluster = runtime.block_on(ClusterBuilder::new(Release::newest()).start());
+    let etcd = runtime.block_on(EtcdBackend::connect(cluster.endpoints())).unwrap();
+    let workers = WORKERS[1];
+    // Clients that do not share the conflict queues of one process.
+    let clients: Vec<_> = (0..workers).map(|_| Client::new(etcd.clone())).collect();
+    for (name, stripes) in [("add x10, exact counter", 1), ("add x10, striped counter", workers)] {
+        let counters: Vec<_> = clients
+            .iter()
+            .map(|client| StripedCounter::new(client, name, stripes).unwrap())
+            .collect();
+        bench(criterion, &runtime, name, |n| additions(counters[n].clone()));
+    }
+    drop(cluster);
+}
+
 fn adapter(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let cluster = runtime.block_on(ClusterBuilder::new(Release::newest()).start());
@@ -83,5 +113,5 @@ fn adapter(criterion: &mut Criterion) {
     drop(cluster);
 }
 
-criterion_group!(benches, adapter);
+criterion_group!(benches, adapter, counters);
 criterion_main!(benches);

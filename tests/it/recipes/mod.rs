@@ -1,8 +1,11 @@
 //! Recipes: behaviour, requests and typed errors of each.
 
 mod barrier;
+mod counter;
 mod double_barrier;
 mod latch;
 mod multi_lock;
+mod release_request;
 mod rwlock;
 mod semaphore;
+mod shared_value;

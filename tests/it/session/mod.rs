@@ -3,6 +3,7 @@
 mod cancellation_token;
 mod close;
 mod keep_alive;
+mod lock_delay;
 mod open;
 mod orphan;
 mod retry_after_loss;

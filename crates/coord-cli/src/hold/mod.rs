@@ -35,6 +35,7 @@ mod loss;
 mod min_hold;
 mod progress;
 mod reaper;
+mod release;
 mod request;
 mod terminal;
 mod wait;
@@ -74,6 +75,10 @@ pub(crate) struct HoldFlags {
     /// whole seconds
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = ttl)]
     ttl: Duration,
+    /// If this machine fails, keep others out for at least this much longer than the TTL; whole
+    /// seconds. A release frees at once
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = whole_seconds)]
+    lock_delay: Duration,
     /// Fail if not acquired within this time
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
@@ -101,6 +106,13 @@ fn ttl(text: &str) -> Result<Duration> {
     Ok(ttl)
 }
 
+/// Parses a whole number of seconds.
+fn whole_seconds(text: &str) -> Result<Duration> {
+    let time = duration(text)?;
+    anyhow::ensure!(time.subsec_nanos() == 0, "the time must be a whole number of seconds");
+    Ok(time)
+}
+
 impl HoldFlags {
     /// The words after `--`: names and values that begin with `-`, and the command.
     pub(crate) const fn command_mut(&mut self) -> &mut Vec<OsString> {
@@ -119,10 +131,13 @@ impl HoldFlags {
         let connect_timeout = self.store.connect_timeout().map_err(failure)?;
         let open_timeout = connect_timeout.max(MIN_SESSION_OPEN_TIMEOUT);
         let open_timeout = open_timeout.max(self.timeout.unwrap_or_default());
-        let times = [self.ttl, open_timeout];
+        let options = Session::builder(&client)
+            .ttl(self.ttl)
+            .lock_delay(self.lock_delay)
+            .connect_timeout(open_timeout);
         let retry = false;
         let mut session =
-            wait::open_session(&client, times, (&request, retry), &limit, &mut signals).await?;
+            wait::open_session(&options, (&request, retry), &limit, &mut signals).await?;
         let mut outcome = self.hold_once(&session, &request, &limit, &reaper, &mut signals).await;
         while request.again
             && !signals.stop_requested()
@@ -132,8 +147,7 @@ impl HoldFlags {
             request.report(&format!("{}: campaigning again", error.reason()));
             let limit = WaitLimit::from_now(self.timeout);
             let retry = true;
-            session =
-                wait::open_session(&client, times, (&request, retry), &limit, &mut signals).await?;
+            session = wait::open_session(&options, (&request, retry), &limit, &mut signals).await?;
             outcome = self.hold_once(&session, &request, &limit, &reaper, &mut signals).await;
         }
         outcome.result
@@ -156,10 +170,18 @@ impl HoldFlags {
             }
             Ok(contender) => {
                 let acquired = Instant::now();
-                let outcome = self.run_command(request, &contender, reaper, signals).await;
-                if outcome.cause == EndCause::CommandEnded {
-                    min_hold::keep(request, &contender, acquired, signals).await;
-                }
+                let run = async {
+                    let outcome = self.run_command(request, &contender, reaper, signals).await;
+                    if outcome.cause == EndCause::CommandEnded {
+                        min_hold::keep(request, &contender, acquired, signals).await;
+                    }
+                    outcome
+                };
+                let outcome = tokio::select! {
+                    biased;
+                    outcome = run => outcome,
+                    never = release::forward_requests(request, &contender) => match never {},
+                };
                 let HoldOutcome { result, cause } = outcome;
                 // A successful release proves that the lock was held until then.
                 let release = async { contender.release().await.map_err(PrimitiveError::from) };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use coord_core::queue::{Contender, WaitQueue};
-use coord_core::{Client, Session, error::PrimitiveError, kv::KeyValue};
+use coord_core::{Client, Session, error::PrimitiveError, kv::KeyValue, session::SessionBuilder};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::progress;
@@ -91,11 +91,10 @@ pub(super) async fn connect(
     }
 }
 
-/// Opens a session. After a loss, `retry` is set: the step is then retried while the store is
-/// unavailable, because an unavailable store may have caused the loss.
+/// Opens a session with these options. After a loss, `retry` is set: the step is then retried while
+/// the store is unavailable, because an unavailable store may have caused the loss.
 pub(super) async fn open_session(
-    client: &Client,
-    [ttl, open_timeout]: [Duration; 2],
+    options: &SessionBuilder,
     (request, retry): (&HoldRequest, bool),
     limit: &WaitLimit,
     signals: &mut Signals,
@@ -104,8 +103,7 @@ pub(super) async fn open_session(
     let open = async {
         let mut reported = false;
         loop {
-            let builder = Session::builder(client).ttl(ttl).connect_timeout(open_timeout);
-            match builder.open().await {
+            match options.clone().open().await {
                 Err(error) if retry && error.is_retryable() => {
                     if !std::mem::replace(&mut reported, true) {
                         request.report(&format!("open a session for {name}: {error}: retrying"));

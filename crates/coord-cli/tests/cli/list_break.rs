@@ -25,6 +25,9 @@ crate::tests![
     break_deletes_no_foreign_key,
     break_counts_no_foreign_key_as_waiter,
     break_of_a_free_lock_has_own_exit_status,
+    asked_holder_sends_term_to_its_command,
+    asked_holder_without_command_releases,
+    request_to_a_foreign_key_or_a_free_lock_fails,
     lock_of_an_adopter_is_listed_and_broken,
 ];
 
@@ -287,4 +290,48 @@ async fn lock_of_an_adopter_is_listed_and_broken(server: Server) {
     let expected = format!("deleted {key}, fencing token {}\n", guard.fencing_token());
     assert_eq!((status, stdout, stderr), (Some(0), expected, String::new()));
     assert!(guard.unlock().await.is_err(), "the lock was broken");
+}
+
+/// The command decides when it ends, and gets no KILL.
+async fn asked_holder_sends_term_to_its_command(server: Server) {
+    let script = "trap 'echo term; read -r end; exit 7' TERM; echo runs; \
+        while :; do sleep 0.05; done";
+    let mut holder = server.coord(&["lock", "jobs", "--", "sh", "-c", script]);
+    assert_eq!(holder.line().await, "runs");
+    let asked = server.coord(&["break", "jobs", "--ask", "--reason", "move"]).end().await;
+    let key = server.keys("jobs/").await.remove(0);
+    assert_eq!((asked.0, asked.2.as_str()), (Some(0), ""));
+    assert!(asked.1.starts_with(&format!("asked {key}, fencing token ")), "{}", asked.1);
+    assert_eq!(holder.line().await, "term");
+    assert_eq!(server.keys("jobs/").await, [key], "still held");
+    holder.close_input();
+    let (status, _, stderr) = holder.end().await;
+    assert_eq!(status, Some(7));
+    // The shell may report the process that TERM ended.
+    let report = "coord lock: another client requests the release of jobs: move\n";
+    assert!(stderr.starts_with(report), "{stderr}");
+    server.assert_empty().await;
+}
+
+async fn asked_holder_without_command_releases(server: Server) {
+    for holder in [&["lock", "jobs"][..], &["elect", "jobs", "me"]] {
+        let subcommand = holder[0];
+        let mut holder = server.coord(holder);
+        let key = holder.line().await;
+        let asked = server.coord(&["break", "jobs", "--ask", "--json"]).end().await;
+        assert!(asked.1.contains("\"asked\"") && asked.1.contains(&key), "{}", asked.1);
+        let (status, _, stderr) = holder.end().await;
+        let report = format!("coord {subcommand}: another client requests the release of jobs\n");
+        assert_eq!((status, stderr), (Some(0), report));
+        server.assert_empty().await;
+    }
+}
+
+async fn request_to_a_foreign_key_or_a_free_lock_fails(server: Server) {
+    let free = server.coord(&["break", "jobs", "--ask"]).end().await;
+    assert_eq!(free.0, Some(4), "{}", free.2);
+    server.client.put("jobs/1", "").await.expect(AVAILABLE);
+    let foreign = server.coord(&["break", "jobs", "--ask"]).end().await;
+    assert_eq!(foreign.0, Some(1), "{}", foreign.2);
+    assert!(server.keys("coord/").await.is_empty());
 }

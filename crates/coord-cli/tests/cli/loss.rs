@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use coord_core::kv::LeaseId;
+use rustix::process::Signal;
 use tokio::time::Instant;
 
 use crate::lock::RUN_UNTIL_EOF;
@@ -17,6 +18,7 @@ crate::tests![
     holder_without_command_ends_on_a_loss,
     holder_with_full_stderr_still_terminates_its_command,
     resumed_holder_kills_its_command_after_a_loss,
+    killed_holder_keeps_the_lock_closed_for_the_lock_delay,
 ];
 
 /// Two shells of one group that ignore TERM. Each prints its process id, and a line for TERM.
@@ -154,4 +156,22 @@ async fn resumed_holder_kills_its_command_after_a_loss(server: Server) {
     next.close_input();
     assert_eq!(next.status().await, Some(0));
     server.assert_empty().await;
+}
+
+/// The lease of 2 s lives 4 s longer: the lock-delay of 3 s, and a ninth of it in whole seconds.
+async fn killed_holder_keeps_the_lock_closed_for_the_lock_delay(server: Server) {
+    let flags = ["lock", "jobs", "--ttl", "2s", "--lock-delay", "3s", "--", "sh", "-c"];
+    let mut holder = server.coord(&[&flags[..], &[RUN_UNTIL_EOF]].concat());
+    holder.line().await;
+    let start = Instant::now();
+    holder.signal(Signal::KILL);
+    let next = server.coord(&["lock", "jobs", "--", "echo", "runs"]);
+    assert_eq!(next.end().await.1, "runs\n");
+    // The last keep-alive was sent up to a third of the TTL before.
+    assert!(start.elapsed() >= Duration::from_secs(5), "{:?}", start.elapsed());
+    // A holder that releases the lock frees it at once.
+    let holder = server.coord(&[&flags[..7], &["true"]].concat());
+    assert_eq!(holder.end().await.0, Some(0));
+    let next = server.coord(&["lock", "jobs", "--try", "--", "echo", "runs"]);
+    assert_eq!(next.end().await.1, "runs\n");
 }

@@ -9,7 +9,7 @@ use crate::kv::{Event, EventKind, KeyValue, Revision};
 /// The contenders of an election, updated by each event. The contender with the smallest create
 /// revision leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Contenders {
+pub(crate) struct Contenders {
     /// By create revision and key.
     by_age: BTreeMap<(Revision, Bytes), KeyValue>,
     /// The create revision of each key.

@@ -18,71 +18,23 @@
 //!
 //! If events that the watch would deliver are compacted, or if the history of the store was
 //! replaced, the stream reads the contenders again. Unless the leader and its value are unchanged,
-//! it reports a [`Gap`] before the next item.
+//! it reports a [`Gap`] before the next item. The module `follow` does this.
 
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use futures_util::stream::{self, BoxStream};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use futures_util::stream::BoxStream;
 
 use super::contenders::Contenders;
 use super::{Leader, Observer};
-use crate::error::{Error, Result};
-use crate::kv::{Header, Revision, WatchBatch, Watcher};
-use crate::retry_read::RETRY_PAUSE_MIN;
-
-/// How often the contenders are read again, because a watch does not detect that it has fallen
-/// silent, and a watch of etcd does not detect that the history of the store was replaced.
-const VERIFY_PERIOD: Duration = Duration::from_secs(55);
-
-/// A watch that delivers nothing for this time after a request for a progress notification has
-/// fallen silent.
-const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// An interval of revisions in which a [`Leaders`] stream may have missed changes, and the cause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Gap {
-    /// Up to this revision every change was yielded.
-    pub after: Revision,
-    /// From this revision on every change is yielded again.
-    pub until: Revision,
-    /// The cause.
-    pub cause: GapCause,
-}
-
-/// The reason why a [`Leaders`] stream may have missed changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GapCause {
-    /// Events that the stream had not processed yet are compacted.
-    Compacted,
-    /// The history of the store was replaced: an older backup was restored, or an empty store took
-    /// its place. The two revisions of the gap belong to two histories.
-    HistoryReplaced,
-}
-
-impl fmt::Display for Gap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { after, until, cause } = self;
-        match cause {
-            GapCause::Compacted => {
-                write!(f, "changes between revisions {after} and {until} may be missing: compacted")
-            }
-            GapCause::HistoryReplaced => write!(
-                f,
-                "the history of the store was replaced: revision {after} of the old one, \
-                 {until} of the new one"
-            ),
-        }
-    }
-}
+use crate::client::Client;
+use crate::error::Result;
+use crate::follow::{Followed, Follower, Gap, Item};
+use crate::kv::{Event, Header, KeyRange, KeyValue, Revision};
 
 /// A stream of the leaders of an election, from now on. While the store is unavailable it waits. It
 /// ends with an error, or when it is dropped.
@@ -105,26 +57,11 @@ pub struct Leaders {
     gap: Option<Gap>,
 }
 
-/// An item of the stream, and the gap before it.
-struct Item {
-    leader: Option<Leader>,
-    gap: Option<Gap>,
-}
-
 impl Leaders {
     pub(super) fn of(observer: Observer) -> Self {
         let name = observer.keys.name();
-        let state = StreamState {
-            observer,
-            contenders: Contenders::default(),
-            header: Header::default(),
-            last_item: None,
-            gap: None,
-            verify_at: None,
-            step: Step::Read(None),
-        };
         // Fused, because a stream may be polled again after its end.
-        Self { name, stream: stream::unfold(state, StreamState::next).fuse().boxed(), gap: None }
+        Self { name, stream: Follower::stream(observer).fuse().boxed(), gap: None }
     }
 
     /// Returns the gap before the last item; `None` if no change is missing.
@@ -157,9 +94,9 @@ impl Stream for Leaders {
         let Some(item) = ready!(self.stream.as_mut().poll_next(cx)) else {
             return Poll::Ready(None);
         };
-        let leader = item.map(|Item { leader, gap }| {
+        let leader = item.map(|Item { kv, header, gap }| {
             self.gap = gap;
-            leader
+            kv.map(|kv| Leader { kv, header })
         });
         Poll::Ready(Some(leader))
     }
@@ -171,169 +108,28 @@ impl fmt::Debug for Leaders {
     }
 }
 
-/// The state of a stream between two items.
-struct StreamState {
-    observer: Observer,
-    /// The contenders as of `header.revision`.
-    contenders: Contenders,
-    header: Header,
-    /// The last item that was yielded.
-    last_item: Option<Option<Leader>>,
-    /// The gap before the next item.
-    gap: Option<Gap>,
-    /// When to read the contenders again.
-    verify_at: Option<Instant>,
-    step: Step,
-}
+impl Followed for Observer {
+    type State = Contenders;
 
-/// The next step of a stream.
-enum Step {
-    /// Read the contenders: the first step, or after a cause for which changes may be missing.
-    Read(Option<GapCause>),
-    /// Watch the contenders, from the revision after `header.revision` on.
-    Watch(Option<Watcher>),
-    /// The stream has ended.
-    End,
-}
+    fn client(&self) -> &Client {
+        Self::client(self)
+    }
 
-impl StreamState {
-    /// Waits for the next item. Returns it with the state after it.
-    async fn next(mut self) -> Option<(Result<Item>, Self)> {
-        loop {
-            let done = match std::mem::replace(&mut self.step, Step::End) {
-                Step::Read(cause) => self.read(cause).await,
-                Step::Watch(watch) => self.watch(watch).await,
-                Step::End => return None,
-            };
-            if let Err(error) = done {
-                return Some((Err(error), self));
-            }
-            let leader = self.leader();
-            let is_current = !matches!(self.step, Step::Read(_));
-            if is_current && self.last_item.as_ref() != Some(&leader) {
-                self.last_item = Some(leader.clone());
-                let gap = self.gap.take();
-                return Some((Ok(Item { leader, gap }), self));
-            }
+    fn range(&self) -> KeyRange {
+        self.keys.range()
+    }
+
+    async fn read(&self, at: Option<Revision>) -> Result<(Header, Contenders)> {
+        self.read_contenders(at).await
+    }
+
+    fn apply(&self, contenders: &mut Contenders, event: Event) {
+        if self.keys.owns(&event.kv.key) {
+            contenders.apply(event);
         }
     }
 
-    fn leader(&self) -> Option<Leader> {
-        let kv = self.contenders.first()?.clone();
-        Some(Leader { kv, header: self.header })
-    }
-
-    /// Reads all contenders. With a `cause`, changes may be missing, unless the leader and its
-    /// value are the same as before: then that leader has led all the time.
-    async fn read(&mut self, cause: Option<GapCause>) -> Result<()> {
-        let (header, contenders) = self.observer.contenders().await?;
-        let leader = contenders.first();
-        if let Some(cause) = cause
-            && (leader.is_none() || leader != self.contenders.first())
-        {
-            let after = self.gap.map_or(self.header.revision, |gap| gap.after);
-            self.gap = Some(Gap { after, until: header.revision, cause });
-        }
-        (self.header, self.contenders) = (header, contenders);
-        self.verify_at = Some(Instant::now() + VERIFY_PERIOD);
-        self.step = Step::Watch(None);
-        Ok(())
-    }
-
-    /// Waits for the next batch of the watch, or until the contenders must be verified.
-    async fn watch(&mut self, watch: Option<Watcher>) -> Result<()> {
-        let mut watch = match watch {
-            Some(watch) => watch,
-            None => self.observer.watch(self.header.revision.next()).await?,
-        };
-        let verify_at = *self.verify_at.get_or_insert_with(|| Instant::now() + VERIFY_PERIOD);
-        match timeout_at(verify_at, watch.next()).await {
-            Ok(delivered) => self.process_delivery(delivered, watch).await,
-            Err(_) => self.verify(watch).await,
-        }
-    }
-
-    /// Processes a batch, an error, or the end of the watch.
-    async fn process_delivery(
-        &mut self,
-        delivered: Option<Result<WatchBatch>>,
-        watch: Watcher,
-    ) -> Result<()> {
-        match delivered {
-            Some(Ok(batch)) => {
-                self.apply(batch);
-                self.step = Step::Watch(Some(watch));
-            }
-            Some(Err(Error::Compacted { .. })) => {
-                self.step = Step::Read(Some(GapCause::Compacted));
-            }
-            Some(Err(Error::HistoryReplaced { .. })) => {
-                self.step = Step::Read(Some(GapCause::HistoryReplaced));
-            }
-            Some(Err(error)) if !error.is_retryable() => return Err(error),
-            Some(Err(_)) | None => {
-                sleep(RETRY_PAUSE_MIN).await;
-                self.step = Step::Watch(None);
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads the contenders, to detect that the watch has fallen silent or that the history of the
-    /// store was replaced.
-    ///
-    /// If the contenders are the same as before and one of them leads, the leader has led all the
-    /// time, and no change is missing. Otherwise the stream compares the contenders *as of the
-    /// revision that it has reached*: in the same history they are the same as before, and only the
-    /// watch can deliver the changes since.
-    async fn verify(&mut self, watch: Watcher) -> Result<()> {
-        self.verify_at = Some(Instant::now() + VERIFY_PERIOD);
-        let (header, contenders) = self.observer.contenders().await?;
-        if header.revision < self.header.revision {
-            self.step = Step::Read(Some(GapCause::HistoryReplaced));
-            return Ok(());
-        }
-        if contenders == self.contenders && contenders.first().is_some() {
-            self.header = header;
-            self.step = Step::Watch(Some(watch));
-            return Ok(());
-        }
-        match self.observer.contenders_at(self.header.revision).await {
-            Ok(Some(then)) if then == self.contenders => self.probe(watch).await,
-            Ok(_) => {
-                self.step = Step::Read(Some(GapCause::HistoryReplaced));
-                Ok(())
-            }
-            // The history at that revision can no longer be compared.
-            Err(Error::Compacted { .. }) => self.probe(watch).await,
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Requests a progress notification from the watch. A watch that delivers nothing has fallen
-    /// silent: the stream replaces it by a watch from the same revision on.
-    async fn probe(&mut self, mut watch: Watcher) -> Result<()> {
-        watch.request_progress();
-        match timeout(PROGRESS_TIMEOUT, watch.next()).await {
-            Ok(delivered) => self.process_delivery(delivered, watch).await,
-            Err(_) => {
-                self.step = Step::Watch(None);
-                Ok(())
-            }
-        }
-    }
-
-    /// Applies a batch: the events of one revision, or a progress notification.
-    fn apply(&mut self, batch: WatchBatch) {
-        if batch.revision <= self.header.revision && !batch.events.is_empty() {
-            // The contenders were read at this or a later revision.
-            return;
-        }
-        for event in batch.events {
-            if self.observer.keys.owns(&event.kv.key) {
-                self.contenders.apply(event);
-            }
-        }
-        self.header.revision = self.header.revision.max(batch.revision);
+    fn current(contenders: &Contenders) -> Option<&KeyValue> {
+        contenders.first()
     }
 }

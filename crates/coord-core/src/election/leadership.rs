@@ -7,7 +7,7 @@ use tracing::{Instrument as _, Span};
 use super::Proclaimer;
 use crate::error::{LossReason, PrimitiveError, ReleaseError};
 use crate::kv::{Compare, FencingToken, Header, IntoBytes, Txn, TxnResponse};
-use crate::queue::{Contender, Held};
+use crate::queue::{Contender, Held, ReleaseRequest};
 use crate::session::Session;
 use crate::telemetry::queue as events;
 
@@ -92,6 +92,23 @@ impl Leadership {
     /// Safe: call it again.
     pub async fn lost(&self) -> LossReason {
         self.contender.lost().await
+    }
+
+    /// Waits until another client requests the release, and returns the request. If there is one
+    /// already, it returns at once. The leadership stays held: the holder decides whether and when
+    /// to resign.
+    ///
+    /// Cost: 1 read and a watch, and 1 or 2 reads each 55 s. Without this call requests cost
+    /// nothing, and are ignored.
+    ///
+    /// # Errors
+    /// - `Lost` if the session is lost. A deleted key is not detected: see [`lost`](Self::lost).
+    /// - The error of the backend, if it is not retryable.
+    ///
+    /// # Cancel safety
+    /// Safe: call it again.
+    pub async fn release_requested(&self) -> Result<ReleaseRequest, PrimitiveError> {
+        self.contender.release_requested().await
     }
 
     /// Returns a token that is cancelled when the leadership is lost or resigned. Each call returns

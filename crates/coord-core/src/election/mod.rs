@@ -37,11 +37,12 @@ use bytes::Bytes;
 
 use crate::client::Client;
 use crate::error::{PrimitiveError, Result};
-use crate::kv::IntoBytes;
+pub use crate::follow::{Gap, GapCause};
+use crate::kv::{FencingToken, IntoBytes};
 use crate::queue::WaitQueue;
 use crate::session::Session;
 pub use candidate::{Candidate, Proclaimer};
-pub use leaders::{Gap, GapCause, Leaders};
+pub use leaders::Leaders;
 pub use leadership::Leadership;
 pub use observer::{Leader, Observer};
 
@@ -183,6 +184,21 @@ impl Election {
     /// Safe: nothing is changed.
     pub async fn resume(&self) -> Result<Option<Candidate>, PrimitiveError> {
         Ok(self.queue.resume().await?.map(Candidate::new))
+    }
+
+    /// Asks the leader to resign. Returns the fencing token of the leader that was asked; `None` if
+    /// there is no leader, or if a foreign key counts as the leader.
+    ///
+    /// The request is advisory: the leader receives it in [`Leadership::release_requested`], and
+    /// decides. [`Mutex::request_release`](crate::Mutex::request_release) has an example.
+    ///
+    /// # Errors
+    /// The error of the backend, with its own outcome.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is unknown whether the leader was asked.
+    pub async fn request_release(&self, reason: &str) -> Result<Option<FencingToken>> {
+        self.queue.request_release(reason).await
     }
 
     /// Reads the leader; `None` if there is none. As [`Observer::leader`].

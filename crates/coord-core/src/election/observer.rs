@@ -7,12 +7,9 @@ use bytes::Bytes;
 use super::Leaders;
 use super::contenders::Contenders;
 use crate::client::Client;
-use crate::error::{Error, Result};
-use crate::kv::{
-    FencingToken, Header, IntoBytes, KeyValue, LeaseId, Range, Revision, Watch, Watcher,
-};
+use crate::error::Result;
+use crate::kv::{FencingToken, Header, IntoBytes, KeyValue, LeaseId, Range, Revision};
 use crate::queue::QueueKeys;
-use crate::retry_read::retry_read;
 
 /// How many keys are read in one request, keys of child names included.
 const PAGE_SIZE: u64 = 500;
@@ -40,14 +37,7 @@ impl Observer {
     /// # Cancel safety
     /// Safe: nothing is changed.
     pub async fn leader(&self) -> Result<Option<Leader>> {
-        let oldest = self.keys.read_oldest_first();
-        let mut read = self.client.range(oldest.clone().limit(1)).await?;
-        if read.more && read.kvs.iter().any(|kv| !self.keys.owns(&kv.key)) {
-            // The oldest key belongs to a child name.
-            read = self.client.range(oldest).await?;
-        }
-        let header = read.header;
-        let leader = read.kvs.into_iter().find(|kv| self.keys.owns(&kv.key));
+        let (header, leader) = self.keys.read_first(&self.client).await?;
         Ok(leader.map(|kv| Leader { kv, header }))
     }
 
@@ -79,30 +69,15 @@ impl Observer {
         Leaders::of(self.clone())
     }
 
-    /// Reads all contenders at the newest revision, page by page, with retries while the store is
-    /// unavailable.
-    pub(super) async fn contenders(&self) -> Result<(Header, Contenders)> {
-        loop {
-            match retry_read(|| self.read_contenders(None)).await {
-                // The revision of the first page was compacted before the last page was read.
-                Err(Error::Compacted { .. }) => {}
-                read => return read,
-            }
-        }
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
     }
 
-    /// Reads the contenders at a revision that the store had reached; `None` if the store has not
-    /// reached it, because its history was replaced.
-    pub(super) async fn contenders_at(&self, revision: Revision) -> Result<Option<Contenders>> {
-        let read = async || match self.read_contenders(Some(revision)).await {
-            Ok((_, contenders)) => Ok(Some(contenders)),
-            Err(Error::FutureRevision { .. }) => Ok(None),
-            Err(error) => Err(error),
-        };
-        retry_read(read).await
-    }
-
-    async fn read_contenders(&self, at: Option<Revision>) -> Result<(Header, Contenders)> {
+    /// Reads all contenders, page by page, at a revision or at the newest one.
+    pub(super) async fn read_contenders(
+        &self,
+        at: Option<Revision>,
+    ) -> Result<(Header, Contenders)> {
         let all = self.keys.range();
         let first = Range::new(&all).limit(PAGE_SIZE).at(at);
         let mut page = self.client.range(first).await?;
@@ -116,12 +91,6 @@ impl Observer {
             let rest = Range::new(all.after(&last)).limit(PAGE_SIZE).at(at);
             page = self.client.range(rest).await?;
         }
-    }
-
-    /// Watches the contenders, from a revision on.
-    pub(super) async fn watch(&self, from: Revision) -> Result<Watcher> {
-        let request = Watch::new(self.keys.range()).start_at(from);
-        retry_read(|| self.client.backend().watch(request.clone())).await
     }
 }
 

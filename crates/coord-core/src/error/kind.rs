@@ -21,6 +21,7 @@ pub enum ErrorKind {
     EmptyWatchRange,
     InvalidTtl,
     TtlTooLarge,
+    InvalidLockDelay,
     InvalidValue,
     Refused,
     Compacted,
@@ -53,6 +54,7 @@ impl ErrorKind {
             Self::EmptyWatchRange => "empty_watch_range",
             Self::InvalidTtl => "invalid_ttl",
             Self::TtlTooLarge => "ttl_too_large",
+            Self::InvalidLockDelay => "invalid_lock_delay",
             Self::InvalidValue => "invalid_value",
             Self::Refused => "refused",
             Self::Compacted => "compacted",
@@ -88,6 +90,7 @@ impl Error {
             Self::EmptyWatchRange { .. } => ErrorKind::EmptyWatchRange,
             Self::InvalidTtl { .. } => ErrorKind::InvalidTtl,
             Self::TtlTooLarge { .. } => ErrorKind::TtlTooLarge,
+            Self::InvalidLockDelay { .. } => ErrorKind::InvalidLockDelay,
             Self::InvalidValue { .. } => ErrorKind::InvalidValue,
             Self::Refused { .. } => ErrorKind::Refused,
             Self::Compacted { .. } => ErrorKind::Compacted,
@@ -123,6 +126,7 @@ impl Error {
             | Self::EmptyWatchRange { .. }
             | Self::InvalidTtl { .. }
             | Self::TtlTooLarge { .. }
+            | Self::InvalidLockDelay { .. }
             | Self::InvalidValue { .. }
             | Self::Refused { .. }
             | Self::Compacted { .. }
@@ -168,6 +172,7 @@ impl Error {
             | Self::EmptyWatchRange { .. }
             | Self::InvalidTtl { .. }
             | Self::TtlTooLarge { .. }
+            | Self::InvalidLockDelay { .. }
             | Self::InvalidValue { .. }
             | Self::Refused { .. } => false,
             // What the request needs is missing, compacted or in use: the caller must decide.

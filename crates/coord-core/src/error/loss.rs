@@ -11,10 +11,10 @@ use super::{Error, Outcome};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LossReason {
-    /// The whole TTL passed without a confirmed keep-alive: the process was suspended, or the
-    /// runtime did not poll the session task. The store has ended the lease, or may do so at any
-    /// moment. Also reported, before the TTL has passed, when the runtime of the session is shut
-    /// down, because no task keeps the lease alive any more.
+    /// The whole TTL of the lease passed without a confirmed keep-alive: the process was suspended,
+    /// or the runtime did not poll the session task. The store has ended the lease, or may do so at
+    /// any moment. Also reported, before the TTL has passed, when the runtime of the session is
+    /// shut down, because no task keeps the lease alive any more.
     Expired,
     /// The store does not have the lease, although its TTL had not passed: another client revoked
     /// it.

@@ -146,11 +146,23 @@ pub enum Error {
         /// The requested TTL.
         ttl: Duration,
     },
-    /// A TTL was longer than any store grants.
+    /// A TTL, with the lock-delay of the session, was longer than any store grants.
     #[error("invalid TTL {ttl:?}: must be at most {TTL_MAX:?}")]
     TtlTooLarge {
         /// The requested TTL.
         ttl: Duration,
+    },
+    /// A lock-delay had a fraction of a second, or it is not shorter than the TTL of a lease to
+    /// adopt. See [`SessionBuilder::lock_delay`](crate::session::SessionBuilder::lock_delay).
+    #[error(
+        "invalid lock-delay {lock_delay:?}: must be a whole number of seconds{}",
+        within(.lease_ttl)
+    )]
+    InvalidLockDelay {
+        /// The requested lock-delay.
+        lock_delay: Duration,
+        /// The TTL of the lease to adopt, if that is too short for the lock-delay.
+        lease_ttl: Option<Duration>,
     },
     /// A value could not be encoded, or the bytes of a key could not be decoded as a value of the
     /// type.
@@ -274,6 +286,13 @@ pub enum Error {
         #[source]
         source: Source,
     },
+}
+
+/// The bound of a lock-delay on an adopted lease.
+fn within(lease_ttl: &Option<Duration>) -> String {
+    lease_ttl.map_or_else(String::new, |ttl| {
+        format!(", and with its margin of a ninth less than the TTL of the adopted lease, {ttl:?}")
+    })
 }
 
 fn describe_key(key: &Bytes) -> String {

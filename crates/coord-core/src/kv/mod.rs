@@ -54,4 +54,4 @@ pub use revision::Revision;
 pub use txn::Txn;
 #[cfg(feature = "json")]
 pub use value::Json;
-pub use value::Value;
+pub use value::{InvalidNumber, Value};

@@ -8,8 +8,9 @@ use bytes::Bytes;
 /// A type that can be encoded as the value of a key, and decoded from it.
 ///
 /// [`Transaction::get_as`](crate::stm::Transaction::get_as) and
-/// [`put_as`](crate::stm::Transaction::put_as) use it. `Bytes`, `String`, and with the feature
-/// `json` `Json<T>`, implement it.
+/// [`put_as`](crate::stm::Transaction::put_as) use it, and so do the
+/// [recipes](crate::recipes). `Bytes`, `String`, `i64` as decimal text, and with the feature `json`
+/// `Json<T>`, implement it.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -69,6 +70,29 @@ impl Value for String {
 
     fn decode(bytes: Bytes) -> Result<Self, Self::Error> {
         Self::from_utf8(bytes.into())
+    }
+}
+
+/// The error of decoding an `i64`: the bytes are not a decimal number of 64 bits.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{}\" is not a decimal number from -2^63 to 2^63 - 1", found.escape_ascii())]
+#[non_exhaustive]
+pub struct InvalidNumber {
+    /// The bytes.
+    pub found: Bytes,
+}
+
+/// A number as decimal text, which every client can read.
+impl Value for i64 {
+    type Error = InvalidNumber;
+
+    fn encode(&self) -> Result<Bytes, Self::Error> {
+        Ok(self.to_string().into())
+    }
+
+    fn decode(bytes: Bytes) -> Result<Self, Self::Error> {
+        let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
+        number.ok_or(InvalidNumber { found: bytes })
     }
 }
 

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::error::{LossReason, PrimitiveError};
-use crate::kv::IntoBytes;
+use crate::error::{LossReason, PrimitiveError, Result};
+use crate::kv::{FencingToken, IntoBytes};
 use crate::queue::WaitQueue;
 use crate::session::Session;
 pub use guard::MutexGuard;
@@ -108,6 +108,43 @@ impl Mutex {
     /// Dropping the future leaves no key behind.
     pub async fn try_lock(&self) -> Result<Option<MutexGuard>, PrimitiveError> {
         Ok(self.queue.try_enqueue("").await?.map(MutexGuard::of))
+    }
+
+    /// Asks the holder to release the lock. Returns the fencing token of the holder that was asked;
+    /// `None` if the lock is free, or if a foreign key blocks it.
+    ///
+    /// The request is advisory: the holder receives it in
+    /// [`MutexGuard::release_requested`], and decides. A holder that does not wait for requests,
+    /// such as a client of Go's package, ignores it. To take a lock away, use `coord break`.
+    ///
+    /// ```
+    /// use coord_core::{Client, Mutex, Session};
+    /// use coord_mem::MemBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemBackend::new();
+    /// let session = Session::builder(&Client::new(store.clone())).open().await?;
+    /// let guard = Mutex::new(&session, "printer").lock().await?;
+    ///
+    /// let other = Session::builder(&Client::new(store)).open().await?;
+    /// let asked = Mutex::new(&other, "printer").request_release("the printer is moved").await?;
+    /// assert_eq!(asked, Some(guard.fencing_token()));
+    ///
+    /// let request = guard.release_requested().await?;
+    /// assert_eq!(request.reason, "the printer is moved");
+    /// guard.unlock().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The error of the backend, with its own outcome.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is unknown whether the holder was asked.
+    pub async fn request_release(&self, reason: &str) -> Result<Option<FencingToken>> {
+        self.queue.request_release(reason).await
     }
 
     /// [`lock`](Self::lock) for synchronous code. The runtime of the session runs the request, and

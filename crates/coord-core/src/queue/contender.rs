@@ -1,6 +1,6 @@
 //! Contenders: the entries of a wait queue, from enqueue to release.
 
-use std::{fmt, iter, ops::Deref, sync::OnceLock};
+use std::{fmt, ops::Deref, sync::OnceLock};
 
 use bytes::Bytes;
 use tokio::time::sleep;
@@ -247,8 +247,9 @@ impl Contender {
     pub(super) fn start_release(&mut self) -> (Option<Waiter>, Vec<Op>) {
         // If this contender is not first, its successor will not be first after the release.
         let successor = if self.position.is_first() { self.slot.take() } else { None };
-        let companion = self.companion.iter().map(|guard| guard.ownership().key());
-        let deletes = iter::once(self.key()).chain(companion).map(|key| Delete::new(key).into());
+        let companion = self.companion.iter().map(|guard| Delete::new(guard.ownership().key()));
+        // The read of the successor is the last operation: see `Waiter::hand_over`.
+        let deletes = self.ownership().delete().chain(companion.map(Op::Delete));
         let ops = deletes.chain(successor.as_ref().map(Waiter::read)).collect();
         self.ownership().set_released(true);
         (successor, ops)

@@ -12,19 +12,20 @@
 //! deletes it. The exception is the key of a lease-keyed contender, whose guard is armed after the
 //! response (`lease_keyed.rs`).
 
-use std::fmt;
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use std::{fmt, iter};
 
 use bytes::Bytes;
 
+use super::release_request::ReleaseRequest;
 use crate::error::{Error, LossReason, Outcome, PrimitiveError, Result};
 use crate::key_watch::wait_deleted;
 use crate::kv::{
-    Compare, CompareOp, FencingToken, Header, IntoBytes, KeyValue, Op, OpResponse, Put, Revision,
-    Txn, TxnResponse,
+    Compare, CompareOp, Delete, FencingToken, Header, IntoBytes, KeyValue, Op, OpResponse, Put,
+    Revision, Txn, TxnResponse,
 };
 use crate::session::{KeySuffix, OrphanedKey, Session, SessionState};
 use crate::shared::QueueEntry;
@@ -43,12 +44,26 @@ struct Inner {
     reported_loss: OnceLock<LossReason>,
     /// Whether the owner may have deleted the key: then a missing key is no loss.
     is_released: AtomicBool,
+    /// Whether the owner has received a release request, which the release then deletes.
+    has_release_request: AtomicBool,
 }
 
 impl Ownership {
     /// Notes whether the owner of the key may have deleted it.
     pub(crate) fn set_released(&self, is_released: bool) {
         self.0.is_released.store(is_released, Ordering::Relaxed);
+    }
+
+    /// Notes that the owner has received a release request.
+    pub(super) fn note_release_request(&self) {
+        self.0.has_release_request.store(true, Ordering::Relaxed);
+    }
+
+    /// The operations that delete the key, and the release request that its owner has received.
+    pub(super) fn delete(&self) -> impl Iterator<Item = Op> + Send {
+        let has_request = self.0.has_release_request.load(Ordering::Relaxed);
+        let request = has_request.then(|| ReleaseRequest::key(self.key()));
+        iter::once(self.key().clone()).chain(request).map(|key| Delete::new(key).into())
     }
 
     /// Returns the reason why the key was lost, if a waiter or the holder was notified of it. It
@@ -215,6 +230,7 @@ impl KeyGuard {
             created: OnceLock::new(),
             reported_loss: OnceLock::new(),
             is_released: AtomicBool::new(false),
+            has_release_request: AtomicBool::new(false),
         }));
         Self { ownership, is_armed: false, suffix: suffix.into(), value: None }
     }

@@ -20,7 +20,11 @@
 
 use bytes::Bytes;
 
-use crate::kv::{IntoBytes, KeyRange, LeaseId, Range, Revision, SortOrder, SortTarget};
+use crate::client::Client;
+use crate::error::Result;
+use crate::kv::{
+    Header, IntoBytes, KeyRange, KeyValue, LeaseId, Range, Revision, SortOrder, SortTarget,
+};
 use crate::session::KeySuffix;
 
 /// How many keys a narrow read returns: the contender's own key, its predecessor, and keys of child
@@ -99,8 +103,20 @@ impl QueueKeys {
     }
 
     /// Reads all keys with their values, oldest first.
-    pub(crate) fn read_oldest_first(&self) -> Range {
+    fn read_oldest_first(&self) -> Range {
         Range::new(self.range()).sorted(SortTarget::CreateRevision, SortOrder::Ascending)
+    }
+
+    /// Reads the first key of the queue with its value: the holder's. It costs a second request if
+    /// the oldest of several keys belongs to a child name.
+    pub(crate) async fn read_first(&self, client: &Client) -> Result<(Header, Option<KeyValue>)> {
+        let oldest = self.read_oldest_first();
+        let mut read = client.range(oldest.clone().limit(1)).await?;
+        if read.more && read.kvs.iter().any(|kv| !self.owns(&kv.key)) {
+            // The oldest key belongs to a child name.
+            read = client.range(oldest).await?;
+        }
+        Ok((read.header, read.kvs.into_iter().find(|kv| self.owns(&kv.key))))
     }
 
     /// Reads the keys that a lease has in this queue, and the keys of leases whose ids begin with

@@ -37,6 +37,8 @@
 //! |---|---|
 //! | enqueue into an empty queue | 1 |
 //! | release | 1 |
+//! | request the release of the holder | 2 |
+//! | wait for a release request | 1, and one watch |
 //! | wait behind a contender of the same client | 0; 1 if release and enqueue overlap in time |
 //! | wait behind a contender of another client | 1 or 2, and one watch |
 //! | the key of a predecessor that was never first is deleted | 1 |
@@ -57,6 +59,7 @@ mod key_guard;
 mod keys;
 mod lease_keyed;
 mod position;
+mod release_request;
 mod wait;
 
 use std::fmt;
@@ -76,6 +79,7 @@ pub(crate) use key_guard::KeyGuard;
 pub use key_guard::Ownership;
 pub(crate) use keys::QueueKeys;
 use position::Position;
+pub use release_request::ReleaseRequest;
 
 /// The guard of an acquired contender: a lock or a leadership. Only this crate implements it.
 pub trait Held: fmt::Debug + Send + Sync + 'static {

@@ -6,19 +6,26 @@
 //! | start and end rounds together | [`DoubleBarrier`] | no party is early | enter 1, leave 1 |
 //! | wait until several are done | [`Latch`] | each counts once | count down 1, wait 1 |
 //! | hold several locks at once | [`MultiLock`] | all or none; no deadlock | lock 1, unlock 1 |
+//! | count exactly, with the new value | [`Counter`] | each addition counts | read 1, add 2 |
+//! | count under contention | [`StripedCounter`] | as `Counter` | read 1, add 2 |
+//! | share a value that several processes change | [`SharedValue`] | no change is lost | read 1, set 1, update 2 |
 //! | let many read, or one write | [`RwLock`] | a writer is alone | lock 1, unlock 1 |
 //! | limit how many work at once | [`Semaphore`] | at most the limit | acquire 1, release 1 |
 //!
 //! `docs/guide/recipes.md` has the hazards of each, and the layout of its keys.
 
 pub mod barrier;
+pub mod counter;
 pub mod double_barrier;
 pub mod latch;
 pub mod multi_lock;
 pub mod rwlock;
 pub mod semaphore;
+pub mod shared_value;
 
+pub use crate::follow::{Gap, GapCause};
 pub use barrier::{Barrier, BarrierGuard};
+pub use counter::{Counter, CounterError, StripedCounter};
 pub use double_barrier::{
     DoubleBarrier, DoubleBarrierError, DoubleBarrierGuard, OnParticipantLoss,
 };
@@ -26,3 +33,4 @@ pub use latch::{Latch, LatchError};
 pub use multi_lock::{MultiLock, MultiLockError, MultiLockGuard};
 pub use rwlock::{ReadGuard, RwLock, UpgradeError, UpgradeFailure, WriteGuard};
 pub use semaphore::{Semaphore, SemaphoreError, SemaphorePermits};
+pub use shared_value::{SharedValue, ValueSwap, Values};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::asleep::AsleepClock;
-use super::deadline::Moment;
+use super::deadline::{LeaseTtl, Moment};
 use super::key_suffix::KeySuffixes;
 use super::task::{OpenedLease, SessionTask};
 use super::{Generation, Session, Supervisor};
@@ -24,6 +24,7 @@ const OPEN_RETRY_PAUSE: Duration = Duration::from_millis(100);
 pub struct SessionBuilder {
     client: Client,
     ttl: Duration,
+    lock_delay: Duration,
     lease: Option<LeaseId>,
     connect_timeout: Duration,
     asleep: Option<AsleepClock>,
@@ -36,6 +37,7 @@ impl SessionBuilder {
         Self {
             client,
             ttl: Duration::from_secs(60),
+            lock_delay: Duration::ZERO,
             lease: None,
             connect_timeout: Duration::from_secs(5),
             asleep: None,
@@ -47,6 +49,52 @@ impl SessionBuilder {
     /// at least one; 60 s unless set. The store may grant more, never less.
     pub const fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    /// Sets the lock-delay: how long the locks and leaderships of the session stay closed after
+    /// their holder has *vanished*, for resources that cannot refuse a late write by its fencing
+    /// token. Whole seconds; zero unless set.
+    ///
+    /// A holder that loses its session can have requests in flight, which arrive after its deadline
+    /// although it has stopped. With a lock-delay, the next holder acquires at least that much
+    /// later than the [`deadline`](Session::deadline) of the former, also if the clock of the store
+    /// is a tenth fast. [`Session::close`], a release and a dropped guard free at once, because
+    /// then the holder has ended its work; so does a revoked lease.
+    ///
+    /// The lease is granted for the TTL and the lock-delay, plus a ninth of it for the drift of the
+    /// clocks; the session counts its deadline from the TTL alone. So all keys of the session stay
+    /// for that time: also the key of a waiter that has vanished, and the keys of the session
+    /// before, when a program that has crashed starts again. An adopter of the lease must set the
+    /// same lock-delay, because the store does not know which part of a TTL is one.
+    ///
+    /// ```
+    /// use coord_core::{Client, Session, kv::LeaseTimeToLive};
+    /// use coord_mem::MemBackend;
+    /// use std::time::Duration;
+    /// use tokio::time::Instant;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::new(MemBackend::new());
+    /// let session = Session::builder(&client)
+    ///     .ttl(Duration::from_secs(10))
+    ///     .lock_delay(Duration::from_secs(45))
+    ///     .open()
+    ///     .await?;
+    /// assert_eq!(session.deadline() - Instant::now(), Duration::from_secs(9));
+    ///
+    /// let lease = LeaseTimeToLive::new(session.lease_id());
+    /// let lease = client.lease_time_to_live(lease).await?.lease.expect("it is kept alive");
+    /// assert_eq!(lease.granted, Duration::from_secs(10 + 50));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Source: M. Burrows, "The Chubby lock service for loosely-coupled distributed systems", OSDI
+    /// 2006, section 2.4.
+    pub const fn lock_delay(mut self, lock_delay: Duration) -> Self {
+        self.lock_delay = lock_delay;
         self
     }
 
@@ -101,8 +149,10 @@ impl SessionBuilder {
     /// Opens the session: sends one request, and retries it while the store is unavailable.
     ///
     /// # Errors
-    /// - `InvalidTtl` for a TTL of zero or with a fraction of a second, and `TtlTooLarge`, unless a
-    ///   lease is adopted: nothing was sent.
+    /// - `InvalidTtl` for a TTL of zero or with a fraction of a second, and `TtlTooLarge`, also for
+    ///   the TTL with the lock-delay, unless a lease is adopted: nothing was sent.
+    /// - `InvalidLockDelay` for a fraction of a second: nothing was sent. Also if the TTL of the
+    ///   lease to adopt is too short for the lock-delay: only a keep-alive was sent.
     /// - `LeaseNotFound` if the lease to adopt does not exist: nothing was applied.
     /// - After the connect timeout, the last error of the backend, or `Timeout` if there was no
     ///   response. The outcome is unknown: the store may have granted a lease, which expires by
@@ -112,6 +162,7 @@ impl SessionBuilder {
     /// # Cancel safety
     /// If the future is dropped, a lease may have been granted; it then expires by itself.
     pub async fn open(self) -> Result<Session> {
+        self.check_lock_delay()?;
         if self.lease.is_none() {
             self.check_ttl()?;
         }
@@ -147,6 +198,7 @@ impl SessionBuilder {
     /// # Cancel safety
     /// As [`open`](Self::open).
     pub async fn supervise(self) -> Result<Supervisor> {
+        self.check_lock_delay()?;
         self.check_ttl()?;
         let first = self.clone().open().await?;
         Ok(Supervisor::start(self, first))
@@ -157,10 +209,34 @@ impl SessionBuilder {
         if ttl.is_zero() || ttl.subsec_nanos() != 0 {
             return Err(Error::InvalidTtl { ttl });
         }
+        let ttl = self.requested().lease();
         if ttl > TTL_MAX {
             return Err(Error::TtlTooLarge { ttl });
         }
         Ok(())
+    }
+
+    fn check_lock_delay(&self) -> Result<()> {
+        match self.lock_delay {
+            delay if delay.subsec_nanos() == 0 => Ok(()),
+            lock_delay => Err(Error::InvalidLockDelay { lock_delay, lease_ttl: None }),
+        }
+    }
+
+    /// The TTL of the lease to request.
+    const fn requested(&self) -> LeaseTtl {
+        LeaseTtl { session: self.ttl, reserved: LeaseTtl::reserved_for(self.lock_delay) }
+    }
+
+    /// The TTL of a lease that the store has granted or confirmed: what it grants beyond the
+    /// request belongs to the session.
+    fn granted(&self, lease_ttl: Duration) -> Result<LeaseTtl> {
+        let reserved = self.requested().reserved;
+        let (lock_delay, too_short) = (self.lock_delay, Some(lease_ttl));
+        match lease_ttl.checked_sub(reserved).filter(|session| !session.is_zero()) {
+            Some(session) => Ok(LeaseTtl { session, reserved }),
+            None => Err(Error::InvalidLockDelay { lock_delay, lease_ttl: too_short }),
+        }
     }
 
     /// Opens the session of the generation after `last`: one attempt.
@@ -175,14 +251,18 @@ impl SessionBuilder {
         let asleep = self.asleep.clone().unwrap_or_else(AsleepClock::of_system);
         let sent = Moment { at: Instant::now(), asleep: asleep.now() };
         let backend = self.client.backend();
+        let lock_delay = self.lock_delay;
         let lease = if let Some(id) = self.lease {
             let response = backend.lease_keep_alive(id).await?;
-            let (ttl, revision) = (response.ttl, response.header.revision);
-            OpenedLease { id, ttl, revision, sent, suffixes: KeySuffixes::of_adopter() }
+            let (ttl, revision) = (self.granted(response.ttl)?, response.header.revision);
+            let suffixes = KeySuffixes::of_adopter();
+            OpenedLease { id, ttl, lock_delay, revision, sent, suffixes }
         } else {
-            let response = backend.lease_grant(LeaseGrant::new(self.ttl)).await?;
-            let (id, ttl, revision) = (response.id, response.ttl, response.header.revision);
-            OpenedLease { id, ttl, revision, sent, suffixes: KeySuffixes::default() }
+            let grant = LeaseGrant::new(self.requested().lease());
+            let response = backend.lease_grant(grant).await?;
+            let (ttl, revision) = (self.granted(response.ttl)?, response.header.revision);
+            let (id, suffixes) = (response.id, KeySuffixes::default());
+            OpenedLease { id, ttl, lock_delay, revision, sent, suffixes }
         };
         Ok(SessionTask::start(&self.client, lease, asleep, self.generation))
     }
@@ -192,6 +272,7 @@ impl fmt::Debug for SessionBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionBuilder")
             .field("ttl", &self.ttl)
+            .field("lock_delay", &self.lock_delay)
             .field("lease", &self.lease)
             .field("connect_timeout", &self.connect_timeout)
             .finish_non_exhaustive()

@@ -29,6 +29,10 @@
 //!
 //! A session that passes its deadline is `DeadlineUnconfirmed` while the store may still have the
 //! lease, and `Expired` after the whole TTL. A lost session stays lost: no later event changes it.
+//!
+//! A session with a *lock-delay* has a lease that lives longer than the session by at least that
+//! delay. All times above count the TTL of the session, which is shorter than the TTL of the lease:
+//! see [`LeaseTtl`].
 
 use std::time::Duration;
 
@@ -40,6 +44,39 @@ use crate::error::LossReason;
 /// The shortest suspension that triggers a keep-alive: shorter than any suspension of a machine,
 /// and longer than it takes to read two clocks.
 const SUSPENSION_MIN: Duration = Duration::from_millis(100);
+
+/// The TTL of a lease, and the part of it that is kept for the lock-delay.
+///
+/// The store may count time faster than the session, by the clock-drift margin of a tenth at most.
+/// So the part is a ninth longer than the lock-delay, in whole seconds:
+///
+/// ```text
+/// TTL of the session 10 s, lock-delay 45 s        lease of 10 s + 50 s
+///   0 s   last confirmed keep-alive
+///   9     deadline of the session
+///  54     a store whose clock is 10 % fast ends the lease: 45 s after the deadline
+///  60     a store whose clock is exact ends it
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LeaseTtl {
+    /// The TTL of the session.
+    pub(super) session: Duration,
+    /// How much longer the lease lives.
+    pub(super) reserved: Duration,
+}
+
+impl LeaseTtl {
+    /// How much longer than its session a lease must live for a lock-delay.
+    pub(super) const fn reserved_for(lock_delay: Duration) -> Duration {
+        let secs = lock_delay.as_secs();
+        Duration::from_secs(secs.saturating_add(secs.div_ceil(9)))
+    }
+
+    /// The TTL of the lease.
+    pub(super) const fn lease(self) -> Duration {
+        self.session.saturating_add(self.reserved)
+    }
+}
 
 /// A moment by the runtime's clock, and the total suspension of the machine until then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +96,10 @@ impl Moment {
 /// The state of a lease, as far as its session can know it.
 #[derive(Debug)]
 pub(super) struct LeaseDeadline {
+    /// The TTL of the session.
     ttl: Duration,
+    /// The TTL of the lease: longer by the lock-delay and its margin.
+    lease_ttl: Duration,
     /// When the last confirmed keep-alive was sent.
     confirmed: Moment,
     /// The total suspension of the machine at the last event.
@@ -73,9 +113,11 @@ pub(super) struct LeaseDeadline {
 
 impl LeaseDeadline {
     /// The deadline of a lease that was granted or adopted by a request sent at `sent`.
-    pub(super) fn new(ttl: Duration, sent: Moment) -> Self {
+    pub(super) fn new(ttl: LeaseTtl, sent: Moment) -> Self {
+        let (ttl, lease_ttl) = (ttl.session, ttl.lease());
         Self {
             ttl,
+            lease_ttl,
             confirmed: sent,
             asleep: sent.asleep,
             asleep_noted: sent.asleep,
@@ -154,7 +196,7 @@ impl LeaseDeadline {
             self.next_attempt = self.next_attempt.map(|_| now.at);
         }
         if now.at >= self.at() {
-            self.lose(if self.confirmed.elapsed_until(now) >= self.ttl {
+            self.lose(if self.confirmed.elapsed_until(now) >= self.lease_ttl {
                 LossReason::Expired
             } else {
                 LossReason::DeadlineUnconfirmed
@@ -176,6 +218,8 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const THIRTY_SECONDS: LeaseTtl =
+        LeaseTtl { session: Duration::from_secs(30), reserved: Duration::ZERO };
 
     /// A timeline, and a lease of 30 s that was granted at its start.
     struct Timeline(Instant);
@@ -184,7 +228,7 @@ mod tests {
         fn new() -> (Self, LeaseDeadline) {
             let timeline = Self(Instant::now());
             let granted = timeline.moment(0, 0);
-            (timeline, LeaseDeadline::new(SECOND * 30, granted))
+            (timeline, LeaseDeadline::new(THIRTY_SECONDS, granted))
         }
 
         fn at(&self, awake: u32) -> Instant {
@@ -295,5 +339,31 @@ mod tests {
         lease.note_confirmed(time.moment(10, 0));
         assert_eq!(lease.at(), time.at(10 + 27 - 15));
         assert_eq!(lease.next_attempt(), Some(time.at(10)));
+    }
+
+    #[test]
+    fn lock_delay_lengthens_the_lease_and_not_the_session() {
+        let time = Timeline(Instant::now());
+        let ttl = LeaseTtl { reserved: SECOND * 20, ..THIRTY_SECONDS };
+        for (now, reason) in [
+            (27, LossReason::DeadlineUnconfirmed),
+            (49, LossReason::DeadlineUnconfirmed),
+            (50, LossReason::Expired),
+        ] {
+            let mut lease = LeaseDeadline::new(ttl, time.moment(0, 0));
+            assert_eq!((lease.at(), lease.next_attempt()), (time.at(27), Some(time.at(10))));
+            lease.advance(time.moment(now, 0));
+            assert_eq!(lease.state(), SessionState::Lost(reason), "at {now} s");
+        }
+    }
+
+    #[test]
+    fn reserve_covers_the_delay_on_a_store_that_is_a_tenth_fast() {
+        for delay in [0, 1, 8, 9, 10, 15, 45, 1_000_000_007] {
+            let reserved = LeaseTtl::reserved_for(SECOND * delay);
+            assert!(reserved * 9 / 10 >= SECOND * delay, "{delay} s: {reserved:?}");
+            assert!(reserved * 9 / 10 < SECOND * (delay + 1), "{delay} s: {reserved:?}");
+        }
+        assert_eq!(LeaseTtl::reserved_for(Duration::MAX), Duration::from_secs(u64::MAX));
     }
 }

@@ -102,11 +102,13 @@ mod tests {
     use super::*;
     use crate::error::LossReason;
     use crate::session::SessionState;
+    use crate::session::deadline::LeaseTtl;
 
     #[test]
     fn only_lease_not_found_means_that_the_lease_is_gone() {
         let sent = Moment { at: Instant::now(), asleep: Duration::ZERO };
-        let ttl = Duration::from_secs(30);
+        let after = Duration::from_secs(30);
+        let ttl = LeaseTtl { session: after, reserved: Duration::ZERO };
         let state_after = |result| {
             let mut lease = LeaseDeadline::new(ttl, sent);
             lease.note_sent();
@@ -114,7 +116,7 @@ mod tests {
             lease.state()
         };
         assert_eq!(state_after(Ok(())), SessionState::Alive);
-        assert_eq!(state_after(Err(Error::Timeout { after: ttl })), SessionState::Suspect);
+        assert_eq!(state_after(Err(Error::Timeout { after })), SessionState::Suspect);
         assert_eq!(state_after(Err(Error::TooManyRequests)), SessionState::Suspect);
         let not_found = Error::LeaseNotFound { lease: LeaseId::new(7) };
         assert_eq!(state_after(Err(not_found)), SessionState::Lost(LossReason::Revoked));

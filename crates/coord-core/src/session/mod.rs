@@ -111,6 +111,7 @@ struct Inner {
     client: Client,
     lease: LeaseId,
     ttl: Duration,
+    lock_delay: Duration,
     opened: Revision,
     generation: Generation,
     suffixes: KeySuffixes,
@@ -153,10 +154,18 @@ impl Session {
         self.inner.lease
     }
 
-    /// Returns the TTL that the store granted: at least the requested one.
+    /// Returns the TTL of the session: at least the requested one, because the store may grant
+    /// more. The lease lives longer if the session has a [`lock_delay`](Self::lock_delay).
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.inner.ttl
+    }
+
+    /// Returns the lock-delay: how long the keys of the session stay at least after the deadline,
+    /// if the session is not closed. See [`SessionBuilder::lock_delay`].
+    #[must_use]
+    pub fn lock_delay(&self) -> Duration {
+        self.inner.lock_delay
     }
 
     /// Returns the store's revision when the session was opened. Keys on an adopted lease with a
@@ -427,6 +436,7 @@ impl fmt::Debug for Session {
         f.debug_struct("Session")
             .field("lease", &format_args!("{}", self.inner.lease))
             .field("ttl", &self.inner.ttl)
+            .field("lock_delay", &self.inner.lock_delay)
             .field("generation", &self.inner.generation)
             .field("state", &self.state())
             .finish_non_exhaustive()

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::asleep::AsleepClock;
 use super::cleanup::{Cleanup, OrphanedKey};
-use super::deadline::{LeaseDeadline, Moment};
+use super::deadline::{LeaseDeadline, LeaseTtl, Moment};
 use super::keep_alive::{KeepAlive, KeepAliveResult};
 use super::key_suffix::KeySuffixes;
 use super::losses::Losses;
@@ -43,7 +43,9 @@ pub(super) enum Command {
 /// A lease that the store has granted, or confirmed for an adopter.
 pub(super) struct OpenedLease {
     pub(super) id: LeaseId,
-    pub(super) ttl: Duration,
+    pub(super) ttl: LeaseTtl,
+    /// The requested lock-delay.
+    pub(super) lock_delay: Duration,
     /// The store's revision in the response.
     pub(super) revision: Revision,
     /// When the request was sent.
@@ -54,6 +56,7 @@ pub(super) struct OpenedLease {
 pub(super) struct SessionTask {
     pub(super) backend: Arc<dyn KvBackend>,
     pub(super) lease: LeaseId,
+    /// The TTL of the session.
     pub(super) ttl: Duration,
     pub(super) cleanup: Cleanup,
     pub(super) events: SessionEvents,
@@ -86,10 +89,11 @@ impl SessionTask {
         asleep: AsleepClock,
         generation: Generation,
     ) -> Session {
-        let OpenedLease { id, ttl, revision: opened, sent, suffixes } = lease;
+        let OpenedLease { id, ttl, lock_delay, revision: opened, sent, suffixes } = lease;
         let (state, states) = watch::channel(SessionState::Alive);
         let (commands, inbox) = mpsc::unbounded_channel();
         let lease_deadline = LeaseDeadline::new(ttl, sent);
+        let ttl = ttl.session;
         let (published_deadline, deadlines) = watch::channel(lease_deadline.at());
         let (lost_notify, cancelled) = (Arc::new(Notify::new()), CancellationToken::new());
         let close_result = Arc::default();
@@ -118,6 +122,7 @@ impl SessionTask {
             client: client.clone(),
             lease: id,
             ttl,
+            lock_delay,
             opened,
             generation,
             suffixes,

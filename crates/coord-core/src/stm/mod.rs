@@ -67,6 +67,7 @@ use idempotency_key::IdempotencyKeys;
 pub use isolation::{Isolation, IsolationError};
 pub use retry::Retry;
 pub use transaction::Transaction;
+pub(crate) use transaction::invalid;
 
 /// Runs transactions with one set of options. Create it once and use it for many transactions.
 ///

@@ -319,6 +319,7 @@ impl Transaction {
     }
 }
 
-fn invalid(key: &Bytes, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+/// The error of a value of `key` that cannot be encoded or decoded.
+pub(crate) fn invalid(key: &Bytes, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::InvalidValue { key: key.clone(), source: Arc::new(error) }
 }

@@ -65,7 +65,7 @@ fn changes() -> [Case; 7] {
 }
 
 /// A call that changes nothing: then the store is unchanged, and both clients can repeat it.
-fn read<F: Future<Output = Result<()>> + Send + 'static>(
+pub(super) fn read<F: Future<Output = Result<()>> + Send + 'static>(
     functions: &'static [&'static str],
     call: impl Fn(Client) -> F + Send + Sync + 'static,
 ) -> Case {
@@ -87,7 +87,7 @@ fn read<F: Future<Output = Result<()>> + Send + 'static>(
 
 /// A call that changes the store: then it was applied once at most, and exactly once if it has
 /// completed. Another client can repeat it.
-fn change<F: Future<Output = Result<()>> + Send + 'static>(
+pub(super) fn change<F: Future<Output = Result<()>> + Send + 'static>(
     functions: &'static [&'static str],
     call: impl Fn(Client) -> F + Send + Sync + 'static,
 ) -> Case {

@@ -34,9 +34,11 @@ mod leases;
 mod multi_lock;
 mod mutex;
 mod queue;
+mod release_requests;
 mod rwlock;
 mod semaphore;
 mod session;
+mod shared_values;
 mod stm;
 mod supervisor;
 mod trial;
@@ -165,9 +167,11 @@ fn every_public_async_function_has_a_case() {
         multi_lock::cases(),
         mutex::cases(),
         queue::cases(),
+        release_requests::cases(),
         rwlock::cases(),
         semaphore::cases(),
         session::cases(),
+        shared_values::cases(),
         stm::cases(),
         supervisor::cases(),
     ];

@@ -1,8 +1,12 @@
 //! Recipes under every fault: a sweep with an oracle, and mutants, for each.
 
 mod barrier;
+mod counter;
 mod double_barrier;
 mod latch;
+mod lock_delay;
 mod multi_lock;
+mod release_request;
 mod rwlock;
 mod semaphore;
+mod shared_value;
