@@ -47,7 +47,7 @@ fn rows(count: u64, stale: Option<u64>) -> Vec<Row> {
     (1..=count).map(row).collect()
 }
 
-/// The times at which transaction `number` begins and ends: ten overlap.
+/// The times at which transaction `number` begins and ends. Ten transactions overlap.
 const fn span(number: u64) -> (u64, u64) {
     (number * 10, number * 10 + 10 * CLIENTS - 5)
 }

@@ -32,7 +32,7 @@ const CLIENTS: u64 = 10;
 /// The window of the check.
 const WINDOW: usize = 8192;
 
-/// Transactions that read two keys and write one, one after the other, each at the next revision.
+/// Transactions that read two keys and write one, each at the next revision.
 struct Generator {
     rng: fastrand::Rng,
     keys: Vec<Bytes>,

@@ -22,9 +22,9 @@ use coord_core::{Error, KvBackend, Result, sync};
 use crate::StaleMember;
 use crate::stale_member::{current_revision, is_serializable};
 
-/// A layer that serves each read that any member may serve as the worst member would: as of a
-/// revision of the past that a seed chooses. So an invariant that needs a stronger isolation level
-/// breaks in a handful of runs, without concurrency.
+/// A layer that serves each read that any member may serve as the worst member would: as of the
+/// current or an earlier revision, which a seed chooses. So an invariant that needs a stronger
+/// isolation level breaks in a handful of runs, without concurrency.
 ///
 /// Half of these reads are current; of the others, half are one revision behind, a quarter two, and
 /// so on. Each read chooses anew, so that two reads of one transaction can be from different

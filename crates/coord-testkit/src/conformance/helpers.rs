@@ -237,7 +237,7 @@ pub(super) async fn next_batch_or_progress(watch: &mut Watcher) -> CheckResult<W
     Ok(item.ok_or_else(|| CaseFailure::new("the watch ended"))??)
 }
 
-/// The next batch with events, after at most nine progress notifications.
+/// The next batch with events. At most nine progress notifications may come before it.
 pub(super) async fn next_batch(watch: &mut Watcher) -> CheckResult<WatchBatch> {
     for _ in 0..10 {
         let batch = next_batch_or_progress(watch).await?;

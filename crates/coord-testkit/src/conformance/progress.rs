@@ -29,8 +29,8 @@ table! { Progress;
     progress_notify_delivers_changes_too,
 }
 
-/// Passes if the watch yields a progress notification at `revision`, after at most nine
-/// notifications at earlier revisions.
+/// Passes if the watch yields a progress notification at `revision`. At most nine notifications at
+/// earlier revisions may come before it.
 async fn expect_progress(watch: &mut Watcher, revision: Revision) -> CheckResult {
     for _ in 0..10 {
         let batch = next_batch_or_progress(watch).await?;

@@ -46,7 +46,8 @@ pub struct Contradiction {
     /// The transactions, by their numbers: the reader, then the transaction that the read concerns.
     /// Of a cycle all transactions, in its order.
     pub transactions: Vec<u64>,
-    /// The key. Of a cycle the key of each edge, that from the last transaction to the first last.
+    /// The key. Of a cycle the key of each edge; the last edge is from the last transaction to the
+    /// first.
     pub keys: Vec<Bytes>,
 }
 

@@ -135,11 +135,11 @@ impl fmt::Display for Participant {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Step {
-    /// The first of the two.
+    /// The participant that comes first.
     pub from: Participant,
-    /// The second of the two.
+    /// The participant that comes second.
     pub to: Participant,
-    /// Why.
+    /// Why `from` comes before `to`.
     pub kind: EdgeKind,
     /// The key, unless the edge is an order in time.
     pub key: Option<Bytes>,

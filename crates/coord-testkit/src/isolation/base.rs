@@ -57,7 +57,7 @@ impl Base {
         self.marks.get(key as usize).copied().unwrap_or_default()
     }
 
-    /// Marks a key whose version is forgotten, and that no committed attempt claims.
+    /// Marks the key of a forgotten version that no committed attempt claims.
     pub(super) fn mark_unclaimed(&mut self, version: &Version) {
         let key = version.key as usize;
         if self.marks.len() <= key {

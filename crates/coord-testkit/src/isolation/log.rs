@@ -268,7 +268,7 @@ pub(super) fn length<T>(table: &[T]) -> u32 {
     u32::try_from(table.len()).expect("a table has fewer than 2^32 rows")
 }
 
-/// Whole nanoseconds; the clock of a history ends after 584 years.
+/// Whole nanoseconds. The clock of a history ends after 584 years.
 pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -78,7 +78,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Writes a title and a list, broken into lines of at most 80 columns.
+/// Writes a title and a list, broken into lines. A line has at most 80 columns.
 fn write_list(
     f: &mut fmt::Formatter<'_>,
     title: &str,

@@ -208,7 +208,7 @@ fn transaction(operation: PorcupineOperation<'_>) -> Result<Transaction, String>
     Ok(Transaction { index: u64::MAX, outcome, process, began: call, ended: returned, micro })
 }
 
-/// A time in nanoseconds: up to 584 years.
+/// A time in nanoseconds. The type holds up to 584 years.
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

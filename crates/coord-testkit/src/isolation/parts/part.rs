@@ -286,7 +286,7 @@ fn ranks(resolved: &Resolved, places: &Places, nodes: &[u32]) -> Vec<Option<i64>
     (0..).zip(&resolved.log.attempts).map(rank).collect()
 }
 
-/// The revision that an attempt claims: of a deletion without effect, another one may write it.
+/// The revision that an attempt claims: of a deletion without effect, another attempt may write it.
 fn claimed(attempt: &AttemptRow) -> i64 {
     match attempt.end {
         AttemptEnd::Committed { revision } if !attempt.writes.is_empty() => revision.0,
@@ -305,7 +305,7 @@ fn uncut_windows(resolved: &Resolved, places: &Places, ranks: &[Option<i64>]) ->
     merge(&places.failing.iter().copied().chain(findings).collect::<Vec<_>>())
 }
 
-/// The next boundary: a window of attempts stays after it, and at most three.
+/// The next boundary. A window of attempts stays after it, and at most three.
 fn boundary(resolved: &Resolved, windows: &[Window], ranks: &[Option<i64>], window: usize) -> i64 {
     let before = resolved.base.boundary;
     let mut ranks: Vec<i64> = ranks.iter().copied().flatten().collect();

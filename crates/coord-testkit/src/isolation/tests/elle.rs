@@ -20,7 +20,7 @@ use adya::{Opts, Valid, Workload};
 use super::generator::{Executed, Execution, Op, execute, programs};
 use crate::isolation::{Checker, Level, Values};
 
-/// The levels that both know, with the name in `adya`.
+/// The levels that both checkers have, with the name in `adya`.
 pub(super) const LEVELS: [(Level, &str); 6] = [
     (Level::ReadUncommitted, "read-uncommitted"),
     (Level::ReadCommitted, "read-committed"),

@@ -11,8 +11,8 @@
 //!
 //! Positions of transactions that share no list are arbitrary: they follow the order of completions
 //! where that is possible. A transaction has no position if it has appended to a key whose reads
-//! contradict each other, or if another one has an element of the same key that no read shows
-//! either. So if every key is read after all appends, and no reads contradict each other, all
+//! contradict each other, or if it and another transaction have elements of one key that no read
+//! shows. So if every key is read after all appends, and no reads contradict each other, all
 //! transactions that append have a position.
 //!
 //! Source: Kingsbury and Alvaro, *Elle* (2020), section 4: version orders of lists.

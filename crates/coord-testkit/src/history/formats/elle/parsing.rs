@@ -6,7 +6,7 @@
 //! line 3   ok,     process 0  ─┘     T1
 //! ```
 //!
-//! Transactions are in the order of their completions, those without one at the end.
+//! Transactions are in the order of their completions. Transactions without a completion come last.
 
 use std::collections::BTreeMap;
 

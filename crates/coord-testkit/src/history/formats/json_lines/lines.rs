@@ -341,7 +341,7 @@ fn each_once<'a>(part: &str, keys: impl Iterator<Item = &'a Bytes> + Clone) -> R
     }
 }
 
-/// A time in nanoseconds: up to 584 years.
+/// A time in nanoseconds. The type holds up to 584 years.
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
