@@ -29,10 +29,6 @@ pub mod elections {}
 #[doc = include_str!("../docs/guide/transactions.md")]
 pub mod transactions {}
 
-/// `docs/guide/recipes.md`
-#[doc = include_str!("../docs/guide/recipes.md")]
-pub mod recipes {}
-
 /// `docs/guide/isolation.md`
 #[doc = include_str!("../docs/guide/isolation.md")]
 pub mod isolation {}
@@ -61,7 +57,3 @@ pub mod backends {}
 /// `docs/guide/metrics.md`
 #[doc = include_str!("../docs/guide/metrics.md")]
 pub mod metrics {}
-
-/// `docs/guide/recipes.md`
-#[doc = include_str!("../docs/guide/recipes.md")]
-pub mod recipes {}

@@ -9,7 +9,7 @@ use coord_core::kv::{Compare, CompareOp, Delete, Put, Range, Revision, Txn, Watc
 use coord_testkit::sim::{Process, Sim};
 use tokio::time::sleep;
 
-use super::lease::{CountedFrom, Lease, SHORT_TTL};
+use super::lease::{CountedFrom, FlawedLease, SHORT_TTL};
 use super::{Family, TaskResult, family};
 use crate::sim::holders::Holders;
 
@@ -47,7 +47,7 @@ enum Usage {
 /// One contender, with its lease.
 struct Contender {
     process: Process,
-    lease: Lease,
+    lease: FlawedLease,
     id: String,
     flaw: Option<Flaw>,
 }
@@ -152,7 +152,7 @@ async fn work(
     inside: Holders<(Usage, String)>,
     flaw: Option<Flaw>,
 ) -> TaskResult {
-    let lease = Lease::keep(&process, SHORT_TTL, CountedFrom::Sending).await?;
+    let lease = FlawedLease::keep(&process, SHORT_TTL, CountedFrom::Sending).await?;
     let contender = |id| Contender {
         id: format!("{}-{id}", process.name()),
         process: process.clone(),

@@ -11,7 +11,7 @@ use coord_core::kv::{
 use coord_testkit::sim::{Process, Sim};
 use tokio::time::sleep;
 
-use super::lease::{CountedFrom, Lease, SHORT_TTL};
+use super::lease::{CountedFrom, FlawedLease, SHORT_TTL};
 use super::{Family, TaskResult, family};
 use crate::sim::holders::Holders;
 
@@ -42,7 +42,12 @@ const LIMIT: usize = 2;
 const COUNTER: &str = "free";
 
 /// Waits until a permit is free, and returns the create revision of the own key.
-async fn acquire(process: &Process, own: &str, lease: &Lease, flaw: Option<Flaw>) -> TaskResult {
+async fn acquire(
+    process: &Process,
+    own: &str,
+    lease: &FlawedLease,
+    flaw: Option<Flaw>,
+) -> TaskResult {
     let client = process.client();
     let put = Put::new(own, "").lease(lease.id);
     if flaw == Some(Flaw::ReadThenPut) {
@@ -113,7 +118,7 @@ async fn work(
     flaw: Option<Flaw>,
 ) -> TaskResult {
     let own = format!("{PERMITS}{}-{round}", process.name());
-    let lease = Lease::keep(process, SHORT_TTL, CountedFrom::Sending).await?;
+    let lease = FlawedLease::keep(process, SHORT_TTL, CountedFrom::Sending).await?;
     if flaw == Some(Flaw::CountedPermits) {
         count(process, -1).await?;
     } else {
