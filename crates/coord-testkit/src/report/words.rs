@@ -197,8 +197,8 @@ pub(super) fn guard(step: &Step) -> Option<String> {
     Some(format!("mod({key}) == {revision}{range}"))
 }
 
-/// Breaks words into lines of at most 80 columns. The first line starts with `first`, the others
-/// with as many spaces as `indent`.
+/// Breaks words into lines. A line has at most 80 columns. The first line starts with `first`, the
+/// others with as many spaces as `indent`.
 pub(super) fn wrap(first: &str, indent: usize, text: &str) -> String {
     let mut lines = String::new();
     let mut line = first.to_owned();

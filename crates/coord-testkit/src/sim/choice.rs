@@ -161,7 +161,7 @@ impl Source {
     }
 }
 
-/// A decision point that a run reached, for the enumeration of all runs.
+/// A decision point that a run reached, with its options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ReachedPoint {
     pub(crate) lane: Arc<str>,
@@ -178,7 +178,7 @@ pub(crate) struct Choices {
     /// What each deviation meant; filled only while the run is recorded.
     words: Vec<String>,
     is_recorded: bool,
-    /// The points of the run; filled only for enumerations.
+    /// The points of the run; `None` unless they are listed, for example for an exploration.
     reached: Option<Vec<ReachedPoint>>,
     /// Whether the fault phase is over: every choice is 0.
     is_healed: bool,

@@ -1,8 +1,8 @@
 //! Completeness: the exploration has every result that an enumeration of all orders has.
 //!
 //! The enumeration is independent of the exploration: it knows no sleep sets, and uses replays of
-//! single schedules only. After a prefix of turns it tries each process, and each age of the
-//! member, and keeps the turns that the replay has taken.
+//! single schedules only. After a prefix of turns it tries each process, with each number of
+//! revisions that the member may be behind, and keeps the turns that the replay has taken.
 
 use std::collections::BTreeSet;
 
