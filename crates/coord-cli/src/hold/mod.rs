@@ -36,6 +36,7 @@ mod min_hold;
 mod progress;
 mod reaper;
 mod request;
+mod slots;
 mod terminal;
 mod wait;
 
