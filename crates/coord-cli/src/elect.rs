@@ -75,6 +75,7 @@ impl Elect {
             name,
             value,
             wait_mode: WaitMode::Wait,
+            slots: None,
             hold_at_least: None,
             again: self.again,
         };

@@ -19,7 +19,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::exit::{ExitError, print};
-use crate::queue::{is_foreign, parent_of};
+use crate::queue::{QueueKeys, holders, is_foreign, parent_of};
 use crate::store::{ENVIRONMENT_HELP, StoreFlags};
 use crate::{table, text};
 
@@ -39,6 +39,8 @@ const BLOCKED_BY_FOREIGN_KEY: &str = "(foreign key: blocks the queue)";
 /// foreign key, which is a key that no contender has created, is left out, with one exception: a
 /// foreign key that is older than all contenders of its queue blocks the queue, and is printed in
 /// place of the holder.
+///
+/// A semaphore is listed as NAME/permits, with its first holder. Its other holders are no waiters.
 ///
 /// The store records no clock time, so the age of a key is counted in revisions.
 #[derive(Args, Debug)]
@@ -85,6 +87,9 @@ struct ListedQueue {
     first: KeyValue,
     /// The number of contenders behind the first.
     others: usize,
+    /// The number of contenders that hold: 1, or more for a semaphore. 0 if the limit of a
+    /// semaphore cannot be read.
+    holders: usize,
     /// A foreign key directly below the name that is older than the first contender, which waits
     /// behind it.
     blocked_by: Option<KeyValue>,
@@ -97,7 +102,8 @@ impl ListedQueue {
     }
 
     fn waiters(&self) -> usize {
-        self.others + usize::from(self.blocked_by.is_some())
+        let holders = if self.blocked_by.is_some() { 0 } else { self.holders };
+        (self.others + 1).saturating_sub(holders)
     }
 }
 
@@ -176,7 +182,8 @@ impl List {
 fn add_contender(queues: &mut BTreeMap<Bytes, ListedQueue>, name: Bytes, contender: KeyValue) {
     match queues.get_mut(&name) {
         None => {
-            queues.insert(name, ListedQueue { first: contender, others: 0, blocked_by: None });
+            let (first, blocked_by) = (contender, None);
+            queues.insert(name, ListedQueue { first, others: 0, holders: 1, blocked_by });
         }
         Some(queue) => {
             queue.others += 1;
@@ -204,15 +211,36 @@ async fn read_values(
     revision: Revision,
     queues: &mut BTreeMap<Bytes, ListedQueue>,
 ) -> Result<()> {
-    let held = queues.values_mut().filter(|queue| queue.holder().is_some());
-    let reads = held.map(async |queue| {
+    let held = queues.iter_mut().filter(|(_, queue)| queue.holder().is_some());
+    let reads = held.map(async |(name, queue)| {
         let read = client.range(Range::new(queue.first.key.clone()).at(revision)).await?;
         if let Some(holder) = read.kvs.into_iter().next() {
             queue.first = holder;
         }
+        if queue.others > 0 {
+            count_holders(client, revision, name, queue).await?;
+        }
         Ok::<_, anyhow::Error>(())
     });
     stream::iter(reads).buffered(MAX_CONCURRENT_VALUE_READS).try_collect().await
+}
+
+/// Counts the holders, if the queue is that of a semaphore.
+async fn count_holders(
+    client: &Client,
+    revision: Revision,
+    name: &Bytes,
+    queue: &mut ListedQueue,
+) -> Result<()> {
+    let Ok(name) = std::str::from_utf8(name) else { return Ok(()) };
+    let keys = QueueKeys::new(name);
+    let Some(limit_key) = keys.limit_key() else { return Ok(()) };
+    let limit = client.range(Range::new(limit_key).at(revision)).await?;
+    let Some(limit) = limit.kvs.into_iter().next() else { return Ok(()) };
+    let read = client.range(keys.in_order().at(revision)).await?;
+    let in_queue = read.kvs.iter().filter(|kv| keys.contains(&kv.key));
+    queue.holders = holders(in_queue, &limit.value);
+    Ok(())
 }
 
 fn as_json(name: &Bytes, queue: &ListedQueue, now: Revision) -> Value {

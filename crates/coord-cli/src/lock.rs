@@ -23,6 +23,10 @@ use crate::store::{ENVIRONMENT_HELP, duration};
 /// release the lock at once. INT, TERM and QUIT received while CMD ran do the same. The exit status
 /// is that of CMD, or 122 if CMD exited with 0 and the lock was lost.
 ///
+/// With --slots up to N commands run at the same time: NAME is a semaphore with N permits, not a
+/// lock. Its contenders wait in the queue NAME/permits, and the key NAME/limit/permits is N. A
+/// fencing token orders the holders, but does not show that an earlier holder has ended.
+///
 /// Nothing can stop a command on a machine that is suspended. The resource that the lock protects
 /// should refuse a COORD_FENCING_TOKEN that is smaller than the largest it has seen.
 #[derive(Args, Debug)]
@@ -35,6 +39,10 @@ pub(crate) struct Lock {
     /// Do not wait if the lock is taken
     #[arg(long = "try", conflicts_with = "timeout")]
     try_it: bool,
+    /// Let up to N commands run at the same time, instead of one; all clients of NAME must give the
+    /// same N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    slots: Option<u32>,
     /// Keep the lock at least this long after it was acquired, also if CMD ends sooner
     #[arg(long, value_name = "TIME", value_parser = duration)]
     hold_at_least: Option<Duration>,
@@ -52,6 +60,8 @@ Examples:
       run backup.sh unless another machine holds the lock
   coord lock nightly --try --hold-at-least 5m -- ./backup.sh
       run backup.sh once a night when cron starts it on machines whose clocks differ
+  coord lock downloads --slots 3 -- ./fetch.sh
+      run fetch.sh on three machines at a time; `coord who downloads/permits` shows which
   coord lock nightly --timeout 1m --ttl 30s -- ./backup.sh
       wait for up to a minute; if this machine fails, the lock is free after 30 seconds
   coord lock nightly
@@ -70,7 +80,7 @@ fn after_help() -> String {
     [
         EXAMPLES,
         ENVIRONMENT_HELP,
-        exit_status!("  123  the lock is taken, by another client or a foreign key (--try)\n"),
+        exit_status!("  123  the lock, or each of its slots, is taken, by another client or a foreign key (--try)\n"),
     ]
     .join("\n\n")
 }
@@ -90,6 +100,7 @@ impl Lock {
             name,
             value: String::new(),
             wait_mode,
+            slots: self.slots,
             hold_at_least: self.hold_at_least,
             again: false,
         };

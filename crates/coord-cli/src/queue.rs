@@ -4,6 +4,10 @@
 //! contender, `jobs/<lease id in hex>`; coord appends `-` and a key suffix, so that one session can
 //! have several contenders. A key with another slash belongs to the queue of a child name:
 //! `jobs/night/…` is a key of `jobs/night`. All other keys under the name are foreign keys.
+//!
+//! A semaphore `jobs` has the queue `jobs/permits`, whose keys have a number of permits as their
+//! values, and the limit as the value of the key `jobs/limit/permits`. Its first contenders hold
+//! permits, as many as the limit allows.
 
 use bytes::Bytes;
 use coord_core::kv::{KeyValue, Range, SortOrder, SortTarget};
@@ -24,6 +28,12 @@ impl QueueKeys {
         self.prefix.clone()
     }
 
+    /// The key of the limit, if the name is that of a semaphore's queue.
+    pub(crate) fn limit_key(&self) -> Option<String> {
+        let name = self.prefix.strip_suffix("/permits/")?;
+        Some(format!("{name}/limit/permits"))
+    }
+
     /// A read of all keys with the prefix, in the order in which they were created.
     pub(crate) fn in_order(&self) -> Range {
         let all = Range::prefix(self.prefix());
@@ -35,6 +45,20 @@ impl QueueKeys {
         let below = key.strip_prefix(self.prefix.as_bytes());
         below.is_some_and(|below| !below.contains(&b'/'))
     }
+}
+
+/// How many of the first keys of a semaphore's queue hold permits. `in_order` are the keys, in
+/// queue order; `limit` is the value of the limit's key.
+///
+/// A value that is no number of permits counts for all of them, as in the library.
+pub(crate) fn holders<'a>(in_order: impl Iterator<Item = &'a KeyValue>, limit: &[u8]) -> usize {
+    let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse::<u64>().ok();
+    let limit = number(limit).unwrap_or(0);
+    let taken = in_order.scan(0_u64, |taken, kv| {
+        *taken = taken.saturating_add(number(&kv.value).filter(|n| *n > 0).unwrap_or(u64::MAX));
+        Some(*taken)
+    });
+    taken.take_while(|taken| *taken <= limit).count()
 }
 
 /// The key up to its last slash: the name of its queue, if it is a key of a queue.
@@ -57,5 +81,20 @@ mod tests {
         let jobs = QueueKeys::new("jobs");
         assert!(jobs.contains(b"jobs/694d82a1-7") && jobs.contains(b"jobs/694d82a1"));
         assert!(!jobs.contains(b"jobs/night/694d82a1-7") && !jobs.contains(b"jobs2/694d82a1"));
+    }
+
+    #[test]
+    fn first_contenders_within_the_limit_hold_permits() {
+        let count = |values: &[&'static str], limit: &str| {
+            let kv =
+                |value: &&'static str| KeyValue { value: (*value).into(), ..KeyValue::default() };
+            holders(values.iter().map(kv).collect::<Vec<_>>().iter(), limit.as_bytes())
+        };
+        assert_eq!(count(&["2", "1", "2", "1"], "3"), 2);
+        assert_eq!(count(&["2", "2", "1"], "3"), 1, "a later contender does not overtake");
+        assert_eq!(count(&["1", "many", "1"], "3"), 1);
+        assert_eq!(count(&["1"], "three"), 0);
+        assert_eq!(QueueKeys::new("a/permits").limit_key().as_deref(), Some("a/limit/permits"));
+        assert_eq!(QueueKeys::new("permits").limit_key(), None);
     }
 }

@@ -18,13 +18,13 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use coord_core::{
     Client,
-    kv::{KeyValue, LeaseStatus, LeaseTimeToLive, RangeResponse},
+    kv::{KeyValue, LeaseStatus, LeaseTimeToLive, OpResponse, Range, RangeResponse, Txn},
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::exit::{ExitError, print};
-use crate::queue::{QueueKeys, is_foreign};
+use crate::queue::{QueueKeys, holders, is_foreign};
 use crate::store::{ENVIRONMENT_HELP, StoreFlags};
 use crate::{positional, table, text};
 
@@ -39,6 +39,9 @@ const MAX_CONCURRENT_LEASE_READS: usize = 16;
 /// Contenders of `etcdctl` and of Go's package are included. A foreign key directly below the name,
 /// which is a key that no contender has created, blocks the contenders behind it: it is printed in
 /// its place in the queue, with `foreign` as its position and without a token.
+///
+/// Of a semaphore `NAME`, such as that of `coord lock NAME --slots 3`, the queue is `NAME/permits`.
+/// Each contender that has permits is printed as a holder, with their number as its value.
 ///
 /// The store records no clock time, so it is unknown how long a contender has waited. A contender
 /// whose lease was refreshed longer ago than a third of its TTL is late with its keep-alive. When
@@ -85,7 +88,7 @@ fn after_help() -> String {
 #[derive(Debug)]
 struct QueueRow {
     kv: KeyValue,
-    /// How many keys are ahead, with foreign keys.
+    /// How many waiters are ahead, with itself and with foreign keys; 0 for a holder.
     position: usize,
     revisions_ago: i64,
     /// `None` if the key has no lease, or if the lease has just expired.
@@ -97,9 +100,9 @@ impl Who {
         let client = self.store.connect().await?;
         let queue = QueueKeys::new(&self.name);
         let operation = || format!("read the queue of {}", self.name);
-        let read = client.range(queue.in_order()).await.with_context(operation)?;
+        let (read, limit) = read(&client, &queue).await.with_context(operation)?;
         let revision = read.header.revision;
-        let rows = rows(&client, &queue, read).await?;
+        let rows = rows(&client, &queue, (read, limit)).await?;
         if self.json {
             let (foreign, contenders): (Vec<_>, Vec<_>) =
                 rows.iter().partition(|row| is_foreign(&row.kv));
@@ -127,12 +130,35 @@ impl Who {
     }
 }
 
+/// Reads the queue; also the limit, if it is the queue of a semaphore.
+async fn read(
+    client: &Client,
+    queue: &QueueKeys,
+) -> coord_core::Result<(RangeResponse, Option<KeyValue>)> {
+    let limit = queue.limit_key().map(Range::new);
+    let reads = [queue.in_order()].into_iter().chain(limit);
+    let response = client.txn(Txn::new().and_then(reads)).await?;
+    let mut reads = response.responses.into_iter().filter_map(|response| match response {
+        OpResponse::Range(read) => Some(read),
+        _ => None,
+    });
+    let queue = reads.next().unwrap_or_default();
+    let limit = reads.next().and_then(|mut read| read.kvs.pop());
+    Ok((RangeResponse { header: response.header, ..queue }, limit))
+}
+
 /// Selects the contenders of the queue and the foreign keys directly below the name from `read`, in
-/// queue order, and reads their leases.
-async fn rows(client: &Client, queue: &QueueKeys, read: RangeResponse) -> Result<Vec<QueueRow>> {
+/// queue order, and reads their leases. Without a limit, one contender holds.
+async fn rows(
+    client: &Client,
+    queue: &QueueKeys,
+    (read, limit): (RangeResponse, Option<KeyValue>),
+) -> Result<Vec<QueueRow>> {
     let now = read.header.revision;
-    let in_queue = read.kvs.into_iter().filter(|kv| queue.contains(&kv.key)).enumerate();
-    let rows = stream::iter(in_queue).map(async |(position, kv)| {
+    let in_queue: Vec<_> = read.kvs.into_iter().filter(|kv| queue.contains(&kv.key)).collect();
+    let first_waiter = limit.map_or(1, |limit| holders(in_queue.iter(), &limit.value));
+    let positions = (0..).map(|n: usize| (n + 1).saturating_sub(first_waiter));
+    let rows = stream::iter(positions.zip(in_queue)).map(async |(position, kv)| {
         let lease = match kv.lease {
             Some(lease) => {
                 let response = client.lease_time_to_live(LeaseTimeToLive::new(lease)).await;

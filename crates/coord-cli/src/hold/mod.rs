@@ -37,6 +37,7 @@ mod progress;
 mod reaper;
 mod release;
 mod request;
+mod slots;
 mod terminal;
 mod wait;
 

@@ -3,10 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use coord_core::{
-    Session,
-    kv::{FencingToken, Range},
-};
+use coord_core::Session;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::sleep;
 
@@ -15,14 +12,10 @@ use crate::queue::QueueKeys;
 /// The delay before the line is shown, and the interval at which it is updated.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows the number of contenders ahead on standard error, and erases it when it is dropped. A
-/// foreign key ahead counts as a contender. If standard error is no terminal, it prints nothing and
-/// sends no request.
-pub(super) async fn show_contenders_ahead(
-    session: &Session,
-    queue: &QueueKeys,
-    own: FencingToken,
-) -> Infallible {
+/// Shows the number of contenders ahead of this session's on standard error, and erases it when it
+/// is dropped. A foreign key ahead counts as a contender. If standard error is no terminal, it
+/// prints nothing and sends no request.
+pub(super) async fn show_contenders_ahead(session: &Session, queue: &QueueKeys) -> Infallible {
     let line = ProgressBar::new_spinner();
     if line.is_hidden() {
         return std::future::pending().await;
@@ -30,10 +23,10 @@ pub(super) async fn show_contenders_ahead(
     line.set_style(ProgressStyle::with_template("{msg}").expect("it is well-formed"));
     loop {
         sleep(UPDATE_INTERVAL).await;
-        let ahead = Range::prefix(queue.prefix()).max_create_revision(own.0.previous());
         // An error is ignored, because the wait itself reports an unavailable store.
-        if let Ok(read) = session.client().range(ahead.keys_only()).await {
-            let ahead = read.kvs.iter().filter(|kv| queue.contains(&kv.key)).count();
+        if let Ok(read) = session.client().range(queue.in_order().keys_only()).await {
+            let keys = read.kvs.iter().filter(|kv| queue.contains(&kv.key));
+            let ahead = keys.take_while(|kv| kv.lease != Some(session.lease_id())).count();
             line.set_message(format!("waiting; contenders ahead: {ahead}"));
             line.tick();
         }

@@ -58,6 +58,8 @@ pub(crate) struct HoldRequest {
     /// The value of the key: empty for a lock, the candidate's value for an election.
     pub(crate) value: String,
     pub(crate) wait_mode: WaitMode,
+    /// The number of slots of a semaphore; `None` for a lock or an election.
+    pub(crate) slots: Option<u32>,
     /// The minimum time to hold a lock, also if the command ends sooner.
     pub(crate) hold_at_least: Option<Duration>,
     /// Whether to acquire again after a loss.

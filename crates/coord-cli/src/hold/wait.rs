@@ -11,10 +11,10 @@ use coord_core::queue::{Contender, WaitQueue};
 use coord_core::{Client, Session, error::PrimitiveError, kv::KeyValue, session::SessionBuilder};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::progress;
 use super::request::{
     HoldRequest, Primitive, TAKEN_STATUS, TIMED_OUT_STATUS, WaitMode, failure, primitive_failure,
 };
+use super::{progress, slots};
 use crate::exit::ExitError;
 use crate::queue::{QueueKeys, is_foreign};
 use crate::signals::{Signals, status_of};
@@ -134,17 +134,21 @@ pub(super) async fn acquire(
     if let Some(contender) = limit.run(signals, wait_in_queue(session, request)).await? {
         return contender;
     }
-    let holder = match find_holder(session, request).await {
-        Holder::OtherSession(holder) => {
+    let holder = match (request.slots, find_holder(session, request).await) {
+        (Some(slots), _) => slots::describe_taken(slots),
+        (None, Holder::OtherSession(holder)) => {
             format!(": {}", describe_holder(&holder, request.primitive))
         }
-        Holder::None | Holder::Unknown => String::new(),
+        (None, Holder::None | Holder::Unknown) => String::new(),
     };
     Err(limit.error(&format!("waiting for {}{holder}", request.name)))
 }
 
 /// Enqueues and waits. With `--again`, retries while the store is unavailable.
 async fn wait_in_queue(session: &Session, request: &HoldRequest) -> Result<Contender, ExitError> {
+    if let Some(slots) = request.slots {
+        return slots::acquire(session, request, slots).await;
+    }
     let mut reported = false;
     loop {
         let (step, error) = match attempt(session, request).await {
@@ -178,9 +182,8 @@ async fn attempt(
     }
     let enqueued = queue.enqueue(request.value.clone()).await;
     let mut contender = enqueued.map_err(|error| (format!("enqueue for {name}"), error))?;
-    let own = contender.fencing_token();
     let keys = QueueKeys::new(name);
-    let progress = progress::show_contenders_ahead(session, &keys, own);
+    let progress = progress::show_contenders_ahead(session, &keys);
     tokio::select! {
         biased;
         acquired = contender.acquired() => {
@@ -258,7 +261,8 @@ mod tests {
     fn campaign(wait_mode: WaitMode, again: bool) -> HoldRequest {
         let (name, value) = ("jobs".to_owned(), "here".to_owned());
         let primitive = Primitive::Election;
-        HoldRequest { primitive, name, value, wait_mode, hold_at_least: None, again }
+        let (slots, hold_at_least) = (None, None);
+        HoldRequest { primitive, name, value, wait_mode, slots, hold_at_least, again }
     }
 
     async fn session(client: &Client) -> Session {

@@ -16,6 +16,7 @@ mod processes;
 mod program;
 mod python;
 mod serve;
+mod slots;
 mod terminal;
 
 use std::process::ExitCode;
@@ -67,6 +68,7 @@ fn trials_on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
         connection::TESTS,
         min_hold::TESTS,
         serve::TESTS,
+        slots::TESTS,
         terminal::TESTS,
     ];
     let tests = all.into_iter().flatten().map(move |&(name, test)| {

@@ -230,8 +230,9 @@ impl Sweep {
             self.failure_report(Failure::new(
                 "nondeterminism",
                 format!(
-                    "seed {seed:?} failed once ({failure}), but not with the same deviations: the \
-                     scenario depends on something that the simulator does not control"
+                    "{} failed once ({failure}), but not with the same deviations: the scenario \
+                     depends on something that the simulator does not control",
+                    seed.map_or("the run without faults".to_owned(), |seed| format!("seed {seed}"))
                 ),
             ))
         });
