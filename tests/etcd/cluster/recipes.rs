@@ -1,8 +1,11 @@
 //! Tests of recipes on a real etcd, where the behaviour of the store matters.
 
 use coord_core::Mutex;
-use coord_core::recipes::{DoubleBarrier, DoubleBarrierError, MultiLock};
+use coord_core::recipes::{
+    Barrier, DoubleBarrier, DoubleBarrierError, Latch, LatchError, MultiLock,
+};
 use futures_util::future::{join_all, try_join_all};
+use tokio::time::{Instant, sleep};
 
 use crate::support::{
     assert_waits, client, secs, session, single_member, wait_for_queue_length, within,
@@ -62,4 +65,46 @@ async fn double_barrier_parties_meet_until_one_is_lost() {
         within(secs(10), leaving).await.unwrap();
     }
     wait_for_queue_length(&client(&cluster.endpoints()).await, "b", 1).await;
+}
+
+/// Go's `TestBarrierMultiNode`: waiters pass within half a second of the release.
+#[tokio::test]
+async fn barrier_waiters_pass_soon_after_the_release() {
+    let cluster = single_member().await;
+    let kv = client(&cluster.endpoints()).await;
+    let holder = session(&kv, 60).await;
+    let held = Barrier::new(&kv, "b").hold(&holder).await.unwrap().expect("it is free");
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        let barrier = Barrier::new(&client(&cluster.endpoints()).await, "b");
+        waiting.push(tokio::spawn(async move {
+            barrier.wait().await.unwrap();
+            Instant::now()
+        }));
+    }
+    sleep(secs(1)).await;
+    assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+    held.release().await.unwrap();
+    let released = Instant::now();
+    for passed in within(secs(10), try_join_all(waiting)).await.unwrap() {
+        assert!(passed.saturating_duration_since(released) < secs(1) / 2);
+    }
+}
+
+/// The transaction of a participant compares the values of a range, in a nested transaction.
+#[tokio::test]
+async fn latch_counts_each_participant_once() {
+    let cluster = single_member().await;
+    let kv = client(&cluster.endpoints()).await;
+    let latch = Latch::new(&kv, "l", 3).unwrap();
+    let waiting = Latch::new(&client(&cluster.endpoints()).await, "l", 3).unwrap();
+    let waiting = tokio::spawn(async move { waiting.wait().await });
+    for (participant, missing) in [("a", 2), ("a", 2), ("b", 1)] {
+        assert_eq!(latch.count_down(participant).await.unwrap(), missing);
+    }
+    let other = Latch::new(&kv, "l", 4).unwrap().count_down("c").await;
+    assert!(matches!(other, Err(LatchError::CountsDisagree { given: 4, .. })));
+    assert!(!waiting.is_finished());
+    assert_eq!(latch.count_down("c").await.unwrap(), 0);
+    within(secs(10), waiting).await.unwrap().unwrap();
 }

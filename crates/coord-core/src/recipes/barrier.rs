@@ -77,7 +77,8 @@ impl Barrier {
     }
 
     /// Holds the barrier, until the guard is released or dropped, or the session is lost. `None` if
-    /// it is held already, which is no error.
+    /// it is held already, which is no error. The client of the session must have the same store
+    /// and namespace as the client of the barrier.
     ///
     /// # Errors
     /// - `Lost` if the session is lost.
