@@ -8,8 +8,8 @@ use std::error::Error;
 /// are the commands of an operator.
 #[derive(Clone, Debug, goldenscript::Command)]
 pub(crate) enum Command {
-    /// `open ttl=10 lock_delay=45`, `open adopt=c1`: opens a session with this TTL and lock-delay in
-    /// seconds, or on the lease that was last granted to `c1`. The client's previous session, if
+    /// `open ttl=10 lock_delay=45`, `open adopt=c1`: opens a session with this TTL and lock-delay
+    /// in seconds, or on the lease that was last granted to `c1`. The client's previous session, if
     /// any, is dropped.
     Open {
         #[arg(key)]

@@ -16,7 +16,7 @@ use crate::support::secs;
 
 const TTL: Duration = secs(5);
 
-const LOCK_DELAY: Duration = secs(40);
+const LOCK_DELAY: Duration = secs(20);
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +135,7 @@ async fn contend(sim: Sim, flaw: Option<Flaw>) {
 #[test]
 fn lock_delay_is_kept_under_every_fault() {
     let name = "lock_delay_is_kept_under_every_fault";
-    let sweep = Sweep::new(name).seeds(SEEDS).fault_time(secs(150)).check_store();
+    let sweep = Sweep::new(name).seeds(SEEDS).fault_time(secs(100)).check_store();
     print(name, &sweep.run(|sim| contend(sim, None)));
 }
 
