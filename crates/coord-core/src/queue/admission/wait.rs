@@ -42,7 +42,11 @@ impl Contender {
                 }
                 continue;
             };
-            if !is_warned && let Some(foreign) = admission.foreign_key() {
+            // An event adds no key ahead, so the keys are checked after a read only.
+            if admission.is_confirmed
+                && !is_warned
+                && let Some(foreign) = admission.foreign_key()
+            {
                 is_warned = true;
                 events::waits_for_foreign_key(&self.name(), foreign);
             }

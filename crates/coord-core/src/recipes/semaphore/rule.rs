@@ -52,10 +52,11 @@ pub(super) fn stored_limit(ahead: &Ahead) -> Option<Option<u32>> {
 }
 
 /// How many permits are left behind these keys. A key whose value is no number of permits counts
-/// for all of them.
+/// for all of them. It stops when no permit is left, so that its cost does not grow with the number
+/// of waiters.
 pub(super) fn free(ahead: &Ahead, limit: u32) -> u32 {
-    let taken = ahead.keys().try_fold(0, |sum: u32, kv| sum.checked_add(number(&kv.value)?));
-    taken.map_or(0, |taken| limit.saturating_sub(taken))
+    let take = |left: u32, kv: &KeyValue| left.checked_sub(number(&kv.value)?);
+    ahead.keys().try_fold(limit, take).unwrap_or(0)
 }
 
 /// A number of permits as it is stored: decimal, at least 1.
