@@ -5,6 +5,7 @@ use coord_core::recipes::{
     Barrier, DoubleBarrier, DoubleBarrierError, Latch, LatchError, MultiLock,
 };
 use futures_util::future::{join_all, try_join_all};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{
@@ -74,19 +75,19 @@ async fn barrier_waiters_pass_soon_after_the_release() {
     let kv = client(&cluster.endpoints()).await;
     let holder = session(&kv, 60).await;
     let held = Barrier::new(&kv, "b").hold(&holder).await.unwrap().expect("it is free");
-    let mut waiting = Vec::new();
+    let mut waiting = JoinSet::new();
     for _ in 0..5 {
         let barrier = Barrier::new(&client(&cluster.endpoints()).await, "b");
-        waiting.push(tokio::spawn(async move {
+        waiting.spawn(async move {
             barrier.wait().await.unwrap();
             Instant::now()
-        }));
+        });
     }
     sleep(secs(1)).await;
-    assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+    assert!(waiting.try_join_next().is_none(), "a waiter has passed");
     held.release().await.unwrap();
     let released = Instant::now();
-    for passed in within(secs(10), try_join_all(waiting)).await.unwrap() {
+    for passed in within(secs(10), waiting.join_all()).await {
         assert!(passed.saturating_duration_since(released) < secs(1) / 2);
     }
 }
@@ -98,13 +99,14 @@ async fn latch_counts_each_participant_once() {
     let kv = client(&cluster.endpoints()).await;
     let latch = Latch::new(&kv, "l", 3).unwrap();
     let waiting = Latch::new(&client(&cluster.endpoints()).await, "l", 3).unwrap();
-    let waiting = tokio::spawn(async move { waiting.wait().await });
+    let mut passed = JoinSet::new();
+    passed.spawn(async move { waiting.wait().await });
     for (participant, missing) in [("a", 2), ("a", 2), ("b", 1)] {
         assert_eq!(latch.count_down(participant).await.unwrap(), missing);
     }
     let other = Latch::new(&kv, "l", 4).unwrap().count_down("c").await;
     assert!(matches!(other, Err(LatchError::CountsDisagree { given: 4, .. })));
-    assert!(!waiting.is_finished());
+    assert!(passed.try_join_next().is_none(), "the waiter has passed");
     assert_eq!(latch.count_down("c").await.unwrap(), 0);
-    within(secs(10), waiting).await.unwrap().unwrap();
+    within(secs(10), passed.join_next()).await.unwrap().unwrap().unwrap();
 }
