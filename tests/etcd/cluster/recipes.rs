@@ -6,7 +6,7 @@ use coord_core::recipes::{
 };
 use futures_util::future::{join_all, try_join_all};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::support::{
     assert_waits, client, secs, session, single_member, wait_for_queue_length, within,
@@ -68,9 +68,10 @@ async fn double_barrier_parties_meet_until_one_is_lost() {
     wait_for_queue_length(&client(&cluster.endpoints()).await, "b", 1).await;
 }
 
-/// Go's `TestBarrierMultiNode`: waiters pass within half a second of the release.
+/// Go's `TestBarrierMultiNode`, without its limit of half a second, which the test on virtual time
+/// has.
 #[tokio::test]
-async fn barrier_waiters_pass_soon_after_the_release() {
+async fn barrier_waiters_pass_after_the_release() {
     let cluster = single_member().await;
     let kv = client(&cluster.endpoints()).await;
     let holder = session(&kv, 60).await;
@@ -78,18 +79,12 @@ async fn barrier_waiters_pass_soon_after_the_release() {
     let mut waiting = JoinSet::new();
     for _ in 0..5 {
         let barrier = Barrier::new(&client(&cluster.endpoints()).await, "b");
-        waiting.spawn(async move {
-            barrier.wait().await.unwrap();
-            Instant::now()
-        });
+        waiting.spawn(async move { barrier.wait().await.unwrap() });
     }
     sleep(secs(1)).await;
     assert!(waiting.try_join_next().is_none(), "a waiter has passed");
     held.release().await.unwrap();
-    let released = Instant::now();
-    for passed in within(secs(10), waiting.join_all()).await {
-        assert!(passed.saturating_duration_since(released) < secs(1) / 2);
-    }
+    within(secs(10), waiting.join_all()).await;
 }
 
 /// The transaction of a participant compares the values of a range, in a nested transaction.

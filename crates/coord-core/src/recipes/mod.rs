@@ -8,7 +8,7 @@
 //! | hold several locks at once | [`MultiLock`] | all or none; no deadlock | lock 1, unlock 1 |
 //! | count exactly, with the new value | [`Counter`] | each addition counts | read 1, add 2 |
 //! | count under contention | [`StripedCounter`] | as `Counter` | read 1, add 2 |
-//! | share a value that several processes change | [`SharedValue`] | no change is lost | read 1, set 1, update 2 |
+//! | share a changing value | [`SharedValue`] | no change is lost | read 1, set 1, update 2 |
 //! | let many read, or one write | [`RwLock`] | a writer is alone | lock 1, unlock 1 |
 //! | limit how many work at once | [`Semaphore`] | at most the limit | acquire 1, release 1 |
 //!
