@@ -58,6 +58,9 @@ pub(crate) struct List {
     store: StoreFlags,
 }
 
+/// The beginning of the names of keys that coord keeps beside its queues.
+const OWN_NAMES: &[u8] = b"coord/";
+
 const EXAMPLES: &str = "\
 Examples:
   coord list
@@ -140,6 +143,13 @@ impl List {
         }
     }
 
+    /// Whether a name is listed. Keys of coord's own, such as idempotency keys and release requests,
+    /// look like contenders and are none.
+    fn lists(&self, name: &[u8]) -> bool {
+        let is_own = name.starts_with(OWN_NAMES) && !self.prefix.as_bytes().starts_with(OWN_NAMES);
+        name.starts_with(self.prefix.as_bytes()) && !is_own
+    }
+
     /// Reads the queues under the prefix, ordered by name. Also returns the revision of the read.
     async fn queues(&self, client: &Client) -> Result<(Revision, BTreeMap<Bytes, ListedQueue>)> {
         let all = KeyRange::prefix(self.prefix.clone());
@@ -156,7 +166,7 @@ impl List {
             let last = read.kvs.last().map(|kv| kv.key.clone());
             for kv in read.kvs {
                 // The prefix limits names, and a key can start with it although its name does not.
-                let parent = parent_of(&kv).filter(|name| name.starts_with(self.prefix.as_bytes()));
+                let parent = parent_of(&kv).filter(|name| self.lists(name));
                 match parent {
                     Some(name) if is_foreign(&kv) => keep_oldest_foreign(&mut foreign, name, kv),
                     Some(name) => add_contender(&mut queues, name, kv),

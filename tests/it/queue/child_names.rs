@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use coord_core::{Client, queue::WaitQueue};
+use coord_core::{Client, queue::WaitQueue, recipes::MultiLock};
 use coord_mem::MemBackend;
 use coord_testkit::{Action, Call};
 use futures_util::FutureExt as _;
@@ -55,6 +55,28 @@ async fn try_enqueue_after_child_names_sees_new_contender() {
     };
     let session = session_on(intercepted(&store, rule)).await;
     assert!(WaitQueue::new(&session, "l").try_enqueue("").await.unwrap().is_none());
+}
+
+/// Regression: the keys of a child name sort before the holder's key, so a read of a few keys shows
+/// none of the queue. The queue was then taken for empty, and `try_enqueue` enqueued as the first.
+#[tokio::test(start_paused = true)]
+async fn try_enqueue_does_not_take_a_limited_read_for_all_keys() {
+    for child_keys in [1, 4, 5, 6, 20] {
+        let store = Client::new(MemBackend::new());
+        let session = session(&store).await;
+        let holder = WaitQueue::new(&session, "l").enqueue("").await.unwrap();
+        for n in 0..child_keys {
+            store.put(format!("l/0/{n:02}"), "").await.unwrap();
+        }
+        let queue = WaitQueue::new(&session, "l");
+        assert!(queue.try_enqueue("").await.unwrap().is_none(), "behind {child_keys} keys");
+        let both = MultiLock::new(&session, ["l", "m"]).unwrap();
+        assert!(both.try_lock().await.unwrap().is_none(), "behind {child_keys} keys");
+        holder.release().await.unwrap();
+        drop(both.try_lock().await.unwrap().expect("both names are free"));
+        settle().await;
+        assert!(queue.try_enqueue("").await.unwrap().is_some(), "beside {child_keys} keys");
+    }
 }
 
 /// Before each transaction of `try_enqueue` another client puts a key under a child name, so that

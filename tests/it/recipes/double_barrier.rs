@@ -38,6 +38,18 @@ async fn enter_all(barriers: &[DoubleBarrier], round: u64) -> Vec<DoubleBarrierG
     try_join_all(barriers.iter().map(|barrier| barrier.enter(round))).await.unwrap()
 }
 
+fn shrinking(barrier: DoubleBarrier) -> DoubleBarrier {
+    barrier.on_loss(OnParticipantLoss::Shrink)
+}
+
+/// The first participant is dropped, and all others leave.
+async fn leave_without_first(mut guards: Vec<DoubleBarrierGuard>) {
+    drop(guards.remove(0));
+    settle().await;
+    let left = join_all(guards.into_iter().map(|guard| guard.leave())).await;
+    assert!(left.iter().all(Result::is_ok), "{left:?}");
+}
+
 /// The key of a lost participant that an error names.
 fn lost_key<T: std::fmt::Debug>(result: Result<T, DoubleBarrierError>) -> bytes::Bytes {
     match result {
@@ -205,6 +217,51 @@ async fn late_participant_of_a_past_round_gets_its_number() {
     assert_eq!(keys(&store, "b/").await, ["b/state"]);
     let state = store.get("b/state").await.unwrap().unwrap().value;
     assert!(state.starts_with(b"7 finished 2 "), "{state:?}");
+}
+
+/// Regression: the message overflowed after the last possible round.
+#[tokio::test(start_paused = true)]
+async fn error_after_the_last_possible_round_prints() {
+    let barriers = barriers(&store(), 1).await;
+    barriers[0].enter(u64::MAX).await.unwrap().leave().await.unwrap();
+    let error = barriers[0].enter(5).await.unwrap_err();
+    assert!(error.to_string().contains("round 5 is over"), "{error}");
+}
+
+/// Regression: a party that was lost in two rounds counted as two, so the barrier shrank to one.
+#[tokio::test(start_paused = true)]
+async fn party_that_is_lost_twice_shrinks_the_barrier_once() {
+    let store = store();
+    let barriers: Vec<_> = barriers(&store, 3).await.into_iter().map(shrinking).collect();
+    let [lost, a, b] = &barriers[..] else { unreachable!() };
+    let guards = enter_all(&barriers, 1).await;
+    leave_without_first(guards).await;
+    // `lost` enters in place of one of the others, and is lost again.
+    let (first, second) = tokio::join!(lost.enter(2), a.enter(2));
+    leave_without_first(vec![first.unwrap(), second.unwrap()]).await;
+    let alone = timeout(secs(5), a.enter(3)).await;
+    assert!(alone.is_err(), "one party has entered alone: {alone:?}");
+    let (first, second) = tokio::join!(a.enter(3), b.enter(3));
+    drop((first.unwrap(), second.unwrap()));
+}
+
+/// Regression: a participant whose key was deleted was told that another one was lost, or left
+/// without an error.
+#[tokio::test(start_paused = true)]
+async fn evicted_participant_of_a_finished_round_is_lost() {
+    for is_shrinking in [false, true] {
+        let store = store();
+        let barriers = barriers(&store, 2).await;
+        let barriers: Vec<_> = match is_shrinking {
+            true => barriers.into_iter().map(shrinking).collect(),
+            false => barriers,
+        };
+        let [evicted, other] = <[_; 2]>::try_from(enter_all(&barriers, 1).await).unwrap();
+        store.delete(evicted.key()).await.unwrap();
+        let _ = timeout(secs(5), other.leave()).await.unwrap();
+        let error = timeout(secs(5), evicted.leave()).await.unwrap().unwrap_err();
+        assert_eq!(error.loss(), Some(LossReason::KeyDeleted), "{error}");
+    }
 }
 
 /// Rounds of disjoint participants: the later round ends the earlier one.

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use coord_core::error::{LossReason, PrimitiveError};
-use coord_core::kv::{Put, Range};
+use coord_core::kv::{Op, Put, Range};
 use coord_core::queue::{ReleaseRequest, WaitQueue};
-use coord_core::{Client, Election, Mutex};
+use coord_core::{Client, Election, Error, Mutex};
 use coord_mem::MemBackend;
-use coord_testkit::Recorder;
+use coord_testkit::{Action, Call, Recorder};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{
@@ -190,4 +190,33 @@ async fn reason_is_any_text_and_bytes_of_others_are_replaced() {
     let value = [guard.fencing_token().to_string().as_bytes(), b" \xff"].concat();
     store.put(key, value).await.unwrap();
     assert_eq!(received(guard.release_requested()).await.as_deref(), Some("\u{fffd}"));
+}
+
+/// Regression: a user that may not delete the request could not release either, so a request kept
+/// the lock held until the end of the session.
+#[tokio::test(start_paused = true)]
+async fn holder_without_permission_for_the_request_releases() {
+    let store = Client::new(MemBackend::new());
+    let denied = |call: &Call| {
+        let deletes_request = |op: &Op| match op {
+            Op::Delete(delete) => delete.keys.start().starts_with(REQUESTS.as_bytes()),
+            _ => false,
+        };
+        match call {
+            Call::Txn(txn) if txn.success.iter().any(deletes_request) => {
+                Action::Fail(Error::PermissionDenied { reason: "denied".into() })
+            }
+            _ => Action::Pass,
+        }
+    };
+    let holder = session_on(intercepted(&store, denied)).await;
+    let asking = Mutex::new(&session(&store).await, "m");
+    let guard = Mutex::new(&holder, "m").lock().await.unwrap();
+    asking.request_release("moved").await.unwrap();
+    assert_eq!(received(guard.release_requested()).await.as_deref(), Some("moved"));
+    guard.unlock().await.unwrap();
+    assert_eq!(keys(&store, "m/").await, [""; 0]);
+    assert_eq!(keys(&store, REQUESTS).await.len(), 1, "it stays until the session ends");
+    holder.close().await.unwrap();
+    assert_eq!(keys(&store, REQUESTS).await, [""; 0]);
 }

@@ -1,5 +1,7 @@
 //! `coord list` and `coord break`.
 
+use std::time::Duration;
+
 use coord_core::{
     Mutex, Session,
     kv::{LeaseGrant, Put, Txn},
@@ -16,6 +18,7 @@ crate::tests![
     list_json_shows_locks_and_elections,
     prefix_without_matches_has_own_exit_status,
     prefix_limits_names_and_not_keys,
+    keys_of_coord_itself_are_not_listed,
     contender_behind_a_foreign_key_is_not_listed_as_holder,
     list_of_many_keys_is_read_in_pages,
     break_gives_the_lock_to_the_next_waiter,
@@ -98,6 +101,20 @@ async fn prefix_without_matches_has_own_exit_status(server: Server) {
     let (status, stdout, stderr) = server.coord(&["list", "zoo", "--json"]).end().await;
     let json: Value = serde_json::from_str(&stdout).expect("it is JSON");
     assert_eq!((status, stderr.as_str(), &json["queues"]), (Some(4), "", &json!([])));
+}
+
+/// Regression: idempotency keys and release requests were listed as locks.
+async fn keys_of_coord_itself_are_not_listed(server: Server) {
+    let lease = server.client.lease_grant(LeaseGrant::new(Duration::from_secs(60))).await;
+    let lease = lease.expect(AVAILABLE).id;
+    for name in ["coord/stm", "coord/release/jobs"] {
+        let put = Put::new(format!("{name}/{lease}-0"), "1").lease(lease);
+        server.client.put_with(put).await.expect(AVAILABLE);
+    }
+    let (status, stdout, _) = server.coord(&["list"]).end().await;
+    assert_eq!((status, stdout.as_str()), (Some(4), ""));
+    let (status, stdout, _) = server.coord(&["list", "coord/stm"]).end().await;
+    assert!(status == Some(0) && stdout.contains("coord/stm "), "{stdout}");
 }
 
 /// Keys of the queue `jobs` start with `jobs/`, but its name does not.

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::admission::Admission;
+use super::admission::{Admission, Ahead};
 use super::key_guard::{KeyGuard, Ownership};
 use super::position::Position;
 use super::{WATCH_AFTER, WaitQueue};
-use crate::error::{LossReason, Outcome, PrimitiveError, ReleaseError};
+use crate::error::{ErrorKind, LossReason, Outcome, PrimitiveError, ReleaseError};
 use crate::kv::{Delete, Header, KeyValue, Op, TxnResponse};
 use crate::session::SessionState;
 use crate::shared::{HandoffSlot, Waiter};
@@ -116,9 +116,9 @@ impl Contender {
         self.admission.as_ref().is_some_and(Admission::is_admitted)
     }
 
-    /// Whether the admission rule cannot admit this contender any more.
-    pub(crate) fn is_impossible(&self) -> bool {
-        self.admission.as_ref().is_some_and(Admission::is_impossible)
+    /// The keys ahead, if the admission rule cannot admit this contender any more.
+    pub(crate) fn impossible(&self) -> Option<&Ahead> {
+        self.admission.as_ref().and_then(Admission::impossible)
     }
 
     /// A handle to the key that does not delete the key when it is dropped.
@@ -236,9 +236,35 @@ impl Contender {
     /// Releases the contender, or leaves it unchanged if the release is not confirmed. If an
     /// earlier attempt may have been applied, a deleted key confirms the release.
     pub(crate) async fn try_release(&mut self) -> Result<(), PrimitiveError> {
-        let (successor, ops) = self.start_release();
-        let released = self.session().while_held(self.ownership().while_in_queue(ops)).await;
-        self.end_release(successor, released)
+        loop {
+            let (successor, ops) = self.start_release();
+            let released = self.session().while_held(self.ownership().while_in_queue(ops)).await;
+            match self.end_release(successor, released) {
+                // Another client could write a release request, and this one may not delete it.
+                Err(PrimitiveError::Backend(error))
+                    if error.kind() == ErrorKind::PermissionDenied
+                        && self.ownership().forget_release_request() => {}
+                Err(error) => return Err(error),
+                Ok(()) => return self.release_companion().await,
+            }
+        }
+    }
+
+    /// Deletes the companion key, if the release has not: an earlier attempt, which kept the
+    /// companion, has deleted the own key.
+    async fn release_companion(&mut self) -> Result<(), PrimitiveError> {
+        let Some(companion) = self.companion.as_mut().filter(|guard| guard.is_armed()) else {
+            return Ok(());
+        };
+        let ownership = companion.ownership().clone();
+        let delete = ownership.while_in_queue([Op::Delete(Delete::new(ownership.key()))]);
+        match ownership.session().while_held(delete).await {
+            Ok(_) | Err(PrimitiveError::Lost(LossReason::KeyDeleted)) => {
+                companion.set_armed(false);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Starts a release: returns the successor, if the position is handed over to it, and the

@@ -29,7 +29,7 @@ use super::position::Position;
 use super::{MAX_TRY_READS, WATCH_AFTER, WaitQueue};
 use crate::error::{LossReason, PrimitiveError};
 use crate::kv::{
-    Compare, CompareOp, FencingToken, Header, Op, OpResponse, Range, Txn, TxnResponse,
+    Compare, FencingToken, Header, Op, OpResponse, Range, RangeResponse, Txn, TxnResponse,
 };
 use crate::retry_read::retry_read;
 use crate::session::{Session, SessionState};
@@ -88,7 +88,7 @@ impl ContenderGroup {
     pub(crate) async fn try_enqueue(queues: &[WaitQueue]) -> Result<Option<Self>, PrimitiveError> {
         let mut are_empty: Vec<_> =
             queues.iter().map(|queue| Compare::absent(queue.keys.range())).collect();
-        let mut reads: Vec<_> = queues.iter().map(|queue| queue.keys.read_any()).collect();
+        let mut reads: Vec<_> = queues.iter().map(|queue| queue.keys.read_some()).collect();
         for _ in 0..MAX_TRY_READS {
             let mut guards: Vec<_> = queues.iter().map(WaitQueue::new_guard).collect();
             let enqueue = Txn::new().when(are_empty).and_then(puts(&guards)).or_else(reads);
@@ -97,17 +97,19 @@ impl ContenderGroup {
                 let positions = vec![Position::First; queues.len()];
                 return Ok(Some(Self::new(queues, guards, response.header, positions)));
             }
-            let mut found = response.responses.iter().filter_map(OpResponse::as_range).zip(queues);
-            if found.any(|(read, queue)| read.kvs.iter().any(|kv| queue.keys.owns(&kv.key))) {
+            let found = response.responses.iter().filter_map(OpResponse::as_range).zip(queues);
+            let is_owned = |(read, queue): (&RangeResponse, &WaitQueue)| {
+                read.kvs.iter().any(|kv| queue.keys.owns(&kv.key))
+            };
+            if found.clone().any(is_owned) {
                 return Ok(None);
             }
-            // As in `WaitQueue::try_enqueue`: the queues are empty if no key was created since.
+            // As in `WaitQueue::try_enqueue`.
             reads = queues.iter().map(|queue| queue.keys.read_all()).collect();
-            let next = response.header.revision.next();
-            let are_unchanged = queues
-                .iter()
-                .map(|queue| Compare::create_revision(queue.keys.range(), CompareOp::Less, next));
-            are_empty = are_unchanged.collect();
+            let revision = response.header.revision;
+            let still_empty =
+                found.map(|(read, queue)| queue.keys.still_empty(Some(read), revision));
+            are_empty = still_empty.collect();
         }
         let mut group = Self::enqueue(queues).await?;
         for contender in &mut group.contenders {
@@ -116,7 +118,13 @@ impl ContenderGroup {
                 session.while_held(contender.refresh()).await?;
             }
         }
-        Ok(group.are_first().then_some(group))
+        if !group.are_first() {
+            return Ok(None);
+        }
+        let session = group.session().clone();
+        session.while_held(group.confirm()).await?;
+        session.check_deadline().await?;
+        Ok(Some(group))
     }
 
     fn new(

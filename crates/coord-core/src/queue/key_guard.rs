@@ -66,6 +66,12 @@ impl Ownership {
         iter::once(self.key().clone()).chain(request).map(|key| Delete::new(key).into())
     }
 
+    /// Leaves the release request that the owner has received to the end of the session. Returns
+    /// whether there was one.
+    pub(super) fn forget_release_request(&self) -> bool {
+        self.0.has_release_request.swap(false, Ordering::Relaxed)
+    }
+
     /// Returns the reason why the key was lost, if a waiter or the holder was notified of it. It
     /// sends no request.
     #[must_use]
@@ -300,6 +306,11 @@ impl KeyGuard {
             }
             Err(lost) => Err(lost),
         }
+    }
+
+    /// Whether dropping the guard deletes the key.
+    pub(super) const fn is_armed(&self) -> bool {
+        self.is_armed
     }
 
     /// Moves the guard out of its owner, which then does not delete the key any more.

@@ -23,7 +23,8 @@ use bytes::Bytes;
 use crate::client::Client;
 use crate::error::Result;
 use crate::kv::{
-    Header, IntoBytes, KeyRange, KeyValue, LeaseId, Range, Revision, SortOrder, SortTarget,
+    Compare, CompareOp, Header, IntoBytes, KeyRange, KeyValue, LeaseId, Range, RangeResponse,
+    Revision, SortOrder, SortTarget,
 };
 use crate::session::KeySuffix;
 
@@ -74,9 +75,20 @@ impl QueueKeys {
         key.strip_prefix(&self.prefix[..]).is_some_and(|rest| !rest.contains(&b'/'))
     }
 
-    /// Reads any one key under the prefix.
-    pub(super) fn read_any(&self) -> Range {
-        self.read_all().limit(1)
+    /// Reads some keys under the prefix.
+    pub(super) fn read_some(&self) -> Range {
+        self.read_all().limit(NARROW_READ_LIMIT)
+    }
+
+    /// The condition that the queue is empty, after a read as of `revision` that has found keys of
+    /// child names only. If the read was complete, no key may have been created since. Otherwise
+    /// the keys that it left out may be contenders, so no key may exist.
+    pub(super) fn still_empty(&self, found: Option<&RangeResponse>, revision: Revision) -> Compare {
+        if found.is_some_and(|found| !found.more) {
+            Compare::create_revision(self.range(), CompareOp::Less, revision.next())
+        } else {
+            Compare::absent(self.range())
+        }
     }
 
     /// Reads all keys under the prefix, without values.

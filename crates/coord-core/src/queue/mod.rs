@@ -69,7 +69,7 @@ use bytes::Bytes;
 use tracing::Instrument as _;
 
 use crate::error::PrimitiveError;
-use crate::kv::{Compare, CompareOp, IntoBytes, Op, OpResponse, Txn};
+use crate::kv::{Compare, IntoBytes, Op, OpResponse, Txn};
 use crate::session::Session;
 use crate::telemetry::queue as events;
 pub use contender::Contender;
@@ -204,7 +204,7 @@ impl WaitQueue {
 
     /// Enqueues a contender if the queue is empty. Otherwise it returns `None` and writes nothing.
     ///
-    /// Keys of child names cost a second request. If other clients create such keys so fast that no
+    /// Keys of child names cost a second request, more than five of them a third. If other clients create such keys so fast that no
     /// read shows whether this queue is empty, the contender is enqueued, and removed again if it
     /// has a predecessor.
     ///
@@ -219,7 +219,7 @@ impl WaitQueue {
     ) -> Result<Option<Contender>, PrimitiveError> {
         let value = value.into_bytes();
         let mut is_empty = Compare::absent(self.keys.range());
-        let mut read = self.keys.read_any();
+        let mut read = self.keys.read_some();
         for _ in 0..MAX_TRY_READS {
             let mut guard = self.new_guard();
             let put = guard.put(&value);
@@ -229,19 +229,18 @@ impl WaitQueue {
                 let (queue, header) = (self.clone(), response.header);
                 return Ok(Some(Contender::new(queue, guard, header, Position::First)));
             }
-            let mut reads = response.responses.iter().filter_map(OpResponse::as_range);
-            if reads.any(|read| read.kvs.iter().any(|kv| self.keys.owns(&kv.key))) {
+            let found = response.responses.iter().find_map(OpResponse::as_range);
+            if found.is_some_and(|found| found.kvs.iter().any(|kv| self.keys.owns(&kv.key))) {
                 return Ok(None);
             }
-            // All keys of the read belong to child names. Read all keys, and enqueue if no key was
-            // created since: then this queue is still empty.
+            // All keys of the read belong to child names.
             read = self.keys.read_all();
-            let next = response.header.revision.next();
-            is_empty = Compare::create_revision(self.keys.range(), CompareOp::Less, next);
+            is_empty = self.keys.still_empty(found, response.header.revision);
         }
         let mut contender = self.enqueue(value).await?;
         if contender.position == Position::Unknown {
             self.session.while_held(contender.refresh()).await?;
+            self.session.check_deadline().await?;
         }
         Ok(contender.position.is_first().then_some(contender))
     }

@@ -129,6 +129,20 @@ async fn downgrade_with_unknown_outcome_can_be_repeated() {
     }
 }
 
+/// Regression: the unlock found the writer's key deleted, and left the reader's key to the session
+/// task.
+#[tokio::test(start_paused = true)]
+async fn unlock_after_an_unknown_downgrade_deletes_both_keys() {
+    for action in [Action::DropRequest, Action::DropResponse] {
+        let store = Client::new(MemBackend::new());
+        let session = session_on(intercepted(&store, nth("txn", 2, 2, action))).await;
+        let writer = RwLock::new(&session, "l").write().await.unwrap();
+        let error = writer.downgrade().await.unwrap_err();
+        error.held.unlock().await.unwrap();
+        assert_eq!(keys(&store, "l/").await, [""; 0]);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn failed_upgrade_request_keeps_the_read_lock() {
     for action in [Action::DropRequest, Action::DropResponse] {

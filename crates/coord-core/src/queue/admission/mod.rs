@@ -104,8 +104,8 @@ impl Admission {
         self.is_confirmed && self.verdict() == Verdict::Admitted
     }
 
-    /// Whether a response has shown that the contender cannot be admitted any more.
-    pub(super) fn is_impossible(&self) -> bool {
-        self.is_confirmed && self.verdict() == Verdict::Impossible
+    /// The keys ahead, if a response has shown that the contender cannot be admitted any more.
+    pub(super) fn impossible(&self) -> Option<&Ahead> {
+        (self.is_confirmed && self.verdict() == Verdict::Impossible).then_some(&self.ahead)
     }
 }

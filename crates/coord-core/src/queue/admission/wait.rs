@@ -19,7 +19,7 @@ impl Contender {
     /// admitted any more.
     pub(in crate::queue) async fn wait_admitted(&mut self) -> Result<(), PrimitiveError> {
         let mut watched: Option<Watcher> = None;
-        let mut is_warned = false;
+        let (mut is_warned, mut is_checked) = (false, false);
         loop {
             let Some(admission) = &self.admission else { return Ok(()) };
             match (admission.verdict(), admission.is_confirmed) {
@@ -27,6 +27,7 @@ impl Contender {
                 (Verdict::Admitted | Verdict::Impossible, true) => return Ok(()),
                 (Verdict::Admitted | Verdict::Impossible, false) => {
                     self.refresh_admission().await?;
+                    is_checked = false;
                     continue;
                 }
             }
@@ -39,17 +40,19 @@ impl Contender {
                 watched = Some(watcher);
                 if may_have_missed {
                     self.refresh_admission().await?;
+                    is_checked = false;
                 }
                 continue;
             };
             // An event adds no key ahead, so the keys are checked after a read only.
-            if admission.is_confirmed
+            if !is_checked
                 && !is_warned
                 && let Some(foreign) = admission.foreign_key()
             {
                 is_warned = true;
                 events::waits_for_foreign_key(&self.name(), foreign);
             }
+            is_checked = true;
             // A watch that delivers nothing for a TTL may have fallen silent.
             match timeout(self.session().ttl(), next_batch(watcher)).await {
                 Ok(batch) => match (batch?, &mut self.admission) {
@@ -60,9 +63,13 @@ impl Contender {
                         watched = None;
                         sleep(RETRY_PAUSE_MIN).await;
                         self.refresh_admission().await?;
+                        is_checked = false;
                     }
                 },
-                Err(_elapsed) => self.refresh_admission().await?,
+                Err(_elapsed) => {
+                    self.refresh_admission().await?;
+                    is_checked = false;
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ pub enum DoubleBarrierError {
     #[error("round 0 cannot be entered: rounds are numbered from 1")]
     RoundZero,
     /// The round is over: all have left it, or a later round was entered.
-    #[error("round {round} is over: the last round is {last}, so enter round {}", last + 1)]
+    #[error("round {round} is over: the last round is {last}, so enter round {}", last.saturating_add(1))]
     PastRound {
         /// The round.
         round: u64,

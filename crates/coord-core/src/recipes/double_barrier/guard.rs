@@ -143,6 +143,11 @@ impl DoubleBarrierGuard {
                 return Err(DoubleBarrierError::PastRound { round: self.round, last: state.round });
             }
             if state.is_over(self.round) {
+                let own = self.keys.participant(self.guard.ownership().key());
+                if state.lost.contains(&own) {
+                    let reason = self.guard.ownership().why_evicted().await;
+                    return Err(PrimitiveError::Lost(reason).into());
+                }
                 return match (self.barrier.on_loss, state.lost.first()) {
                     (OnParticipantLoss::Fail, Some(lost)) => Err(self.participant_lost(lost)),
                     _ => Ok(()),

@@ -28,6 +28,7 @@ mod guard;
 mod state;
 mod view;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,7 +41,7 @@ use crate::session::Session;
 pub use error::DoubleBarrierError;
 pub use guard::DoubleBarrierGuard;
 use state::State;
-use view::{Follower, RoundKeys, View};
+use view::{Follower, RoundKeys, View, party_and_attempt};
 
 /// What becomes of a round if one of its participants is lost: its session ends before all have
 /// entered, or its key is deleted before all have left.
@@ -289,8 +290,13 @@ impl DoubleBarrier {
     fn needed(&self, state: &State) -> usize {
         match self.on_loss {
             OnParticipantLoss::Fail => self.parties,
-            // This participant is not lost.
-            OnParticipantLoss::Shrink => self.parties.saturating_sub(state.lost.len()).max(1),
+            OnParticipantLoss::Shrink => {
+                // A party that was lost in several attempts counts once.
+                let lost: BTreeSet<_> =
+                    state.lost.iter().map(|participant| party_and_attempt(participant).0).collect();
+                // This participant is not lost.
+                self.parties.saturating_sub(lost.len()).max(1)
+            }
         }
     }
 }
@@ -300,6 +306,7 @@ impl DoubleBarrier {
 async fn withdraw(mut guard: KeyGuard) {
     let ownership = guard.ownership().clone();
     ownership.set_released(true);
-    let deleted = ownership.while_in_queue([Op::Delete(Delete::new(ownership.key()))]).await;
+    let delete = ownership.while_in_queue([Op::Delete(Delete::new(ownership.key()))]);
+    let deleted = ownership.session().while_held(delete).await;
     guard.set_armed(deleted.is_err());
 }

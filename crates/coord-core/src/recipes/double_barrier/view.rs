@@ -230,7 +230,7 @@ impl Follower {
             };
             match batch {
                 Some(Ok(WatchBatch { events, .. })) if events.is_empty() => {}
-                Some(Ok(batch)) if batch.revision <= view.revision => {}
+                Some(Ok(batch)) if is_of_state && batch.revision <= view.revision => {}
                 Some(Ok(batch)) if is_of_state => {
                     let put = batch.events.iter().rfind(|event| event.kind == EventKind::Put);
                     let Some(put) = put else { return Ok(false) };
@@ -240,10 +240,14 @@ impl Follower {
                 Some(Ok(batch)) => {
                     let deleted: BTreeSet<_> =
                         batch.events.iter().map(|e| self.keys.participant(&e.kv.key)).collect();
+                    // Also a participant that came and went between two reads may be lost.
+                    let known = self.seen.len();
                     for participant in deleted {
                         self.seen.entry(participant).or_default();
                     }
-                    return Ok(false);
+                    if batch.revision > view.revision || self.seen.len() > known {
+                        return Ok(false);
+                    }
                 }
                 None | Some(Err(Error::Compacted { .. } | Error::HistoryReplaced { .. })) => {
                     return self.watch_ended().await;
@@ -270,7 +274,7 @@ impl Follower {
 }
 
 /// The party of a participant, and the number of its attempt.
-fn party_and_attempt(participant: &str) -> (String, u64) {
+pub(super) fn party_and_attempt(participant: &str) -> (String, u64) {
     let parts = participant.rsplit_once('-');
     let parsed = parts.and_then(|(party, attempt)| Some((party, attempt.parse().ok()?)));
     let (party, attempt) = parsed.unwrap_or((participant, 0));

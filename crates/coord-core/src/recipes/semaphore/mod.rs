@@ -124,9 +124,8 @@ impl Semaphore {
                 unreachable!("only a try returns no contender");
             };
             contender.acquired().await?;
-            if contender.is_impossible() {
-                drop(contender);
-                let limit = self.limit().await?;
+            if let Some(ahead) = contender.impossible() {
+                let limit = stored_limit(ahead).flatten().unwrap_or_else(|| self.own_limit());
                 return Err(SemaphoreError::InvalidPermits { permits, limit });
             }
             Ok(SemaphorePermits::of(contender, permits))
@@ -211,6 +210,9 @@ impl Semaphore {
     /// # }
     /// ```
     ///
+    /// A call of this handle, or of a clone, that overlaps this one may fail with `LimitDiffers`:
+    /// repeat it.
+    ///
     /// # Errors
     /// - `InvalidLimit` if the limit is zero: nothing was sent.
     /// - The error of the backend, with its own outcome.
@@ -268,6 +270,10 @@ impl Semaphore {
                 }
                 Err(found) => found,
             };
+            if self.own_limit() != limit && self.check_readable(&found)? == Some(self.own_limit()) {
+                // `set_limit` of this handle, or of a clone, has changed the limit meanwhile.
+                return Box::pin(self.enqueue(permits, only_if_admitted)).await;
+            }
             is_stored = self.check_limit(&found, limit)?;
             if unchanged.is_some() {
                 if rule.verdict(&found) != Verdict::Admitted {

@@ -59,9 +59,10 @@ pub(super) fn free(ahead: &Ahead, limit: u32) -> u32 {
     ahead.keys().try_fold(limit, take).unwrap_or(0)
 }
 
-/// A number of permits as it is stored: decimal, at least 1.
+/// A number of permits as it is stored: decimal, at least 1, without leading zeros, because clients
+/// compare stored limits as text.
 pub(super) fn number(value: &[u8]) -> Option<u32> {
-    let digits = value.iter().all(u8::is_ascii_digit);
+    let digits = value.iter().all(u8::is_ascii_digit) && !value.starts_with(b"0");
     let number = std::str::from_utf8(value).ok().filter(|_| digits)?.parse().ok();
     number.filter(|number| *number > 0)
 }
@@ -102,7 +103,7 @@ mod tests {
 
     #[test]
     fn unreadable_values_admit_no_contender() {
-        for value in ["", "0", "-1", "+1", "1.5", "many", "4294967296"] {
+        for value in ["", "0", "03", "-1", "+1", "1.5", "many", "4294967296"] {
             assert_eq!(verdict(1, Some("3"), &[value]), Verdict::Waits, "permits {value:?}");
             assert_eq!(verdict(1, Some(value), &[]), Verdict::Waits, "limit {value:?}");
         }
