@@ -43,9 +43,9 @@ pub(crate) enum Command {
     Cancel,
     /// `lost m`: waits until the lock or the leadership is lost.
     Lost(String),
-    /// `ask m reason`: asks the holder of m to release.
+    /// `ask m reason`: requests the release from the holder of m.
     Ask(String, String),
-    /// `asked m`: waits until another client asks for the release of m.
+    /// `asked m`: waits until another client requests the release of m.
     Asked(String),
     /// `show m file`: presents the fencing token of m to a resource outside the store, which
     /// refuses any token below the largest it has seen.

@@ -1,4 +1,5 @@
-//! `coord break`: deletes the key of the holder of a lock or election, or asks it to release.
+//! `coord break`: deletes the key of the holder of a lock or election, or requests the release from
+//! the holder.
 //!
 //! The holder's key is read, shown, and deleted in a transaction that compares its create revision,
 //! so that a holder that came after the read is not affected. A key that does not have the layout
@@ -150,7 +151,7 @@ impl Break {
         }
     }
 
-    /// Asks the holder to release, if its create revision has not changed.
+    /// Sends a request to the holder, if its create revision has not changed.
     async fn ask_holder(
         &self,
         client: &Client,

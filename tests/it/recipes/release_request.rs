@@ -1,4 +1,4 @@
-//! Release requests: another client asks the holder to release.
+//! Release requests: another client requests the release from the holder.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Release requests to `coord lock` and `coord elect`: another client asks to release.
+//! Release requests to `coord lock` and `coord elect`: another client requests the
+//! release.
 //!
 //! A request has the effect of the signal TERM to `coord`: the command receives it and decides, and
 //! without a command the lock is released. So a command that ends on TERM needs nothing else.

@@ -186,8 +186,8 @@ impl Election {
         Ok(self.queue.resume().await?.map(Candidate::new))
     }
 
-    /// Asks the leader to resign. Returns the fencing token of the leader that was asked; `None` if
-    /// there is no leader, or if a foreign key counts as the leader.
+    /// Requests from the leader that it resigns. Returns the fencing token of the leader that the
+    /// request is for; `None` if there is no leader, or if a foreign key counts as the leader.
     ///
     /// The request is advisory: the leader receives it in [`Leadership::release_requested`], and
     /// decides. [`Mutex::request_release`](crate::Mutex::request_release) has an example.
@@ -196,7 +196,7 @@ impl Election {
     /// The error of the backend, with its own outcome.
     ///
     /// # Cancel safety
-    /// If the future is dropped, it is unknown whether the leader was asked.
+    /// If the future is dropped, it is unknown whether the request was stored.
     pub async fn request_release(&self, reason: &str) -> Result<Option<FencingToken>> {
         self.queue.request_release(reason).await
     }

@@ -110,8 +110,8 @@ impl Mutex {
         Ok(self.queue.try_enqueue("").await?.map(MutexGuard::of))
     }
 
-    /// Asks the holder to release the lock. Returns the fencing token of the holder that was asked;
-    /// `None` if the lock is free, or if a foreign key blocks it.
+    /// Requests the release of the lock from its holder. Returns the fencing token of the holder
+    /// that the request is for; `None` if the lock is free, or if a foreign key blocks it.
     ///
     /// The request is advisory: the holder receives it in
     /// [`MutexGuard::release_requested`], and decides. A holder that does not wait for requests,
@@ -142,7 +142,7 @@ impl Mutex {
     /// The error of the backend, with its own outcome.
     ///
     /// # Cancel safety
-    /// If the future is dropped, it is unknown whether the holder was asked.
+    /// If the future is dropped, it is unknown whether the request was stored.
     pub async fn request_release(&self, reason: &str) -> Result<Option<FencingToken>> {
         self.queue.request_release(reason).await
     }

@@ -1,4 +1,4 @@
-//! Release requests: another client asks the holder of a queue to release.
+//! Release requests: another client requests the release from the holder of a queue.
 //!
 //! A request is a key of its own, beside the queue, on the lease of the holder. It is advisory: the
 //! holder decides whether and when it releases.
@@ -51,18 +51,18 @@ pub struct ReleaseRequest {
 }
 
 impl ReleaseRequest {
-    /// Asks the holder with the queue key `holder` to release. Returns whether it was asked: not if
-    /// the key has changed hands since it was read, if it is a [foreign key](is_foreign), or if it
-    /// does not exist any more.
+    /// Sends a request to the holder with the queue key `holder`. Returns whether the request was
+    /// stored: not if the key has changed hands since it was read, if it is a
+    /// [foreign key](is_foreign), or if it does not exist any more.
     ///
-    /// To ask whichever client holds a lock, call
-    /// [`Mutex::request_release`](crate::Mutex::request_release).
+    /// To send a request to the current holder of a lock, call
+    /// [`Mutex::request_release`](crate::Mutex::request_release), which reads its key.
     ///
     /// # Errors
     /// The error of the backend, with its own outcome.
     ///
     /// # Cancel safety
-    /// If the future is dropped, it is unknown whether the holder was asked.
+    /// If the future is dropped, it is unknown whether the request was stored.
     pub async fn send(client: &Client, holder: &KeyValue, reason: &str) -> Result<bool> {
         let (key, lease, created) = (&holder.key, holder.lease, holder.create_revision);
         if is_foreign(key, lease) {
@@ -93,9 +93,9 @@ impl ReleaseRequest {
 }
 
 impl WaitQueue {
-    /// Asks the holder, which is the first contender, to release. Returns the fencing token of the
-    /// holder that was asked; `None` if there is no holder, or if the first key is a
-    /// [foreign key](is_foreign).
+    /// Requests the release from the holder, which is the first contender. Returns the fencing
+    /// token of the holder that the request is for; `None` if there is no holder, or if the first
+    /// key is a [foreign key](is_foreign).
     ///
     /// The request is advisory. The holder receives it in
     /// [`release_requested`](Ownership::release_requested), and decides what to do.
@@ -106,7 +106,7 @@ impl WaitQueue {
     /// The error of the backend, with its own outcome.
     ///
     /// # Cancel safety
-    /// If the future is dropped, it is unknown whether the holder was asked.
+    /// If the future is dropped, it is unknown whether the request was stored.
     pub async fn request_release(&self, reason: &str) -> Result<Option<FencingToken>> {
         let client = self.session().client();
         loop {

@@ -101,7 +101,12 @@ impl<V: Value> SharedValue<V> {
         Self { client: client.clone(), stm, key: key.into_bytes(), value: PhantomData }
     }
 
-    /// Applies each [`update`](Self::update) exactly once: see [`Stm::exactly_once`].
+    /// Applies each [`update`](Self::update) exactly once: resolves an update whose response was
+    /// lost, unless the session is lost, or the store does not respond within the budget of
+    /// [`retry`](Self::retry): then the error is [`StmError::OutcomeUnknown`].
+    ///
+    /// Create this handle once, and clone it. Each call of `exactly_once` stores idempotency keys
+    /// of its own, which stay until the session ends: see [`Stm::exactly_once`].
     #[must_use]
     pub fn exactly_once(self, session: &Session) -> Self {
         Self { stm: self.stm.exactly_once(session), ..self }

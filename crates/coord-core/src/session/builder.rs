@@ -45,8 +45,9 @@ impl SessionBuilder {
         }
     }
 
-    /// Sets the lease's time to live (TTL): how long it lives without a keep-alive. Whole seconds,
-    /// at least one; 60 s unless set. The store may grant more, never less.
+    /// Sets the time to live (TTL) of the session: how long its lease lives without a keep-alive.
+    /// A [`lock_delay`](Self::lock_delay) is added to the TTL of the lease. Whole seconds, at least
+    /// one; 60 s unless set. The store may grant more, never less.
     pub const fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self

@@ -1,4 +1,4 @@
-//! Cancellation cases of release requests: asking, and waiting to be asked.
+//! Cancellation cases of release requests: sending a request, and waiting for one.
 
 use coord_core::queue::{Contender, ReleaseRequest, WaitQueue};
 use coord_core::{Election, Mutex, Session};
@@ -108,7 +108,7 @@ async fn enqueue(session: &Session) -> Contender {
     WaitQueue::new(session, "q").enqueue("").await.unwrap()
 }
 
-/// The other process asks the first contender after half a second.
+/// The other process sends a request to the first contender after half a second.
 fn ask_later(t: &Trial, queue: WaitQueue) {
     drop(t.other.spawn(async move {
         sleep(secs(1) / 2).await;

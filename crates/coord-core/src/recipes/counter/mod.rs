@@ -69,7 +69,12 @@ impl Counter {
         Self { value: SharedValue::new(client, key) }
     }
 
-    /// Applies each addition exactly once: resolves an addition whose response was lost. See
+    /// Applies each addition exactly once: resolves an addition whose response was lost, unless the
+    /// session is lost, or the store does not respond within the budget of [`retry`](Self::retry):
+    /// then the error is [`StmError::OutcomeUnknown`].
+    ///
+    /// Create this handle once, and clone it. Each call of `exactly_once` stores idempotency keys
+    /// of its own, which stay until the session ends: see
     /// [`Stm::exactly_once`](crate::Stm::exactly_once).
     ///
     /// ```

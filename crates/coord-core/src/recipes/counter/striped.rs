@@ -38,7 +38,7 @@ const STRIPES_MAX: usize = 1024;
 ///
 /// The stripes are the keys `name/0`, `name/1` and so on. A read sums all keys under `name/`, so
 /// clients may use different numbers of stripes: then the counter has as many as the largest of
-/// them. Create no other keys there.
+/// them. Create no other keys there: another counter must not be named `name/x`.
 ///
 /// What it costs in exactness: [`get`](Self::get) is exact as of its revision. But an addition does
 /// not know the value of the whole counter. So it does not return the new value, cannot be made
@@ -81,7 +81,12 @@ impl StripedCounter {
     }
 
     /// Applies each addition exactly once, as
-    /// [`Counter::exactly_once`](super::Counter::exactly_once) does.
+    /// [`Counter::exactly_once`](super::Counter::exactly_once) does: resolves an addition whose
+    /// response was lost, unless the session is lost, or the store does not respond within the
+    /// budget of [`retry`](Self::retry): then the error is [`StmError::OutcomeUnknown`].
+    ///
+    /// Create this handle once, and clone it. Each call of `exactly_once` stores idempotency keys
+    /// of its own, which stay until the session ends.
     #[must_use]
     pub fn exactly_once(self, session: &Session) -> Self {
         Self { stm: self.stm.exactly_once(session), ..self }

@@ -5,8 +5,11 @@ use bytes::Bytes;
 use super::ReadGuard;
 use crate::error::{LossReason, PrimitiveError};
 
-/// The error of an upgrade that was refused, or that failed. It returns the guard of the reader,
-/// which still holds the lock unless the cause is a loss.
+/// The error of an upgrade that was refused, or that failed. It returns the guard of the reader.
+///
+/// Unless the cause is a loss, the guard still holds its read lock. After a loss it may still hold
+/// it: another client may have deleted only the key of the upgrade. [`ReadGuard::lost`] returns if
+/// the read lock is lost.
 #[derive(Debug, thiserror::Error)]
 #[error("the lock was not upgraded: {cause}")]
 #[non_exhaustive]

@@ -5,9 +5,9 @@
 //! other. Contenders are admitted in the order of their create revisions, by the rule of `rule.rs`.
 //!
 //! A writer also has a key among the readers, which it creates in the same transaction. So a writer
-//! becomes a reader, *downgrades*, by deleting its writer's key, and keeps its place: later writers
-//! wait for the reader's key, which is older than theirs. A reader becomes a writer, *upgrades*, by
-//! creating a writer's key, and keeps its reader's key too:
+//! becomes a reader, *downgrades*, by deleting its writer's key, and keeps its position: later
+//! writers wait for the reader's key, which is older than theirs. A reader becomes a writer,
+//! *upgrades*, by creating a writer's key, and keeps its reader's key too:
 //!
 //! ```text
 //! A                  B                   C                       keys in queue order

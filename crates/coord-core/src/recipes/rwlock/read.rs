@@ -150,8 +150,14 @@ impl ReadGuard {
     /// The cost is that of [`RwLock::write`].
     ///
     /// # Errors
-    /// [`UpgradeError`] returns this guard. Its cause is `Refused`; `Lost` if the lock is lost, or
-    /// another client deletes the key of the upgrade; or the error of the backend.
+    /// [`UpgradeError`] returns this guard. Its cause is one of these:
+    ///
+    /// - `Refused`.
+    /// - `Lost` if the session is lost, if this guard had lost its key before the upgrade was
+    ///   enqueued, or if another client deletes the key of the upgrade. A key of this guard that is
+    ///   deleted during the wait does not end the wait: a later
+    ///   [`downgrade`](WriteGuard::downgrade) reports the loss.
+    /// - The error of the backend.
     ///
     /// # Cancel safety
     /// Dropping the future unlocks, in the background.

@@ -77,9 +77,16 @@ impl Semaphore {
     /// The semaphore `name` with `limit` permits, for holders on `session`. It sends nothing.
     ///
     /// # Names
-    /// A semaphore owns all keys under `name/permits/`: create no other keys there. A *foreign
-    /// key*, which no contender has created, counts for all permits, and coord logs a warning while
-    /// a contender waits for it. A lock of the same name is independent of the semaphore.
+    /// A semaphore owns all keys under `name/permits/` and `name/limit/`: create no other keys
+    /// there. A *foreign key* in `name/permits/`, which no contender has created, counts for the
+    /// number that is its value, and for all permits if its value is no number. coord logs a
+    /// warning while a contender waits for it.
+    ///
+    /// Use a name that is not the name of a lock. coord's locks are independent of a semaphore of
+    /// the same name. But contenders of Go's package for a lock `name`, such as `etcdctl lock`,
+    /// wait for every key below `name/`: the stored limit `name/limit/permits`, which has no lease,
+    /// blocks them, and coord's contenders behind them, until it is deleted. A coord lock
+    /// `name/limit` waits for that key too.
     pub fn new(session: &Session, name: impl IntoBytes, limit: u32) -> Self {
         let name = name.into_bytes();
         let below = |part: &[u8]| Bytes::from([&name[..], part].concat());
@@ -136,9 +143,10 @@ impl Semaphore {
     /// Acquires `permits` permits if they are free and no contender waits. Otherwise it returns
     /// `None`, which is no error, and writes nothing.
     ///
-    /// Cost: 1 request if no permit is taken or the result is `None`, otherwise 2. If other
-    /// contenders enqueue so fast that their keys change between the read and the write four times,
-    /// this contender is enqueued, and removed again if it would wait.
+    /// Cost: 1 request if no permit is taken or the result is `None`, otherwise 2; also 2 if no
+    /// limit is stored yet. If other contenders enqueue so fast that their keys change between the
+    /// read and the write four times, this contender is enqueued, and removed again if it would
+    /// wait.
     ///
     /// # Errors
     /// As [`acquire`](Self::acquire).
