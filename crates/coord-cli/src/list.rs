@@ -143,8 +143,8 @@ impl List {
         }
     }
 
-    /// Whether a name is listed. Keys of coord's own, such as idempotency keys and release requests,
-    /// look like contenders and are none.
+    /// Whether a name is listed. Keys of coord's own, such as idempotency keys and release
+    /// requests, look like contenders and are none.
     fn lists(&self, name: &[u8]) -> bool {
         let is_own = name.starts_with(OWN_NAMES) && !self.prefix.as_bytes().starts_with(OWN_NAMES);
         name.starts_with(self.prefix.as_bytes()) && !is_own

@@ -204,9 +204,9 @@ impl WaitQueue {
 
     /// Enqueues a contender if the queue is empty. Otherwise it returns `None` and writes nothing.
     ///
-    /// Keys of child names cost a second request, more than five of them a third. If other clients create such keys so fast that no
-    /// read shows whether this queue is empty, the contender is enqueued, and removed again if it
-    /// has a predecessor.
+    /// Keys of child names cost a second request, more than five of them a third. If other clients
+    /// create such keys so fast that no read shows whether this queue is empty, the contender is
+    /// enqueued, and removed again if it has a predecessor.
     ///
     /// # Errors
     /// As [`enqueue`](Self::enqueue).
