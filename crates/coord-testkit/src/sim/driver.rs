@@ -4,10 +4,13 @@
 //! ready, it sleeps until the next message is due; tokio then advances the clock to the next timer,
 //! of the driver or of any task, at once.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use coord_core::KvBackend as _;
+use coord_core::kv::LeasesResponse;
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -17,6 +20,7 @@ use super::faults::Fault;
 use super::panics;
 use super::process::Gate;
 use super::world::{Actor, Message, Owner, State, Work, World, acting};
+use crate::history::EventKind;
 
 /// Runs the world until it is done or has failed. More than `max_steps` steps are a livelock.
 pub(crate) async fn drive(world: &Arc<World>, max_steps: u64) {
@@ -44,6 +48,7 @@ pub(crate) async fn drive(world: &Arc<World>, max_steps: u64) {
             }
             wait(world).await;
             now = Instant::now();
+            note_expired_leases(world).await;
             continue;
         };
         // The code under test runs in tasks, in oracles, and when its values are dropped.
@@ -135,6 +140,25 @@ async fn wait(world: &World) {
         due.as_mut().poll(cx)
     })
     .await;
+}
+
+/// Notes the leases that have expired, if the run is recorded.
+async fn note_expired_leases(world: &World) {
+    if world.lock().unexpired.is_empty() {
+        return;
+    }
+    // The store itself always responds.
+    let Ok(LeasesResponse { leases, .. }) = world.mem.leases().await else { return };
+    let mut state = world.lock();
+    let known = std::mem::take(&mut state.unexpired).into_iter();
+    let (unexpired, expired): (BTreeSet<_>, BTreeSet<_>) =
+        known.partition(|lease| leases.contains(lease));
+    state.unexpired = unexpired;
+    for lease in expired {
+        let name = &state.processes[state.leases[&lease]].name;
+        let text = format!("lease {lease} of {name} has expired");
+        state.record(Owner::Harness, || EventKind::Note(text));
+    }
 }
 
 fn check_oracles(world: &World) {

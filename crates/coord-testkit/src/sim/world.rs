@@ -5,7 +5,7 @@
 //! takes one after the other. A message that is in flight becomes ready at its time of delivery.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{self, AtomicBool};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -193,6 +193,9 @@ pub(crate) struct State {
     pub(crate) processes: Vec<ProcessState>,
     /// The process that each lease was granted to, by its index.
     pub(crate) leases: BTreeMap<LeaseId, usize>,
+    /// The leases of `leases` that were neither revoked nor noted as expired, if the run is
+    /// recorded.
+    pub(crate) unexpired: BTreeSet<LeaseId>,
     pub(crate) history: Option<Vec<Event>>,
     pub(crate) attempts: Attempts,
     /// How many deviations are in the history.
@@ -253,6 +256,7 @@ impl World {
             sequence: 0,
             processes: Vec::new(),
             leases: BTreeMap::new(),
+            unexpired: BTreeSet::new(),
             history: is_recorded.then(Vec::new),
             attempts: Attempts::default(),
             noted_deviations: 0,

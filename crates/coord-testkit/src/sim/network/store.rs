@@ -10,6 +10,7 @@ use coord_core::{Client, Error, Result};
 use tokio::time::Instant;
 
 use super::{Response, Sent, broken, is_change, is_serializable};
+use crate::Call;
 use crate::history::EventKind;
 use crate::sim::faults::{self, Fault};
 use crate::sim::world::{Owner, World};
@@ -48,6 +49,12 @@ pub(super) async fn process_request<T: Response>(
         if let Ok(response) = &result {
             if let Some(lease) = response.granted() {
                 state.leases.insert(lease, index);
+                if state.history.is_some() {
+                    state.unexpired.insert(lease);
+                }
+            }
+            if let Call::LeaseRevoke(lease) = &sent.call {
+                state.unexpired.remove(lease);
             }
             if is_change {
                 state.processes[index].has_effect = true;
