@@ -245,8 +245,8 @@ async fn party_that_is_lost_twice_shrinks_the_barrier_once() {
     drop((first.unwrap(), second.unwrap()));
 }
 
-/// Regression: a participant whose key was deleted was told that another one was lost, or left
-/// without an error.
+/// Regression: a participant whose key was deleted received the error that another one was lost, or
+/// left without an error.
 #[tokio::test(start_paused = true)]
 async fn evicted_participant_of_a_finished_round_is_lost() {
     for is_shrinking in [false, true] {
