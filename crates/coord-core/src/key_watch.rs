@@ -1,4 +1,4 @@
-//! Watches a key until it is deleted.
+//! Watches a key until it is deleted, and the end of a watch.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::backend::KvBackend;
 use crate::backoff::Backoff;
-use crate::error::Result;
-use crate::kv::{Range, RangeResponse, Revision, Watch, WatchFilter, Watcher};
+use crate::error::{Error, Result};
+use crate::kv::{Range, RangeResponse, Revision, Watch, WatchBatch, WatchFilter, Watcher};
 use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
 
 /// Waits until the key with the create revision `created` is surely deleted.
@@ -65,4 +65,15 @@ pub(crate) async fn range_with_retry(
 pub(crate) async fn watch_deletions(backend: &dyn KvBackend, watch: Watch) -> Result<Watcher> {
     let watch = watch.filter(WatchFilter::NoPut);
     retry_read(|| backend.watch(watch.clone())).await
+}
+
+/// Waits for the next batch of a watch; `None` if the watch has ended, and the caller must read
+/// again: history was compacted or replaced, or the store was unavailable.
+pub(crate) async fn next_batch(watcher: &mut Watcher) -> Result<Option<WatchBatch>> {
+    match watcher.next().await {
+        Some(Ok(batch)) => Ok(Some(batch)),
+        None | Some(Err(Error::Compacted { .. } | Error::HistoryReplaced { .. })) => Ok(None),
+        Some(Err(error)) if error.is_retryable() => Ok(None),
+        Some(Err(error)) => Err(error),
+    }
 }

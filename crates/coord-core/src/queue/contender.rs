@@ -9,7 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::admission::{Admission, Ahead};
 use super::key_guard::{KeyGuard, Ownership};
 use super::position::Position;
-use super::{WATCH_AFTER, WaitQueue};
+use super::{WATCH_AFTER, WaitQueue, run_until_lost};
 use crate::error::{ErrorKind, LossReason, Outcome, PrimitiveError, ReleaseError};
 use crate::kv::{Delete, Header, KeyValue, Op, TxnResponse};
 use crate::session::SessionState;
@@ -210,11 +210,7 @@ impl Contender {
         &self,
         future: F,
     ) -> Result<F::Output, LossReason> {
-        tokio::select! {
-            biased;
-            reason = self.lost() => Err(reason),
-            output = future => Ok(output),
-        }
+        run_until_lost(self.lost(), future).await
     }
 
     /// Releases the contender: deletes its key, if the create revision of the key is unchanged.

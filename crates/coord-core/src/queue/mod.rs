@@ -68,7 +68,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracing::Instrument as _;
 
-use crate::error::PrimitiveError;
+use crate::error::{LossReason, PrimitiveError};
 use crate::kv::{Compare, IntoBytes, Op, OpResponse, Txn};
 use crate::session::Session;
 use crate::telemetry::queue as events;
@@ -90,6 +90,18 @@ pub trait Held: fmt::Debug + Send + Sync + 'static {
     /// The contender, to be released.
     #[doc(hidden)]
     fn into_contender(self) -> Contender;
+}
+
+/// Runs `future` until `lost` returns the reason of a loss, which drops `future`.
+pub(crate) async fn run_until_lost<F: Future + Send>(
+    lost: impl Future<Output = LossReason> + Send,
+    future: F,
+) -> Result<F::Output, LossReason> {
+    tokio::select! {
+        biased;
+        reason = lost => Err(reason),
+        output = future => Ok(output),
+    }
 }
 
 /// How long a waiter waits before it watches its own key, and the key of a predecessor of the same

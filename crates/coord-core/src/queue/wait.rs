@@ -22,9 +22,9 @@ use super::WATCH_AFTER;
 use super::contender::Contender;
 use super::foreign::is_foreign;
 use super::position::Position;
-use crate::error::{Error, PrimitiveError, Result};
-use crate::key_watch::{range_with_retry, watch_deletions};
-use crate::kv::{EventKind, Header, RangeResponse, Watch, WatchBatch, Watcher};
+use crate::error::{PrimitiveError, Result};
+use crate::key_watch::{next_batch, range_with_retry, watch_deletions};
+use crate::kv::{EventKind, Header, RangeResponse, Watch, Watcher};
 use crate::retry_read::RETRY_PAUSE_MIN;
 use crate::shared::{Handoff, QueueEntry};
 use crate::telemetry::queue as events;
@@ -172,15 +172,4 @@ async fn next_deletion(entry: &QueueEntry, watcher: &mut Watcher) -> Result<Wake
         }
     }
     Ok(Wakeup::WatchEnded)
-}
-
-/// Waits for the next batch of a watch; `None` if the watch has ended, and the caller must read
-/// again: history was compacted or replaced, or the store was unavailable.
-pub(super) async fn next_batch(watcher: &mut Watcher) -> Result<Option<WatchBatch>> {
-    match watcher.next().await {
-        Some(Ok(batch)) => Ok(Some(batch)),
-        None | Some(Err(Error::Compacted { .. } | Error::HistoryReplaced { .. })) => Ok(None),
-        Some(Err(error)) if error.is_retryable() => Ok(None),
-        Some(Err(error)) => Err(error),
-    }
 }

@@ -21,12 +21,12 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use crate::client::Client;
-use crate::error::{Error, LossReason, PrimitiveError, ReleaseError, Result};
-use crate::key_watch::{range_with_retry, watch_deletions};
+use crate::error::{LossReason, Outcome, PrimitiveError, ReleaseError, Result};
+use crate::key_watch::{next_batch, range_with_retry, watch_deletions};
 use crate::kv::{
     Compare, Delete, IntoBytes, Op, Range, Revision, Txn, TxnResponse, Watch, Watcher,
 };
-use crate::queue::KeyGuard;
+use crate::queue::{KeyGuard, run_until_lost};
 use crate::retry_read::RETRY_PAUSE_MIN;
 use crate::session::Session;
 
@@ -151,17 +151,13 @@ async fn next_deletion(watcher: &mut Watcher, created: Revision) -> Result<Wakeu
     loop {
         let batch = tokio::select! {
             biased;
-            batch = watcher.next() => batch,
+            batch = next_batch(watcher) => batch?,
             () = sleep(READ_AFTER) => return Ok(Wakeup::ReadDue),
         };
         match batch {
-            Some(Ok(batch)) if batch.events.is_empty() || batch.revision <= created => {}
-            Some(Ok(_)) => return Ok(Wakeup::Deleted),
-            None | Some(Err(Error::Compacted { .. } | Error::HistoryReplaced { .. })) => {
-                return Ok(Wakeup::WatchEnded);
-            }
-            Some(Err(error)) if error.is_retryable() => return Ok(Wakeup::WatchEnded),
-            Some(Err(error)) => return Err(error),
+            Some(batch) if batch.events.is_empty() || batch.revision <= created => {}
+            Some(_) => return Ok(Wakeup::Deleted),
+            None => return Ok(Wakeup::WatchEnded),
         }
     }
 }
@@ -229,11 +225,7 @@ impl BarrierGuard {
         &self,
         future: F,
     ) -> Result<F::Output, LossReason> {
-        tokio::select! {
-            biased;
-            reason = self.lost() => Err(reason),
-            output = future => Ok(output),
-        }
+        run_until_lost(self.lost(), future).await
     }
 
     /// Releases the barrier, and waits for the confirmation.
@@ -250,7 +242,7 @@ impl BarrierGuard {
         let delete = Op::Delete(Delete::new(ownership.key()));
         match ownership.session().while_held(ownership.while_in_queue([delete])).await {
             Err(PrimitiveError::Backend(error)) => {
-                self.may_be_released |= error.outcome() == crate::error::Outcome::Unknown;
+                self.may_be_released |= error.outcome() == Outcome::Unknown;
                 ownership.set_released(self.may_be_released);
                 Err(ReleaseError::new(self, error.into()))
             }

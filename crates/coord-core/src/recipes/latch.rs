@@ -20,6 +20,7 @@ use tokio::time::sleep;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::key_watch::{next_batch, range_with_retry};
 use crate::kv::{
     Compare, CompareOp, EventKind, IntoBytes, KeyRange, KeyValue, Op, OpResponse, Put, Range, Txn,
     Watch, Watcher,
@@ -165,8 +166,7 @@ impl Latch {
         let all = KeyRange::prefix(&self.prefix);
         let mut watcher: Option<Watcher> = None;
         loop {
-            let read = Range::new(all.clone());
-            let read = retry_read(|| backend.range(read.clone())).await?;
+            let read = range_with_retry(&**backend, Range::new(all.clone())).await?;
             let mut participants = self.participants(&read.kvs)?;
             if self.missing(&participants) == 0 {
                 return Ok(());
@@ -200,24 +200,16 @@ impl Latch {
         while self.missing(participants) > 0 {
             let batch = tokio::select! {
                 biased;
-                batch = watcher.next() => batch,
+                batch = next_batch(watcher) => batch?,
                 () = sleep(READ_AFTER) => return Ok(true),
             };
-            match batch {
-                Some(Ok(batch)) => {
-                    for event in batch.events {
-                        if event.kind == EventKind::Delete {
-                            participants.remove(&event.kv.key);
-                        } else {
-                            participants.extend(self.participants(&[event.kv])?);
-                        }
-                    }
+            let Some(batch) = batch else { return Ok(false) };
+            for event in batch.events {
+                if event.kind == EventKind::Delete {
+                    participants.remove(&event.kv.key);
+                } else {
+                    participants.extend(self.participants(&[event.kv])?);
                 }
-                None | Some(Err(Error::Compacted { .. } | Error::HistoryReplaced { .. })) => {
-                    return Ok(false);
-                }
-                Some(Err(error)) if error.is_retryable() => return Ok(false),
-                Some(Err(error)) => return Err(error.into()),
             }
         }
         Ok(true)

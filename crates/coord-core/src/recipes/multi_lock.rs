@@ -22,7 +22,7 @@ use tracing::{Instrument as _, Span};
 
 use crate::error::{LossReason, PrimitiveError, ReleaseError};
 use crate::kv::{Compare, FencingToken, IntoBytes, Txn, TxnResponse};
-use crate::queue::{ContenderGroup, WaitQueue};
+use crate::queue::{ContenderGroup, WaitQueue, run_until_lost};
 use crate::session::Session;
 use crate::telemetry::queue as events;
 
@@ -251,11 +251,7 @@ impl MultiLockGuard {
         &self,
         future: F,
     ) -> Result<F::Output, LossReason> {
-        tokio::select! {
-            biased;
-            reason = self.lost() => Err(reason),
-            output = future.instrument(self.span.clone()) => Ok(output),
-        }
+        run_until_lost(self.lost(), future.instrument(self.span.clone())).await
     }
 
     /// Unlocks all names in one transaction, and waits for the confirmation.

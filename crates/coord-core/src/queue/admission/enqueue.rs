@@ -113,6 +113,6 @@ impl<'a> AdmissionEnqueue<'a> {
 }
 
 /// The response of a range; `None` for any other operation.
-pub(super) fn into_range(response: OpResponse) -> Option<RangeResponse> {
+pub(crate) fn into_range(response: OpResponse) -> Option<RangeResponse> {
     if let OpResponse::Range(read) = response { Some(read) } else { None }
 }

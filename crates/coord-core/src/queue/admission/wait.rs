@@ -8,9 +8,9 @@ use tokio::time::{sleep, timeout};
 use super::enqueue::into_range;
 use super::{Admission, Ahead, Verdict};
 use crate::error::PrimitiveError;
+use crate::key_watch::next_batch;
 use crate::kv::{Range, Txn, Watch, Watcher};
 use crate::queue::Contender;
-use crate::queue::wait::next_batch;
 use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
 use crate::telemetry::queue as events;
 

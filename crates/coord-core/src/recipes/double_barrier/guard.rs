@@ -9,7 +9,7 @@ use super::view::{Follower, RoundKeys, View};
 use super::{DoubleBarrier, DoubleBarrierError, OnParticipantLoss, withdraw};
 use crate::error::{LossReason, PrimitiveError};
 use crate::kv::{Compare, Delete, Op, Put, Txn, TxnResponse};
-use crate::queue::KeyGuard;
+use crate::queue::{KeyGuard, run_until_lost};
 use crate::retry_read::retry_read;
 use crate::session::Session;
 
@@ -95,11 +95,7 @@ impl DoubleBarrierGuard {
         &self,
         future: F,
     ) -> Result<F::Output, LossReason> {
-        tokio::select! {
-            biased;
-            reason = self.lost() => Err(reason),
-            output = future => Ok(output),
-        }
+        run_until_lost(self.lost(), future).await
     }
 
     /// Leaves the round: waits until all participants have left it.

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::state::State;
 use crate::error::{Error, Result};
-use crate::key_watch::watch_deletions;
+use crate::key_watch::{next_batch, watch_deletions};
 use crate::kv::{
     Compare, CompareOp, EventKind, KeyRange, KeyValue, LeaseId, LeaseTimeToLive, Op, OpResponse,
     Put, Range, Revision, SortOrder, SortTarget, Txn, TxnResponse, Watch, WatchBatch, WatchFilter,
@@ -223,21 +223,21 @@ impl Follower {
             let Some(watches) = &mut self.watches else { return Ok(false) };
             let (batch, is_of_state) = tokio::select! {
                 biased;
-                batch = watches.state.next() => (batch, true),
-                batch = watches.deletions.next() => (batch, false),
+                batch = next_batch(&mut watches.state) => (batch?, true),
+                batch = next_batch(&mut watches.deletions) => (batch?, false),
                 // A watch may have fallen silent.
                 () = sleep(self.session.ttl()) => return Ok(false),
             };
             match batch {
-                Some(Ok(WatchBatch { events, .. })) if events.is_empty() => {}
-                Some(Ok(batch)) if is_of_state && batch.revision <= view.revision => {}
-                Some(Ok(batch)) if is_of_state => {
+                Some(WatchBatch { events, .. }) if events.is_empty() => {}
+                Some(batch) if is_of_state && batch.revision <= view.revision => {}
+                Some(batch) if is_of_state => {
                     let put = batch.events.iter().rfind(|event| event.kind == EventKind::Put);
                     let Some(put) = put else { return Ok(false) };
                     view.set_state(&put.kv)?;
                     return Ok(true);
                 }
-                Some(Ok(batch)) => {
+                Some(batch) => {
                     let deleted: BTreeSet<_> =
                         batch.events.iter().map(|e| self.keys.participant(&e.kv.key)).collect();
                     // Also a participant that came and went between two reads may be lost.
@@ -249,11 +249,7 @@ impl Follower {
                         return Ok(false);
                     }
                 }
-                None | Some(Err(Error::Compacted { .. } | Error::HistoryReplaced { .. })) => {
-                    return self.watch_ended().await;
-                }
-                Some(Err(error)) if error.is_retryable() => return self.watch_ended().await,
-                Some(Err(error)) => return Err(error),
+                None => return self.watch_ended().await,
             }
         }
     }
