@@ -14,12 +14,13 @@ use clap::Args;
 use coord_core::{
     Client,
     kv::{KeyRange, KeyValue, Range, Revision},
+    recipes::semaphore::admitted,
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::exit::{ExitError, print};
-use crate::queue::{QueueKeys, holders, is_foreign, parent_of};
+use crate::queue::{QueueKeys, is_foreign, parent_of};
 use crate::store::{ENVIRONMENT_HELP, StoreFlags};
 use crate::{table, text};
 
@@ -249,7 +250,7 @@ async fn count_holders(
     let Some(limit) = limit.kvs.into_iter().next() else { return Ok(()) };
     let read = client.range(keys.in_order().at(revision)).await?;
     let in_queue = read.kvs.iter().filter(|kv| keys.contains(&kv.key));
-    queue.holders = holders(in_queue, &limit.value);
+    queue.holders = admitted(in_queue, &limit.value);
     Ok(())
 }
 

@@ -47,20 +47,6 @@ impl QueueKeys {
     }
 }
 
-/// How many of the first keys of a semaphore's queue hold permits. `in_order` are the keys, in
-/// queue order; `limit` is the value of the limit's key.
-///
-/// A value that is no number of permits counts for all of them, as in the library.
-pub(crate) fn holders<'a>(in_order: impl Iterator<Item = &'a KeyValue>, limit: &[u8]) -> usize {
-    let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse::<u64>().ok();
-    let limit = number(limit).unwrap_or(0);
-    let taken = in_order.scan(0_u64, |taken, kv| {
-        *taken = taken.saturating_add(number(&kv.value).filter(|n| *n > 0).unwrap_or(u64::MAX));
-        Some(*taken)
-    });
-    taken.take_while(|taken| *taken <= limit).count()
-}
-
 /// The key up to its last slash: the name of its queue, if it is a key of a queue.
 pub(crate) fn parent_of(kv: &KeyValue) -> Option<Bytes> {
     let slash = kv.key.iter().rposition(|byte| *byte == b'/')?;
@@ -84,16 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn first_contenders_within_the_limit_hold_permits() {
-        let count = |values: &[&'static str], limit: &str| {
-            let kv =
-                |value: &&'static str| KeyValue { value: (*value).into(), ..KeyValue::default() };
-            holders(values.iter().map(kv).collect::<Vec<_>>().iter(), limit.as_bytes())
-        };
-        assert_eq!(count(&["2", "1", "2", "1"], "3"), 2);
-        assert_eq!(count(&["2", "2", "1"], "3"), 1, "a later contender does not overtake");
-        assert_eq!(count(&["1", "many", "1"], "3"), 1);
-        assert_eq!(count(&["1"], "three"), 0);
+    fn queue_of_a_semaphore_has_a_limit() {
         assert_eq!(QueueKeys::new("a/permits").limit_key().as_deref(), Some("a/limit/permits"));
         assert_eq!(QueueKeys::new("permits").limit_key(), None);
     }

@@ -19,12 +19,13 @@ use clap::Args;
 use coord_core::{
     Client,
     kv::{KeyValue, LeaseStatus, LeaseTimeToLive, OpResponse, Range, RangeResponse, Txn},
+    recipes::semaphore::admitted,
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::exit::{ExitError, print};
-use crate::queue::{QueueKeys, holders, is_foreign};
+use crate::queue::{QueueKeys, is_foreign};
 use crate::store::{ENVIRONMENT_HELP, StoreFlags};
 use crate::{positional, table, text};
 
@@ -138,10 +139,7 @@ async fn read(
     let limit = queue.limit_key().map(Range::new);
     let reads = [queue.in_order()].into_iter().chain(limit);
     let response = client.txn(Txn::new().and_then(reads)).await?;
-    let mut reads = response.responses.into_iter().filter_map(|response| match response {
-        OpResponse::Range(read) => Some(read),
-        _ => None,
-    });
+    let mut reads = response.responses.into_iter().filter_map(OpResponse::into_range);
     let queue = reads.next().unwrap_or_default();
     let limit = reads.next().and_then(|mut read| read.kvs.pop());
     Ok((RangeResponse { header: response.header, ..queue }, limit))
@@ -156,7 +154,7 @@ async fn rows(
 ) -> Result<Vec<QueueRow>> {
     let now = read.header.revision;
     let in_queue: Vec<_> = read.kvs.into_iter().filter(|kv| queue.contains(&kv.key)).collect();
-    let first_waiter = limit.map_or(1, |limit| holders(in_queue.iter(), &limit.value));
+    let first_waiter = limit.map_or(1, |limit| admitted(&in_queue, &limit.value));
     let positions = (0..).map(|n: usize| (n + 1).saturating_sub(first_waiter));
     let rows = stream::iter(positions.zip(in_queue)).map(async |(position, kv)| {
         let lease = match kv.lease {

@@ -114,6 +114,12 @@ impl OpResponse {
         if let Self::Range(response) = self { Some(response) } else { None }
     }
 
+    /// Returns the response of a range; `None` for any other operation.
+    #[must_use]
+    pub fn into_range(self) -> Option<RangeResponse> {
+        if let Self::Range(response) = self { Some(response) } else { None }
+    }
+
     /// Returns the response of a put; `None` for any other operation.
     #[must_use]
     pub const fn as_put(&self) -> Option<&PutResponse> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{Admission, AdmissionRule, Ahead};
 use crate::error::PrimitiveError;
-use crate::kv::{Compare, Op, OpResponse, Put, Range, RangeResponse, Txn, TxnResponse};
+use crate::kv::{Compare, Op, OpResponse, Put, Range, Txn, TxnResponse};
 use crate::queue::key_guard::KeyGuard;
 use crate::queue::{Contender, WaitQueue};
 
@@ -67,7 +67,7 @@ impl<'a> AdmissionEnqueue<'a> {
             let txn = self.txn(&guards);
             let TxnResponse { header, succeeded, responses } =
                 KeyGuard::create_all(&mut guards, txn).await?;
-            let mut reads = responses.into_iter().filter_map(into_range);
+            let mut reads = responses.into_iter().filter_map(OpResponse::into_range);
             if !succeeded {
                 let own: Vec<_> = reads.by_ref().take(guards.len()).collect();
                 if own.iter().all(|read| read.kvs.is_empty()) {
@@ -110,9 +110,4 @@ impl<'a> AdmissionEnqueue<'a> {
             .or_else(keys().map(|key| Range::new(key).keys_only()))
             .or_else(reads())
     }
-}
-
-/// The response of a range; `None` for any other operation.
-pub(crate) fn into_range(response: OpResponse) -> Option<RangeResponse> {
-    if let OpResponse::Range(read) = response { Some(read) } else { None }
 }

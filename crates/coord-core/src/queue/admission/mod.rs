@@ -49,7 +49,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub(crate) use ahead::{Ahead, Scope};
-pub(crate) use enqueue::{AdmissionEnqueue, MAX_ADMISSION_READS, into_range};
+pub(crate) use enqueue::{AdmissionEnqueue, MAX_ADMISSION_READS};
 
 use super::foreign::is_foreign;
 use crate::kv::KeyValue;

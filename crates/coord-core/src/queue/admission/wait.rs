@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use tokio::time::{sleep, timeout};
 
-use super::enqueue::into_range;
 use super::{Admission, Ahead, Verdict};
 use crate::error::PrimitiveError;
 use crate::key_watch::next_batch;
-use crate::kv::{Range, Txn, Watch, Watcher};
+use crate::kv::{OpResponse, Range, Txn, Watch, Watcher};
 use crate::queue::Contender;
 use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
 use crate::telemetry::queue as events;
@@ -86,7 +85,7 @@ impl Contender {
         let read = Txn::new().and_then(iter::once(own_read).chain(scope.reads(Some(own.created))));
         let backend = self.session().backend();
         let response = retry_read(|| backend.txn(read.clone())).await?;
-        let mut reads = response.responses.into_iter().filter_map(into_range);
+        let mut reads = response.responses.into_iter().filter_map(OpResponse::into_range);
         let found = reads.next().and_then(|read| read.kvs.into_iter().next());
         if found.is_none_or(|kv| kv.create_revision != own.created) {
             return Err(self.ownership().why_evicted().await.into());

@@ -19,15 +19,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use tracing::Instrument as _;
 
-use crate::kv::{Compare, CompareOp, IntoBytes, Put, Range, Txn};
+use crate::kv::{Compare, CompareOp, IntoBytes, OpResponse, Put, Range, Txn};
 use crate::queue::admission::{
-    AdmissionEnqueue, AdmissionRule as _, Ahead, MAX_ADMISSION_READS, Scope, Verdict, into_range,
+    AdmissionEnqueue, AdmissionRule as _, Ahead, MAX_ADMISSION_READS, Scope, Verdict,
 };
 use crate::queue::{Contender, QueueKeys, WaitQueue};
 use crate::session::Session;
 use crate::telemetry::queue as events;
 pub use error::SemaphoreError;
 pub use permits::SemaphorePermits;
+pub use rule::admitted;
 use rule::{PermitRule, free, stored_limit};
 
 /// A distributed semaphore by name: all processes that use the name share its permits.
@@ -173,7 +174,7 @@ impl Semaphore {
     pub async fn available(&self) -> Result<u32, SemaphoreError> {
         let read = Txn::new().and_then(self.scope.reads(None));
         let response = self.queue.session().client().txn(read).await?;
-        let reads = response.responses.into_iter().filter_map(into_range);
+        let reads = response.responses.into_iter().filter_map(OpResponse::into_range);
         let all = Ahead::all(&self.scope, response.header.revision, reads);
         let limit = self.check_readable(&all)?.unwrap_or_else(|| self.own_limit());
         Ok(free(&all, limit))

@@ -59,6 +59,30 @@ pub(super) fn free(ahead: &Ahead, limit: u32) -> u32 {
     ahead.keys().try_fold(limit, take).unwrap_or(0)
 }
 
+/// How many of the first contenders of a semaphore hold permits. `in_order` are the keys of its
+/// queue, `NAME/permits`, in queue order; `limit` is the value of the key `NAME/limit/permits`.
+///
+/// A key whose value is no number of permits counts for all of them, and so do those behind it. If
+/// the limit cannot be read, the result is 0.
+///
+/// ```
+/// use coord_core::{kv::KeyValue, recipes::semaphore::admitted};
+///
+/// let kv = |value: &'static str| KeyValue { value: value.into(), ..KeyValue::default() };
+/// assert_eq!(admitted(&[kv("2"), kv("1"), kv("1")], b"3"), 2);
+/// assert_eq!(admitted(&[kv("2"), kv("2"), kv("1")], b"3"), 1, "the third waits behind the second");
+/// ```
+#[must_use]
+pub fn admitted<'a>(in_order: impl IntoIterator<Item = &'a KeyValue>, limit: &[u8]) -> usize {
+    let mut left = number(limit).unwrap_or(0);
+    let mut take = |kv: &&KeyValue| {
+        let rest = number(&kv.value).and_then(|permits| left.checked_sub(permits));
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    };
+    in_order.into_iter().take_while(|kv| take(kv)).count()
+}
+
 /// A number of permits as it is stored: decimal, at least 1, without leading zeros, because clients
 /// compare stored limits as text.
 pub(super) fn number(value: &[u8]) -> Option<u32> {
@@ -99,6 +123,20 @@ mod tests {
         }
         assert_eq!(verdict(2, Some("4"), &["2"]), Verdict::Admitted, "the stored limit counts");
         assert_eq!(verdict(2, Some("1"), &[]), Verdict::Impossible);
+    }
+
+    #[test]
+    fn first_contenders_within_the_limit_hold_permits() {
+        let count = |values: &[&'static str], limit: &str| {
+            let kv =
+                |value: &&'static str| KeyValue { value: (*value).into(), ..KeyValue::default() };
+            admitted(&values.iter().map(kv).collect::<Vec<_>>(), limit.as_bytes())
+        };
+        assert_eq!(count(&["2", "1", "2", "1"], "3"), 2);
+        assert_eq!(count(&["2", "2", "1"], "3"), 1, "a later contender does not overtake");
+        assert_eq!(count(&["1", "many", "1"], "3"), 1);
+        assert_eq!(count(&["1"], "three"), 0);
+        assert_eq!(count(&["1", "01", "1"], "3"), 1, "no client has written a leading zero");
     }
 
     #[test]
