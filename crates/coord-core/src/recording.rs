@@ -24,7 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::kv::{KeyRange, Revision};
-use crate::stm::Isolation;
+use crate::stm::isolation::Isolation;
 
 /// Receives a record of each attempt of the transactions of a client:
 /// [`Client::record_transactions`](crate::Client::record_transactions), or of one

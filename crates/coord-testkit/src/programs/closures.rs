@@ -142,6 +142,31 @@ impl Closures {
 
     /// Adds a process that runs any number of transactions, one after the other. An error or a
     /// panic fails the schedule.
+    ///
+    /// ```
+    /// use coord_core::stm::{Isolation, StmError};
+    /// use coord_core::{Error, Stm};
+    /// use coord_testkit::programs::Closures;
+    ///
+    /// async fn add_twice(stm: Stm) -> Result<(), StmError<Error>> {
+    ///     for _ in 0..2 {
+    ///         stm.run(async |tx| {
+    ///             let sum = tx.get_as::<i64>("sum").await?.unwrap_or(0);
+    ///             tx.put_as("sum", &(sum + 1))?;
+    ///             Ok::<_, Error>(())
+    ///         })
+    ///         .await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// let explored = Closures::new(Isolation::Serializable)
+    ///     .process(add_twice)
+    ///     .process(add_twice)
+    ///     .invariant(|state| state.get("sum").as_deref() == Some("4"))
+    ///     .run();
+    /// assert!(explored.is_complete);
+    /// ```
     pub fn process<E: fmt::Display>(
         mut self,
         closure: impl AsyncFn(Stm) -> Result<(), E> + 'static,
@@ -187,6 +212,7 @@ impl Closures {
     /// # Panics
     /// With the failure, if a schedule fails. If [`schedules_max`](Self::schedules_max) is reached
     /// before all schedules were run. Also where [`check`](Self::check) panics.
+    #[track_caller]
     pub fn run(&self) -> Explored {
         match self.check() {
             Ok(explored) if explored.is_complete => explored,

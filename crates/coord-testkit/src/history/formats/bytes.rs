@@ -53,6 +53,11 @@ pub(super) fn from_text(text: &str) -> Option<Bytes> {
     Some(bytes.into())
 }
 
+/// The bytes of a text, or an error that quotes it.
+pub(super) fn decode(text: &str) -> Result<Bytes, String> {
+    from_text(text).ok_or_else(|| format!("the escape in {text:?} is invalid"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

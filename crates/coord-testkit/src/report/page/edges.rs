@@ -2,7 +2,7 @@
 
 use super::super::participants::ParticipantRecord;
 use super::super::words::edge;
-use super::rows::Bar;
+use super::bar::Bar;
 use super::scene::{Axis, Group, LEFT, Scene, Shape, arrow, to_i32};
 use crate::isolation::{Anomaly, EdgeKind, Step};
 

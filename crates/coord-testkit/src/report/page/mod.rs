@@ -17,6 +17,8 @@
 //! ...
 //! ```
 
+mod bar;
+mod drawn;
 mod edges;
 mod events;
 mod messages;

@@ -19,47 +19,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::super::participants::{ParticipantRecord, records};
+use super::bar::Bar;
+use super::drawn::{AXIS_HEIGHT, Drawn};
 use super::edges::add_edges;
-use super::rows::{Bar, Rows};
+use super::rows::Rows;
 use super::scene::{Axis, Column, Data, Group, Scene, Shape, to_i32};
 use super::state::{ShownVersions, column_of};
 use super::{Limits, printable};
-use crate::history::{Attempt, AttemptEnd, EventKind, History};
-use crate::isolation::{Anomaly, Participant};
-
-/// The height of the axis, above all lanes.
-pub(super) const AXIS_HEIGHT: i32 = 46;
-/// The height of the lane of the store.
-pub(super) const STORE_HEIGHT: i32 = 34;
-
-/// An attempt to draw.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Drawn<'a> {
-    pub(super) process: &'a str,
-    pub(super) attempt: &'a Attempt,
-    /// The number of the participant, if it takes part in the anomaly.
-    pub(super) record: Option<usize>,
-}
-
-impl Drawn<'_> {
-    /// The oldest and the newest version that it has read.
-    fn reads(&self) -> Option<(i64, i64)> {
-        let reads = self.attempt.reads.iter().filter_map(|read| read.found.as_ref());
-        let revisions = reads.map(|(revision, _)| revision.0);
-        Some((revisions.clone().min()?, revisions.max()?))
-    }
-
-    /// The first and the last revision of its bar.
-    pub(super) fn span(&self, commit: Option<i64>) -> (i64, i64) {
-        let committed = match self.attempt.end {
-            AttemptEnd::Committed { revision } => Some(revision.0),
-            _ => commit,
-        };
-        let (oldest, newest) = self.reads().unwrap_or((i64::MAX, 0));
-        let last = committed.unwrap_or(newest).max(newest);
-        (oldest.min(last), last)
-    }
-}
+use crate::history::{EventKind, History};
+use crate::isolation::Anomaly;
 
 /// Draws the transactions of a history. Those of the anomaly are drawn in full.
 pub(super) fn draw(history: &History, anomaly: Option<&Anomaly>, limits: &Limits) -> Scene {
@@ -251,13 +219,5 @@ fn add_faults(scene: &mut Scene, history: &History, axis: &Axis, limits: &Limits
     }
     if count > scene.marks.len() {
         scene.left_out.push(format!("{} faults", count - scene.marks.len()));
-    }
-}
-
-/// The name of a participant for a drawing.
-pub(super) fn participant_name(participant: Participant) -> String {
-    match participant {
-        Participant::Transaction(number) => format!("T{number}"),
-        Participant::Change(revision) => format!("change {revision}"),
     }
 }

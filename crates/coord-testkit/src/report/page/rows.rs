@@ -1,12 +1,12 @@
 //! The lanes of a drawing: the store, and one lane per process, with a row for each transaction of
 //! the anomaly and some rows for the others.
 
-use super::super::participants::{ParticipantRecord, Write, WriteEffect};
+use super::super::participants::{ParticipantRecord, WriteEffect};
 use super::super::text;
-use super::revisions::{AXIS_HEIGHT, Drawn, STORE_HEIGHT, participant_name};
+use super::bar::{Bar, action};
+use super::drawn::{AXIS_HEIGHT, Drawn, STORE_HEIGHT, participant_name};
 use super::scene::{Axis, Group, LEFT, Shape};
 use super::state::ShownVersions;
-use super::strips::Strip;
 use super::{Limits, printable};
 use crate::history::AttemptEnd;
 use crate::isolation::Anomaly;
@@ -17,40 +17,6 @@ const BAR_HEIGHT: i32 = 24;
 const OTHER_HEIGHT: i32 = 13;
 /// How many rows the transactions that are no participants have in one lane.
 const OTHER_ROWS_MAX: usize = 8;
-
-/// A participant of the anomaly that is drawn.
-#[derive(Clone, Debug)]
-pub(super) struct Bar<'a> {
-    pub(super) record: Option<usize>,
-    name: String,
-    pub(super) first: i64,
-    pub(super) last: i64,
-    /// The middle of the bar.
-    pub(super) y: i32,
-    pub(super) strips: Vec<Strip<'a>>,
-    writes: Vec<Write<'a>>,
-    end: String,
-}
-
-impl Bar<'_> {
-    /// What happens in the columns, by revision.
-    pub(super) fn lines(&self, limits: &Limits) -> Vec<(i64, String)> {
-        let mut lines = Vec::new();
-        let writes: Vec<String> =
-            self.writes.iter().take(limits.reads).map(|write| action(write, limits)).collect();
-        let writes =
-            if writes.is_empty() { String::new() } else { format!(": {}", writes.join(", ")) };
-        lines.push((self.last, format!("{}, {}{writes}", self.name, self.end)));
-        for strip in &self.strips {
-            lines.push((strip.start, format!("{} has read {}", self.name, strip.label)));
-            if let Some(end) = strip.end {
-                let line = format!("overwritten: {}, which {} has read", strip.label, self.name);
-                lines.push((end, line));
-            }
-        }
-        lines
-    }
-}
 
 /// The lanes, as far as they are drawn.
 #[derive(Debug)]
@@ -256,15 +222,5 @@ fn end_shape(end: AttemptEnd, x: i32, y: i32) -> Shape {
     match end {
         AttemptEnd::Committed { .. } => Shape::Circle { x, y, radius: 5, class: "commit" },
         _ => Shape::Path { path: format!("M{} {}l8 8m0 -8l-8 8", x - 4, y - 4), class: "cross" },
-    }
-}
-
-/// What a write does, in short.
-fn action(write: &Write<'_>, limits: &Limits) -> String {
-    let key = printable(write.key, limits.text);
-    match write.effect {
-        WriteEffect::Put(value) => format!("put {key} = {}", printable(value, limits.text)),
-        WriteEffect::Delete => format!("delete {key}"),
-        WriteEffect::Unknown => format!("change {key}"),
     }
 }

@@ -12,25 +12,15 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::super::participants::ParticipantRecord;
+use super::bar::Strip;
+use super::drawn::Drawn;
 use super::printable;
-use super::revisions::Drawn;
 use super::rows::Rows;
 use super::scene::{Group, LEFT, Shape};
 use crate::isolation::{Anomaly, EdgeKind};
 
 /// The height of a strip, with the space below it.
 const STRIP_HEIGHT: i32 = 19;
-
-/// The validity of something that was read.
-#[derive(Clone, Debug)]
-pub(super) struct Strip<'a> {
-    pub(super) key: &'a Bytes,
-    pub(super) start: i64,
-    /// The revision that has ended it.
-    pub(super) end: Option<i64>,
-    pub(super) y: i32,
-    pub(super) label: String,
-}
 
 impl<'a> Rows<'a> {
     /// Draws the validity of what a participant has read.

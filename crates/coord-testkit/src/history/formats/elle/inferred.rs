@@ -22,34 +22,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::found::Found;
 use super::lists::Lists;
-use super::order::{Cycle, PrecedenceGraph};
+use super::order::PrecedenceGraph;
 use super::parsing::{Micro, Transaction};
 use super::registers;
-use crate::history::{Contradiction, ContradictionKind, Inference};
-
-/// A contradiction between transactions, by their places.
-pub(super) struct Found<'a> {
-    pub(super) kind: ContradictionKind,
-    pub(super) transactions: Vec<usize>,
-    pub(super) keys: Vec<&'a Bytes>,
-}
-
-impl<'a> Found<'a> {
-    pub(super) fn cycle(kind: ContradictionKind, cycle: Cycle<'a>) -> Self {
-        let (transactions, keys) = cycle.into_iter().unzip();
-        Self { kind, transactions, keys }
-    }
-
-    fn report(self) -> Contradiction {
-        let number = |place| u64::try_from(place).unwrap_or(u64::MAX).saturating_add(1);
-        Contradiction {
-            kind: self.kind,
-            transactions: self.transactions.into_iter().map(number).collect(),
-            keys: self.keys.into_iter().cloned().collect(),
-        }
-    }
-}
+use crate::history::{ContradictionKind, Inference};
 
 /// What was inferred.
 pub(super) struct Inferred {

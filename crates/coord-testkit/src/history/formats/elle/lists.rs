@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::inferred::Found;
+use super::found::Found;
 use super::parsing::{Outcome, Transaction, list};
 use super::scalar::to_string;
 use crate::history::ContradictionKind;

@@ -29,6 +29,7 @@
 //! Source: the README of github.com/ligurio/elle-cli; `history.rs` and `rw_register.rs` of the
 //! crate adya 0.1.
 
+mod found;
 mod inferred;
 mod lists;
 mod order;

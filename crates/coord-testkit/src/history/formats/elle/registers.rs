@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::inferred::Found;
+use super::found::Found;
 use super::order::PrecedenceGraph;
 use super::parsing::{Outcome, Transaction};
 use super::scalar::to_string;

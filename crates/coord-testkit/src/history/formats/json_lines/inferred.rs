@@ -9,8 +9,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::bytes::to_text;
-use super::lines::decode;
+use super::super::bytes::{decode, to_text};
 use crate::history::{Contradiction, ContradictionKind, Inference};
 
 #[derive(Deserialize, Serialize)]

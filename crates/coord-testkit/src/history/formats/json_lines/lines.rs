@@ -9,7 +9,7 @@ use coord_core::kv::{KeyRange, Revision};
 use coord_core::stm::IsolationError;
 use serde::{Deserialize, Serialize};
 
-use super::super::bytes::{from_text, to_text};
+use super::super::bytes::{decode, to_text};
 use super::inferred::InferredLine;
 use crate::history::{
     Attempt, AttemptEnd, Event, EventKind, KeyRead, KeyWrite, RangeRead, StoreChange,
@@ -322,10 +322,6 @@ impl WriteLine<'_> {
         let value = self.value.as_ref().map(|value| decode(&value.0)).transpose()?;
         Ok(KeyWrite { key: decode(&self.key)?, value })
     }
-}
-
-pub(super) fn decode(text: &str) -> Result<Bytes, String> {
-    from_text(text).ok_or_else(|| format!("the escape in {text:?} is invalid"))
 }
 
 /// Checks that `part` names each key once. A recorder writes keys in order, so a sorted list needs
