@@ -1,14 +1,11 @@
 //! Leadership: the guard of an elected leader.
 
-use bytes::Bytes;
-use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span};
+use tracing::Span;
 
 use super::Proclaimer;
-use crate::error::{LossReason, PrimitiveError, ReleaseError};
-use crate::kv::{Compare, FencingToken, Header, IntoBytes, Txn, TxnResponse};
-use crate::queue::{Contender, Held, ReleaseRequest};
-use crate::session::Session;
+use crate::error::{PrimitiveError, ReleaseError};
+use crate::kv::{FencingToken, Header, IntoBytes};
+use crate::queue::{Contender, ReleaseRequest, held_methods, impl_held};
 use crate::telemetry::queue as events;
 
 /// The guard of a leadership. It reports the loss of the leadership, and resigns when it is
@@ -16,6 +13,25 @@ use crate::telemetry::queue as events;
 ///
 /// Dropping it resigns in the background; [`resign`](Self::resign) waits for the confirmation. It
 /// can be moved into a task.
+///
+/// Work that ends when the leadership is lost:
+///
+/// ```
+/// use coord_core::{Client, Election, Session, error::LossReason};
+/// use coord_mem::MemBackend;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let session = Session::builder(&Client::new(MemBackend::new())).open().await?;
+/// let leadership = Election::new(&session, "scheduler").campaign("me").await?;
+/// assert_eq!(leadership.run_while_held(async { "planned" }).await, Ok("planned"));
+///
+/// session.close().await?;
+/// let endless = std::future::pending::<()>();
+/// assert_eq!(leadership.run_while_held(endless).await, Err(LossReason::Closed));
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # When the program ends
 /// After a drop, the session task sends the request, so the runtime must still run. A program that
@@ -39,59 +55,13 @@ impl Leadership {
         Self { contender, span }
     }
 
-    /// Returns the leader's key in the queue.
-    #[must_use]
-    pub fn key(&self) -> &Bytes {
-        self.contender.key()
-    }
-
-    /// Returns the session of the leader.
-    #[must_use]
-    pub fn session(&self) -> &Session {
-        self.contender.session()
-    }
-
-    /// Returns the header of the response that confirmed the election.
-    #[must_use]
-    pub const fn header(&self) -> Header {
-        self.contender.header()
-    }
+    held_methods!("the leadership");
 
     /// Returns the fencing token. Every later leader has a larger one, so a resource can reject
     /// writes with a smaller token than the largest it has received.
     #[must_use]
     pub fn fencing_token(&self) -> FencingToken {
         self.contender.fencing_token()
-    }
-
-    /// Returns a compare, for a transaction, that holds as long as this leader leads.
-    #[must_use]
-    pub fn held_condition(&self) -> Compare {
-        self.contender.held_condition()
-    }
-
-    /// Applies `txn` if this leader still leads. The store evaluates that condition in the same
-    /// transaction.
-    ///
-    /// `txn` may have one operation less than the limit of the backend.
-    ///
-    /// # Errors
-    /// - `Lost` if the leadership is lost: nothing was applied.
-    /// - The error of the backend, with its own outcome.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, it is unknown whether the transaction was applied.
-    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
-        self.contender.txn(txn).await
-    }
-
-    /// Waits until the leadership is lost, and returns the reason. A watch that has fallen silent
-    /// delays the report by the TTL of the session at most.
-    ///
-    /// # Cancel safety
-    /// Safe: call it again.
-    pub async fn lost(&self) -> LossReason {
-        self.contender.lost().await
     }
 
     /// Waits until another client requests the release, and returns the request. If there is one
@@ -109,44 +79,6 @@ impl Leadership {
     /// Safe: call it again.
     pub async fn release_requested(&self) -> Result<ReleaseRequest, PrimitiveError> {
         self.contender.release_requested().await
-    }
-
-    /// Returns a token that is cancelled when the leadership is lost or resigned. Each call returns
-    /// a new token; cancelling it does not affect the leadership.
-    #[must_use]
-    pub fn cancellation_token(&self) -> CancellationToken {
-        self.contender.cancellation_token()
-    }
-
-    /// Runs `future` while this leader leads. If the leadership is lost, `future` is dropped.
-    ///
-    /// ```
-    /// use coord_core::{Client, Election, Session, error::LossReason};
-    /// use coord_mem::MemBackend;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let session = Session::builder(&Client::new(MemBackend::new())).open().await?;
-    /// let leadership = Election::new(&session, "scheduler").campaign("me").await?;
-    /// assert_eq!(leadership.run_while_held(async { "planned" }).await, Ok("planned"));
-    ///
-    /// session.close().await?;
-    /// let endless = std::future::pending::<()>();
-    /// assert_eq!(leadership.run_while_held(endless).await, Err(LossReason::Closed));
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// The reason of the loss. The side effects of `future` until then remain.
-    ///
-    /// # Cancel safety
-    /// Dropping this future drops `future`.
-    pub async fn run_while_held<F: Future + Send>(
-        &self,
-        future: F,
-    ) -> Result<F::Output, LossReason> {
-        self.contender.run_while_held(future.instrument(self.span.clone())).await
     }
 
     /// Changes the value that observers receive.
@@ -188,12 +120,4 @@ impl Leadership {
     }
 }
 
-impl Held for Leadership {
-    fn contender(&self) -> &Contender {
-        &self.contender
-    }
-
-    fn into_contender(self) -> Contender {
-        self.contender
-    }
-}
+impl_held!(Leadership);

@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span};
+use tracing::Span;
 
 use super::block_on;
-use crate::error::{LossReason, PrimitiveError, ReleaseError};
-use crate::kv::{Compare, FencingToken, Header, Txn, TxnResponse};
-use crate::queue::{Contender, Held, ReleaseRequest};
-use crate::session::Session;
+use crate::error::{PrimitiveError, ReleaseError};
+use crate::kv::FencingToken;
+use crate::queue::{Contender, ReleaseRequest, held_methods, impl_held};
 use crate::telemetry::queue as events;
 
 /// The guard of a held [`Mutex`](super::Mutex). It reports the loss of the lock, and unlocks when
@@ -20,11 +17,51 @@ use crate::telemetry::queue as events;
 /// Dropping it unlocks in the background; [`unlock`](Self::unlock) waits for the confirmation. It
 /// can be moved into a task.
 ///
+/// A transaction that is applied only while the lock is held:
+///
+/// ```
+/// use coord_core::{Client, Mutex, Session, kv::{Put, Txn}};
+/// use coord_mem::MemBackend;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::new(MemBackend::new());
+/// let session = Session::builder(&client).open().await?;
+/// let guard = Mutex::new(&session, "ledger").lock().await?;
+/// guard.txn(Txn::new().and_then([Put::new("balance", "7")])).await?;
+///
+/// client.delete(guard.key()).await?; // an operator breaks the lock
+/// let late = guard.txn(Txn::new().and_then([Put::new("balance", "8")])).await;
+/// assert!(late.unwrap_err().loss().is_some());
+/// assert_eq!(client.get("balance").await?.expect("put above").value, "7");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Work that ends when the lock is lost:
+///
+/// ```
+/// use coord_core::{Client, Mutex, Session, error::LossReason};
+/// use coord_mem::MemBackend;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let session = Session::builder(&Client::new(MemBackend::new())).open().await?;
+/// let guard = Mutex::new(&session, "ledger").lock().await?;
+/// assert_eq!(guard.run_while_held(async { 6 * 7 }).await, Ok(42));
+///
+/// session.close().await?;
+/// let endless = std::future::pending::<()>();
+/// assert_eq!(guard.run_while_held(endless).await, Err(LossReason::Closed));
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # When the program ends
 /// After a drop, the session task sends the request, so the runtime must still run. A program that
 /// returns from `main`, panics, or exits while it holds the lock leaves its key in the store, and
 /// other clients wait until the session's lease expires. Await [`unlock`](Self::unlock) or
-/// [`Session::close`] on every path out of `main`, or do the work in
+/// [`Session::close`](crate::session::Session::close) on every path out of `main`, or do the work in
 /// [`SessionBuilder::run`](crate::session::SessionBuilder::run), which closes the session when the
 /// work has returned, failed or panicked.
 #[derive(Debug)]
@@ -44,78 +81,13 @@ impl MutexGuard {
         Self { contender, acquired: Instant::now(), span }
     }
 
-    /// Returns the holder's key in the queue.
-    #[must_use]
-    pub fn key(&self) -> &Bytes {
-        self.contender.key()
-    }
-
-    /// Returns the session that holds the lock.
-    #[must_use]
-    pub fn session(&self) -> &Session {
-        self.contender.session()
-    }
-
-    /// Returns the header of the response that confirmed the lock.
-    #[must_use]
-    pub const fn header(&self) -> Header {
-        self.contender.header()
-    }
+    held_methods!("the lock");
 
     /// Returns the fencing token. Every later holder has a larger one, so a resource can reject
     /// writes with a smaller token than the largest it has received.
     #[must_use]
     pub fn fencing_token(&self) -> FencingToken {
         self.contender.fencing_token()
-    }
-
-    /// Returns a compare, for a transaction, that holds as long as the lock is held.
-    #[must_use]
-    pub fn held_condition(&self) -> Compare {
-        self.contender.held_condition()
-    }
-
-    /// Applies `txn` if the lock is still held. The store evaluates that condition in the same
-    /// transaction.
-    ///
-    /// `txn` may have one operation less than the limit of the backend.
-    ///
-    /// ```
-    /// use coord_core::{Client, Mutex, Session, kv::{Put, Txn}};
-    /// use coord_mem::MemBackend;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let client = Client::new(MemBackend::new());
-    /// let session = Session::builder(&client).open().await?;
-    /// let guard = Mutex::new(&session, "ledger").lock().await?;
-    /// guard.txn(Txn::new().and_then([Put::new("balance", "7")])).await?;
-    ///
-    /// client.delete(guard.key()).await?; // an operator breaks the lock
-    /// let late = guard.txn(Txn::new().and_then([Put::new("balance", "8")])).await;
-    /// assert!(late.unwrap_err().loss().is_some());
-    /// assert_eq!(client.get("balance").await?.expect("put above").value, "7");
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// - `Lost` if the lock is lost: nothing was applied.
-    /// - The error of the backend, with its own outcome.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, it is unknown whether the transaction was applied.
-    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
-        self.contender.txn(txn).await
-    }
-
-    /// Waits until the lock is lost, and returns the reason. A watch that has fallen silent delays
-    /// the report by the TTL of the session at most.
-    ///
-    /// # Cancel safety
-    /// Safe: call it again.
-    pub async fn lost(&self) -> LossReason {
-        self.contender.lost().await
     }
 
     /// Waits until another client requests the release, and returns the request. If there is one
@@ -133,44 +105,6 @@ impl MutexGuard {
     /// Safe: call it again.
     pub async fn release_requested(&self) -> Result<ReleaseRequest, PrimitiveError> {
         self.contender.release_requested().await
-    }
-
-    /// Returns a token that is cancelled when the lock is lost or released. Each call returns a new
-    /// token; cancelling it does not affect the guard.
-    #[must_use]
-    pub fn cancellation_token(&self) -> CancellationToken {
-        self.contender.cancellation_token()
-    }
-
-    /// Runs `future` while the lock is held. If the lock is lost, `future` is dropped.
-    ///
-    /// ```
-    /// use coord_core::{Client, Mutex, Session, error::LossReason};
-    /// use coord_mem::MemBackend;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let session = Session::builder(&Client::new(MemBackend::new())).open().await?;
-    /// let guard = Mutex::new(&session, "ledger").lock().await?;
-    /// assert_eq!(guard.run_while_held(async { 6 * 7 }).await, Ok(42));
-    ///
-    /// session.close().await?;
-    /// let endless = std::future::pending::<()>();
-    /// assert_eq!(guard.run_while_held(endless).await, Err(LossReason::Closed));
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// The reason of the loss. The side effects of `future` until then remain.
-    ///
-    /// # Cancel safety
-    /// Dropping this future drops `future`.
-    pub async fn run_while_held<F: Future + Send>(
-        &self,
-        future: F,
-    ) -> Result<F::Output, LossReason> {
-        self.contender.run_while_held(future.instrument(self.span.clone())).await
     }
 
     /// Unlocks, and waits for the confirmation.
@@ -239,12 +173,4 @@ impl MutexGuard {
     }
 }
 
-impl Held for MutexGuard {
-    fn contender(&self) -> &Contender {
-        &self.contender
-    }
-
-    fn into_contender(self) -> Contender {
-        self.contender
-    }
-}
+impl_held!(MutexGuard);
