@@ -21,7 +21,7 @@
 //!
 //! # Features
 //!
-//! `proptest`, off by default: everything in [`strategy`] that generates random values, that is
+//! `proptest`, off by default: everything in [`strategy`] that generates random values, such as
 //! `operations`, `Options` and the strategies of single requests; and `plans` in [`sim`].
 //!
 //! `html`, off by default: `html` of [`report::Report`], the report as a page for a browser.

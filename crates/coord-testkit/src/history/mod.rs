@@ -40,7 +40,7 @@ pub enum EventKind {
     Applied {
         /// The number of the request.
         request: u64,
-        /// The revision of the store after it, or the error.
+        /// The revision in the header of the response, or the error.
         result: Result<Revision, String>,
     },
     /// A process received the response to a request.

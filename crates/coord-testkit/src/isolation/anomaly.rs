@@ -144,7 +144,8 @@ pub struct Step {
     /// The key, unless the edge is an order in time.
     pub key: Option<Bytes>,
     /// The version of the key before: what `from` wrote (`ww`) or read (`rw`), or what `to` read
-    /// (`wr`). `None` if the key was absent, or if the order of its versions is not known.
+    /// (`wr`). A deletion is a version too. `None` if `from` found the key absent (`rw`), if the
+    /// edge is an order in time, or if the order of the key's versions is not known.
     pub before: Option<Revision>,
     /// The version of the key after, which `to` wrote (`ww`, `rw`).
     pub after: Option<Revision>,

@@ -59,7 +59,7 @@ impl Checker {
     /// - an attempt, or a change of the store, comes more than a window late: call
     ///   [`ChangeRecorder::catch_up`](crate::history::ChangeRecorder::catch_up) more often;
     /// - all cycles that were found depend on the absence of a key, which a later deletion could
-    ///   explain;
+    ///   explain, or on the reads or times of a commit with unknown outcome;
     /// - values are [`Values::Unique`], and an attempt that was forgotten may have put a value that
     ///   no committed transaction has put.
     ///

@@ -23,6 +23,7 @@
 //! - the remaining time of a lease, within the duration of the calls and one second of rounding;
 //! - the order of the keys of a lease, and of the list of leases;
 //! - details of an error that one of the two stores does not report;
+//! - the reason and the cause in an error, and the name of its backend;
 //! - details of the error that ends a watch, except the compact revision;
 //! - the numbers in an error about a TTL, a timeout, the size or the depth of a request, or a
 //!   replaced history;

@@ -20,10 +20,10 @@
 //!
 //! # What a schedule decides
 //!
-//! Each turn lets one request through: a read, or a commit. A serializable read may be served by a
-//! member that is behind, so a turn also has the number of revisions that the member is behind,
-//! up to the *stale window*. No member is behind the initial state. What a process does between two
-//! requests is not interrupted.
+//! Each turn lets one request through: a read, a commit, or a change by a client without
+//! transactions. A serializable read may be served by a member that is behind, so a turn also has
+//! the number of revisions that the member is behind, up to the *stale window*. No member is behind
+//! the initial state. What a process does between two requests is not interrupted.
 //!
 //! A transaction begins with its first request, so that one schedule has transactions one after the
 //! other in real time, and another one has them at the same time.

@@ -17,7 +17,7 @@ use super::run::{Keep, RunResult, Scenario, Settings, run};
 pub struct Exhausted {
     /// How many runs there are, none of which failed.
     pub runs: u64,
-    /// The largest number of deviations of a run.
+    /// The largest number of deviations that a run may have.
     pub max_deviations: usize,
 }
 

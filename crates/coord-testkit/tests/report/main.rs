@@ -16,7 +16,7 @@ use coord_testkit::history::History;
 use coord_testkit::history::formats::json_lines;
 use coord_testkit::isolation::{Checker, Values, Verdict};
 
-/// The histories, each named after its anomaly.
+/// The histories, each named after its anomaly, and a valid one.
 const HISTORIES: [&str; 9] = [
     "aborted-read",
     "long-fork",

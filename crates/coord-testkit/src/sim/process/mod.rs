@@ -151,7 +151,8 @@ impl Process {
         ProcessTask { result }
     }
 
-    /// Crashes this process. A [service](super::Sim::service) starts again a second later.
+    /// Crashes this process. A [service](super::Sim::service) starts again a second later. Has no
+    /// effect on a process whose main task has ended.
     pub fn crash(&self) {
         self.world.lock().crash(self.index, true);
     }

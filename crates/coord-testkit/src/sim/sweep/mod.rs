@@ -153,7 +153,7 @@ impl Sweep {
     }
 
     /// Keeps the lists of failures in the file `<folder>/<name>.sim`: a failure is added, and every
-    /// later sweep replays them first.
+    /// later sweep replays them before its seeds.
     pub fn saved_in(mut self, folder: impl Into<PathBuf>) -> Self {
         self.saved = Some(folder.into());
         self
