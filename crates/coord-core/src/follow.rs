@@ -1,8 +1,8 @@
 //! Follows keys of the store: reads them once, and then applies the events of one watch.
 //!
 //! A [`Follower`] yields the *current key* of what it follows after each revision that changes it:
-//! the leader of an election, or the key of a shared value. It yields every change, in order, none
-//! twice, and a change costs no request.
+//! the leader of an election, the key of a shared value, or a release request. It yields every
+//! change, in order, none twice, and a change costs no request.
 //!
 //! ```text
 //! revision   event          state      item

@@ -299,14 +299,14 @@ async fn invalid_parties_and_rounds_are_typed_errors() {
 }
 
 /// Go's Nth participant writes the key that the others wait for, and they wait forever if it
-/// crashes before. Here its request is lost, and then its session.
+/// crashes before. Here its request hangs, and then its session is lost.
 #[tokio::test(start_paused = true)]
 async fn last_participant_lost_at_once_strands_no_other() {
     for on_loss in [OnParticipantLoss::Fail, OnParticipantLoss::Shrink] {
         let store = store();
         let barriers: Vec<_> =
             barriers(&store, 3).await.into_iter().map(|b| b.on_loss(on_loss)).collect();
-        // Its first transaction creates its key; the second, which completes the round, is lost.
+        // Its first transaction creates its key; the second, which completes the round, hangs.
         let client = intercepted(&store, nth("txn", 2, 99, Action::Hang));
         let doomed = session_on(client).await;
         let last = barrier(&doomed, 3).on_loss(on_loss);

@@ -14,7 +14,7 @@ use crate::support::{
     enqueue_like_go, intercepted, keys, newest_revision, secs, session, session_on,
 };
 
-/// Where all requests are.
+/// The prefix of all requests.
 const REQUESTS: &str = "coord/release/";
 
 /// The request that a future returns within a second.
@@ -90,7 +90,7 @@ async fn leader_receives_requests_too() {
     assert_eq!(keys(&store, REQUESTS).await, [""; 0]);
 }
 
-/// A queue of your own has them as well; the waiter behind the holder receives nothing.
+/// A queue of your own has release requests too; the waiter behind the holder receives none.
 #[tokio::test(start_paused = true)]
 async fn only_the_first_contender_of_a_queue_is_asked() {
     let store = Client::new(MemBackend::new());

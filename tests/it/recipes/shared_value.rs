@@ -270,7 +270,7 @@ async fn watch_resumes_without_a_gap() {
 
 #[tokio::test(start_paused = true)]
 async fn watch_continues_with_the_current_value_after_compaction() {
-    // The lifetimes of the watches: the first one ends at once, without an event.
+    // The lifetimes of the watches: the first one ends after a second, without an event.
     let store = MemBackend::new();
     let first = AtomicBool::new(true);
     let faulty =

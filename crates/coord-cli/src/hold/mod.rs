@@ -1,6 +1,7 @@
 //! Acquire, run a command, release: the common part of `coord lock` and `coord elect`.
 //!
-//! Both are contenders of a wait queue, whose first contender holds the lock or leads. The steps:
+//! Both are contenders of a wait queue, whose first contender holds the lock or leads. With
+//! `--slots N`, the first N contenders hold a slot each. The steps:
 //!
 //! ```text
 //! connect, open a session      bounded by --timeout; a signal ends the step

@@ -167,8 +167,8 @@ impl Ownership {
         if response.succeeded { Ok(response) } else { Err(self.why_evicted().await.into()) }
     }
 
-    /// The reason why the key is not in the queue any more. Notes the loss, unless the owner may
-    /// have deleted the key.
+    /// The reason why the key is not in the queue any more. Notes the loss, unless the session
+    /// lives and the owner may have deleted the key.
     pub(crate) async fn why_evicted(&self) -> LossReason {
         let reason = self.session().why_lost().await.unwrap_or(LossReason::KeyDeleted);
         if reason == LossReason::KeyDeleted && self.0.is_released.load(Ordering::Relaxed) {
@@ -223,7 +223,7 @@ pub(crate) struct KeyGuard {
     /// exist.
     suffix: Option<KeySuffix>,
     /// The value that distinguishes the key from a later key of the session with the same name;
-    /// `None` if names are not used again.
+    /// `None` if the name is not used again after a creation with an unknown outcome.
     value: Option<Bytes>,
 }
 

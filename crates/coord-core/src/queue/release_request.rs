@@ -83,7 +83,7 @@ impl ReleaseRequest {
         [PREFIX, holder].concat().into()
     }
 
-    /// The request in a key; `None` if it is for another holder than the one with this token.
+    /// The request in a key; `None` if it is for a holder with another token.
     fn read(kv: &KeyValue, token: FencingToken) -> Option<Self> {
         let text = String::from_utf8_lossy(&kv.value);
         let (requested, reason) = text.split_once(' ')?;

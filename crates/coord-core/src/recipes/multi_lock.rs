@@ -14,8 +14,8 @@
 //!                       holds both
 //! ```
 //!
-//! The keys are those of [`Mutex`](crate::Mutex), so locks of one name and of several exclude each
-//! other.
+//! The keys are the same as for [`Mutex`](crate::Mutex), so locks of one name and of several
+//! exclude each other.
 
 use bytes::Bytes;
 use tracing::{Instrument as _, Span};
@@ -33,7 +33,7 @@ const KIND: &str = "multi_lock";
 /// [`Mutex`](crate::Mutex) with that name.
 ///
 /// It is acquired first come, first served, by the time at which it was enqueued for all of its
-/// names. While it waits for one name, it keeps those that were free, as any waiter keeps its
+/// names. While it waits for one name, it keeps the names that were free, as any waiter keeps its
 /// position.
 ///
 /// # Deadlocks

@@ -1,6 +1,6 @@
 //! A shared value: one key with a typed value, which clients read, replace, update and watch.
 //!
-//! Every method is one request, or one transaction. The value of an absent key is `None`.
+//! Every read or change is one request, or one transaction. The value of an absent key is `None`.
 //!
 //! ```text
 //! client A                     client B                       value

@@ -180,7 +180,7 @@ async fn upgrade_behind_a_waiting_writer_is_refused() {
     assert!(written.0.is_ok() && written.1 < secs(1));
 }
 
-/// The keys of names below are in the range of the keys of writers.
+/// The keys of child names are in the ranges of the keys of readers and writers.
 #[tokio::test(start_paused = true)]
 async fn locks_of_child_names_do_not_stop_upgrade_or_try() {
     let store = Client::new(MemBackend::new());

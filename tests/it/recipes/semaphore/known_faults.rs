@@ -77,7 +77,7 @@ async fn raised_limit_admits_waiters_within_one_event() {
     assert_eq!(after, [5_000, 5_000, 5_200], "two at once, the third after the release");
 }
 
-/// A waiter that is cut off keeps its place only as long as its lease lives, and takes no permit.
+/// A partitioned waiter keeps its position only as long as its lease lives, and takes no permit.
 #[tokio::test(start_paused = true)]
 async fn partition_of_a_waiter_does_not_block_others() {
     let store = Client::new(MemBackend::new());

@@ -41,7 +41,7 @@ const LIMIT: usize = 2;
 /// The counter of the free permits, for the mutant that has one.
 const COUNTER: &str = "free";
 
-/// Waits until a permit is free, and returns the create revision of the own key.
+/// Puts the own key, and waits until a permit is free.
 async fn acquire(
     process: &Process,
     own: &str,

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::sim::mutants::{Family, TaskResult, assert_caught, family};
 use crate::sim::{SEEDS, print};
 
-/// Shorter than partitions, so that sessions end.
+/// Shorter than the long partition of 100 s, so that sessions end.
 const TTL: Duration = Duration::from_secs(10);
 
 /// How long a holder holds the barrier: long enough for a watch to end meanwhile.

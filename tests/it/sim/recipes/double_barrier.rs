@@ -23,7 +23,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(500);
 /// The same in the family of mutants, whose faults end after 15 s.
 const SHORT_TIME_LIMIT: Duration = Duration::from_secs(50);
 
-/// Shorter than partitions, so that sessions end.
+/// Shorter than the long partition of 100 s, so that sessions end.
 const TTL: Duration = Duration::from_secs(10);
 
 /// An oracle: no party is early, and none waits for a round that another one has entered.

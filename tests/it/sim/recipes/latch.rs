@@ -146,7 +146,7 @@ fn latches() -> Family {
         .done()
 }
 
-/// Faults end after 15 s in a family.
+/// The scenario of a family, whose faults end after 15 s.
 async fn count_and_wait_quickly(sim: Sim, flaw: Option<Flaw>) {
     count_and_wait(sim, (flaw, Duration::from_secs(60))).await;
 }

@@ -16,7 +16,7 @@ use crate::support::{keys, secs};
 
 const TTL: Duration = secs(10);
 
-/// Where all requests are.
+/// The prefix of all requests.
 const REQUESTS: &str = "coord/release/";
 
 /// What is wrong.
@@ -76,7 +76,8 @@ async fn requested(process: &Process, guard: &MutexGuard, flaw: Option<Flaw>) ->
     }
 }
 
-/// Holds the lock four times: until a request is received, or for a second at most.
+/// Holds the lock four times: until a request is received, and every other time for a second at
+/// most.
 async fn hold(sim: Sim, process: Process, holders: Holders, flaw: Option<Flaw>) -> TaskResult {
     let session = Session::builder(process.client()).ttl(TTL).open().await?;
     let mutex = Mutex::new(&session, "printer");
@@ -106,7 +107,7 @@ async fn hold(sim: Sim, process: Process, holders: Holders, flaw: Option<Flaw>) 
     Ok(session.close().await?)
 }
 
-/// Asks each holder once, until the processes have ended. No fault affects it.
+/// Sends one request to each holder, until the processes have ended. No fault affects it.
 async fn ask(sim: &Sim, holders: &Holders, names: &[&str], flaw: Option<Flaw>) {
     let session = Session::builder(sim.client()).ttl(TTL).open().await.unwrap();
     let mutex = Mutex::new(&session, "printer");

@@ -58,7 +58,7 @@ async fn work(process: Process, inside: Permits) -> Result<(), SemaphoreError> {
     Ok(session.close().await?)
 }
 
-/// Raises the limit, unless it was raised before.
+/// Raises the limit. After a restart, it stores the same limit again.
 async fn raise(process: Process) -> Result<(), SemaphoreError> {
     let session = Session::builder(process.client()).open().await?;
     sleep(Duration::from_millis(10)).await;

@@ -1,4 +1,4 @@
-//! The keys that an admission rule depends on, and a local copy of those ahead of one contender.
+//! The keys that an admission rule depends on, and a local copy of the keys ahead of one contender.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use crate::kv::{
 };
 use crate::queue::QueueKeys;
 
-/// The keys that a rule depends on: those of one or more queues, and perhaps one further key, the
-/// *setting*, whatever its create revision.
+/// The keys that a rule depends on: the keys of one or more queues, and perhaps one further key,
+/// the *setting*, whatever its create revision.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
     queues: Vec<QueueKeys>,

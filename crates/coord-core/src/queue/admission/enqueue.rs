@@ -12,8 +12,8 @@ use crate::kv::{Compare, Op, OpResponse, Put, Range, Txn, TxnResponse};
 use crate::queue::key_guard::KeyGuard;
 use crate::queue::{Contender, WaitQueue};
 
-/// How often a try reads the keys and finds that it would be admitted, although another contender
-/// was enqueued before its next attempt. After that it enqueues.
+/// How often a try reads the keys and finds that it would be admitted, while other contenders are
+/// enqueued between each read and the next attempt. After the last read it enqueues.
 pub(crate) const MAX_ADMISSION_READS: usize = 4;
 
 /// The enqueue of one contender.

@@ -101,9 +101,9 @@ impl DoubleBarrierGuard {
     /// Leaves the round: waits until all participants have left it.
     ///
     /// # Errors
-    /// - `ParticipantLost` if another participant was lost before all had left, for all who leave,
-    ///   unless the barrier [shrinks](OnParticipantLoss::Shrink). The round is over: enter the next
-    ///   one.
+    /// - `ParticipantLost` if another participant was lost before all had left, for each
+    ///   participant that leaves, unless the barrier [shrinks](OnParticipantLoss::Shrink). The
+    ///   round is over: enter the next one.
     /// - `PastRound` if a later round was entered meanwhile.
     /// - `Primitive` if this participant is lost, or with the error of the backend.
     ///
@@ -171,7 +171,7 @@ impl DoubleBarrierGuard {
             .and_then([Op::Put(put)].into_iter().chain(self.keys.reads()))
             .or_else(self.keys.reads());
         let backend = self.session().backend();
-        // Safe to repeat: a second put changes nothing but the version.
+        // Safe to repeat: a second put changes nothing but the version and the mod revision.
         Ok(View::of(&retry_read(|| backend.txn(leave.clone())).await?)?)
     }
 

@@ -1,9 +1,9 @@
 //! The state of a double barrier: the value of its one persistent key.
 //!
 //! ```text
-//! 7 entered 3 a1-0,b2-0,c3-0 -        round 7 was entered by three participants
-//! 7 finished 3 a1-0,b2-0,c3-0 -       all of them have left it
-//! 8 finished 3 a1-0,b2-0,c3-0 b2-0    round 8 is over, and b2-0 was lost in it
+//! 7 entered 3 a1-0-7,b2-0-7,c3-0-7 -          round 7 was entered by three participants
+//! 7 finished 3 a1-0-7,b2-0-7,c3-0-7 -         all of them have left it
+//! 8 finished 3 a1-0-8,b2-0-8,c3-0-8 b2-0-8    round 8 is over, and b2-0-8 was lost in it
 //! ```
 //!
 //! The fields are the last round that was entered, whether it is finished, the number of parties,

@@ -133,7 +133,8 @@ impl Follower {
         Self { session: session.clone(), keys, watches: None, seen: BTreeMap::new() }
     }
 
-    /// Notes the participants that are present, and returns those seen before that are not.
+    /// Notes the participants that are present, and returns the participants that were seen before
+    /// and are not present now.
     pub(super) fn missing(&mut self, view: &View) -> Vec<String> {
         let present: BTreeMap<_, _> =
             view.present.iter().map(|kv| (self.keys.participant(&kv.key), kv.lease)).collect();
@@ -143,9 +144,9 @@ impl Follower {
         missing
     }
 
-    /// The first of the missing participants that is lost: its lease does not exist any more. Those
-    /// whose sessions live have withdrawn. They are forgotten, and so are those in `known`, whose
-    /// loss is known already.
+    /// The first of the missing participants that is lost: its lease does not exist any more.
+    /// Participants whose sessions live have withdrawn. They are forgotten, and so are the
+    /// participants in `known`, whose loss is known already.
     pub(super) async fn first_lost(
         &mut self,
         missing: &[String],

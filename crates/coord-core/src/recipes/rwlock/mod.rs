@@ -57,7 +57,7 @@ const KIND: &str = "rwlock";
 ///
 /// A `RwLock` is a cheap handle. It is fair: contenders are admitted in the order in which they
 /// enqueued, so a reader behind a waiting writer waits too, and neither readers nor writers starve.
-/// When a writer releases, all readers behind it enter on one event.
+/// When a writer releases, all readers up to the next writer enter on one event.
 ///
 /// A task that holds a guard and locks the same name again can wait for itself. To write what it
 /// has read, it [upgrades](ReadGuard::upgrade) its guard.
@@ -173,9 +173,9 @@ impl RwLock {
     /// Locks for reading if no writer holds the lock or waits for it. Otherwise it returns `None`,
     /// which is no error, and writes nothing. It costs 1 request.
     ///
-    /// If names below this one are locked, it costs 2. If their keys change so fast that no read
-    /// shows whether a writer is ahead, the contender is enqueued, and removed again if it would
-    /// wait.
+    /// If child names of `name/read` or `name/write` are locked, it can cost 2. If their keys
+    /// change so fast that no read shows whether a writer is ahead, the contender is enqueued, and
+    /// removed again if it would wait.
     ///
     /// # Errors
     /// As [`read`](Self::read).

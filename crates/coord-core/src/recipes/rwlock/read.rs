@@ -119,7 +119,7 @@ impl ReadGuard {
                 }
                 Err(found) => {
                     self.check_no_writer(&found).await?;
-                    // All keys in the range of the writers belong to names below.
+                    // All keys in the range of the writers belong to child names.
                     no_writer = self.lock.writers_scope.no_put_since(found.revision());
                 }
             }

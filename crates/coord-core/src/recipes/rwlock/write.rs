@@ -62,7 +62,7 @@ impl WriteGuard {
         }
     }
 
-    /// Downgrades the lock: holds it for reading from then on. Readers behind this writer enter;
+    /// Downgrades the lock: holds it for reading from then on. Readers up to the next writer enter;
     /// writers that wait still wait. It costs 1 request.
     ///
     /// # Errors

@@ -146,7 +146,7 @@ impl Semaphore {
     ///
     /// Cost: 1 request if no permit is taken or the result is `None`, otherwise 2; also 2 if no
     /// limit is stored yet. If other contenders enqueue so fast that their keys change between the
-    /// read and the write four times, this contender is enqueued, and removed again if it would
+    /// read and the write three times, this contender is enqueued, and removed again if it would
     /// wait.
     ///
     /// # Errors
