@@ -181,7 +181,7 @@ pub(super) const fn compares(isolation: Isolation, has_range: bool) -> &'static 
             "at repeatable-reads a commit compares the keys that were found, not the range"
         }
         (Isolation::RepeatableReads, false) => {
-            "at repeatable-reads any member may check that, unless the transaction writes"
+            "at repeatable-reads coord compares that, unless the transaction only reads a single key"
         }
         (Isolation::ReadCommitted, _) => {
             "at read-committed a commit compares nothing that was read"

@@ -20,8 +20,8 @@ use crate::telemetry::queue as events;
 /// After a drop, the session task sends the request, so the runtime must still run. A program that
 /// returns from `main`, panics, or exits while it holds the lock leaves its key in the store, and
 /// other clients wait until the session's lease expires. Await [`unlock`](Self::unlock) or
-/// [`Session::close`](crate::session::Session::close) on every path out of `main`, or do the work in
-/// [`SessionBuilder::run`](crate::session::SessionBuilder::run).
+/// [`Session::close`](crate::session::Session::close) on every path out of `main`, or do the work
+/// in [`SessionBuilder::run`](crate::session::SessionBuilder::run).
 #[derive(Debug)]
 #[must_use = "dropping the guard unlocks the lock"]
 pub struct ReadGuard {
