@@ -35,10 +35,10 @@ const DECLINED_STATUS: u8 = 6;
 /// for longer if the old holder's machine is partitioned from the store. A holder that has failed
 /// needs no break, because its lease expires.
 ///
-/// With --ask nothing is deleted: the holder is asked to release. coord sends TERM to the command
-/// of `coord lock` or `coord elect`, and a program that uses coord receives the request if it waits
-/// for one. The holder decides, and a holder that does not wait for requests, such as `etcdctl
-/// lock`, ignores it. coord does not wait until the lock is released.
+/// With --request nothing is deleted: the holder receives a release request. coord sends TERM to
+/// the command of `coord lock` or `coord elect`, and a program that uses coord receives the request
+/// if it waits for one. The holder decides, and a holder that does not wait for requests, such as
+/// `etcdctl lock`, ignores it. coord does not wait until the lock is released.
 ///
 /// At a terminal the user must confirm the deletion; elsewhere --yes is required. Only a key of the
 /// wait queue is deleted, and only if its create revision is that of the key that was shown. A
@@ -53,15 +53,16 @@ pub(crate) struct Break {
     /// Delete the holder's key without confirmation
     #[arg(long)]
     yes: bool,
-    /// Ask the holder to release, and delete nothing
+    /// Request that the holder releases, and delete nothing
     #[arg(long, conflicts_with = "yes")]
-    ask: bool,
-    /// The reason that the holder receives with --ask
-    #[arg(long, value_name = "TEXT", default_value = "", requires = "ask")]
+    request: bool,
+    /// The reason that the holder receives with --request
+    #[arg(long, value_name = "TEXT", default_value = "", requires = "request")]
     reason: String,
     /// Print one JSON object: `name`, `revision`, and `deleted` and `next`, each with `key`,
     /// `value`, `fencing_token` and `lease`; `next` is null if no contender waits, or if a foreign
-    /// key blocks the queue afterwards. With --ask, `asked` is in place of `deleted` and `revision`
+    /// key blocks the queue afterwards. With --request, `requested` is in place of `deleted` and
+    /// `revision`
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -74,16 +75,16 @@ Examples:
       show the holder's key and delete it after confirmation
   coord break nightly --yes --json | jq -r .deleted.key
       print the deleted key, in a script
-  coord break nightly --ask --reason 'maintenance at 22:00'
-      ask the holder to release the lock when it can";
+  coord break nightly --request --reason 'maintenance at 22:00'
+      request that the holder releases the lock when it can";
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  the holder's key was deleted, or the holder was asked
+  0  the holder's key was deleted, or the request was sent
   1  the store is unavailable, or refused a request, or the first key is a foreign key
   2  usage error, or neither a terminal nor --yes
   4  the lock or election is not held
-  5  the holder changed before its key was deleted, or before it was asked: nothing was changed
+  5  the holder changed before its key was deleted or the request was sent: nothing was changed
   6  the deletion was not confirmed: nothing was deleted";
 
 fn after_help() -> String {
@@ -109,8 +110,8 @@ impl Break {
             return Err(ExitError::new(ExitError::FAILED, message));
         }
         let next = others.first().filter(|next| !is_foreign(next));
-        if self.ask {
-            return self.ask_holder(&client, holder, next).await;
+        if self.request {
+            return self.send_request(&client, holder, next).await;
         }
         if !self.yes {
             self.confirm(holder, others)?;
@@ -152,26 +153,26 @@ impl Break {
     }
 
     /// Sends a request to the holder, if its create revision has not changed.
-    async fn ask_holder(
+    async fn send_request(
         &self,
         client: &Client,
         holder: &KeyValue,
         next: Option<&KeyValue>,
     ) -> Result<(), ExitError> {
         let (name, key) = (&self.name, text::escape(&holder.key));
-        let asked = ReleaseRequest::send(client, holder, &self.reason).await;
-        if !asked.with_context(|| format!("ask {key}"))? {
-            let message = format!("{key} does not hold {name} any more: it was not asked");
+        let sent = ReleaseRequest::send(client, holder, &self.reason).await;
+        if !sent.with_context(|| format!("send a release request to {key}"))? {
+            let message = format!("{key} does not hold {name} any more: no request was sent");
             return Err(ExitError::new(HOLDER_CHANGED_STATUS, message));
         }
         let line = if self.json {
             text::json_line(&json!({
                 "name": name,
-                "asked": as_json(holder),
+                "requested": as_json(holder),
                 "next": next.map(as_json),
             }))
         } else {
-            format!("asked {key}, fencing token {}, to release", holder.create_revision)
+            format!("requested the release of {key}, fencing token {}", holder.create_revision)
         };
         print(line)?;
         Ok(())

@@ -103,7 +103,7 @@ async fn surplus_participant_is_refused_and_leaves_no_key() {
 /// Go's `TestDoubleBarrierFailover`: a participant's session ends inside. The rest is not stranded:
 /// the errors of all of them name its key.
 #[tokio::test(start_paused = true)]
-async fn participant_lost_inside_is_named_to_all_who_leave() {
+async fn participant_lost_inside_is_named_to_all_that_leave() {
     let store = store();
     let barriers = barriers(&store, 5).await;
     let mut guards = enter_all(&barriers, 1).await;

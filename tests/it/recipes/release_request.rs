@@ -29,20 +29,20 @@ async fn received(
 async fn holder_receives_request_made_before_or_after_it_waits() {
     let store = Client::new(MemBackend::new());
     let (holder, other) = (session(&store).await, session(&store).await);
-    let asking = Mutex::new(&other, "m");
+    let requester = Mutex::new(&other, "m");
     for is_early in [true, false] {
         let guard = Mutex::new(&holder, "m").lock().await.unwrap();
         let token = guard.fencing_token();
-        let ask = async {
-            assert_eq!(asking.request_release("moved").await.unwrap(), Some(token));
+        let request = async {
+            assert_eq!(requester.request_release("moved").await.unwrap(), Some(token));
         };
         let reason = if is_early {
-            ask.await;
+            request.await;
             received(guard.release_requested()).await
         } else {
             let delayed = async {
                 sleep(Duration::from_millis(500)).await;
-                ask.await;
+                request.await;
             };
             tokio::join!(received(guard.release_requested()), delayed).0
         };
@@ -59,16 +59,16 @@ async fn holder_receives_request_made_before_or_after_it_waits() {
 async fn request_to_a_former_holder_is_not_received_by_the_next() {
     let store = Client::new(MemBackend::new());
     let (holder, other) = (session(&store).await, session(&store).await);
-    let (mutex, asking) = (Mutex::new(&holder, "m"), Mutex::new(&other, "m"));
+    let (mutex, requester) = (Mutex::new(&holder, "m"), Mutex::new(&other, "m"));
     let first = mutex.lock().await.unwrap();
-    asking.request_release("to the first").await.unwrap();
+    requester.request_release("to the first").await.unwrap();
     let key = first.key().clone();
     first.unlock().await.unwrap();
     assert_eq!(keys(&store, REQUESTS).await.len(), 1, "the holder has not received it");
     let second = mutex.lock().await.unwrap();
     assert_eq!(second.key(), &key);
     assert_eq!(received(second.release_requested()).await, None);
-    asking.request_release("to the second").await.unwrap();
+    requester.request_release("to the second").await.unwrap();
     assert_eq!(received(second.release_requested()).await.as_deref(), Some("to the second"));
     holder.close().await.unwrap();
     assert_eq!(keys(&store, REQUESTS).await, [""; 0], "deleted with the session");
@@ -78,12 +78,12 @@ async fn request_to_a_former_holder_is_not_received_by_the_next() {
 async fn leader_receives_requests_too() {
     let store = Client::new(MemBackend::new());
     let (candidate, other) = (session(&store).await, session(&store).await);
-    let asking = Election::new(&other, "e");
-    assert_eq!(asking.request_release("no leader").await.unwrap(), None);
+    let requester = Election::new(&other, "e");
+    assert_eq!(requester.request_release("no leader").await.unwrap(), None);
     let leadership = Election::new(&candidate, "e").campaign("a").await.unwrap();
-    let waiting = asking.enter("b").await.unwrap();
-    let asked = asking.request_release("upgrade").await.unwrap();
-    assert_eq!(asked, Some(leadership.fencing_token()), "the leader, and not the candidate");
+    let waiting = requester.enter("b").await.unwrap();
+    let requested = requester.request_release("upgrade").await.unwrap();
+    assert_eq!(requested, Some(leadership.fencing_token()), "the leader, and not the candidate");
     assert_eq!(received(leadership.release_requested()).await.as_deref(), Some("upgrade"));
     leadership.resign().await.unwrap();
     waiting.elected().await.unwrap().resign().await.unwrap();
@@ -92,7 +92,7 @@ async fn leader_receives_requests_too() {
 
 /// A queue of your own has release requests too; the waiter behind the holder receives none.
 #[tokio::test(start_paused = true)]
-async fn only_the_first_contender_of_a_queue_is_asked() {
+async fn only_the_first_contender_receives_a_request() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let queue = WaitQueue::new(&session, "q");
@@ -106,7 +106,7 @@ async fn only_the_first_contender_of_a_queue_is_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn foreign_keys_and_gone_holders_are_not_asked() {
+async fn foreign_keys_and_evicted_holders_get_no_request() {
     let store = Client::new(MemBackend::new());
     let other = session(&store).await;
     store.put("m/config", "no contender").await.unwrap();
@@ -210,9 +210,9 @@ async fn holder_without_permission_for_the_request_releases() {
         }
     };
     let holder = session_on(intercepted(&store, denied)).await;
-    let asking = Mutex::new(&session(&store).await, "m");
+    let requester = Mutex::new(&session(&store).await, "m");
     let guard = Mutex::new(&holder, "m").lock().await.unwrap();
-    asking.request_release("moved").await.unwrap();
+    requester.request_release("moved").await.unwrap();
     assert_eq!(received(guard.release_requested()).await.as_deref(), Some("moved"));
     guard.unlock().await.unwrap();
     assert_eq!(keys(&store, "m/").await, [""; 0]);

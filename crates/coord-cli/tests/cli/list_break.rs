@@ -28,8 +28,8 @@ crate::tests![
     break_deletes_no_foreign_key,
     break_counts_no_foreign_key_as_waiter,
     break_of_a_free_lock_has_own_exit_status,
-    asked_holder_sends_term_to_its_command,
-    asked_holder_without_command_releases,
+    requested_release_sends_term_to_the_command,
+    requested_release_without_command_releases,
     request_to_a_foreign_key_or_a_free_lock_fails,
     lock_of_an_adopter_is_listed_and_broken,
 ];
@@ -310,15 +310,19 @@ async fn lock_of_an_adopter_is_listed_and_broken(server: Server) {
 }
 
 /// The command decides when it ends, and gets no KILL.
-async fn asked_holder_sends_term_to_its_command(server: Server) {
+async fn requested_release_sends_term_to_the_command(server: Server) {
     let script = "trap 'echo term; read -r end; exit 7' TERM; echo runs; \
         while :; do sleep 0.05; done";
     let mut holder = server.coord(&["lock", "jobs", "--", "sh", "-c", script]);
     assert_eq!(holder.line().await, "runs");
-    let asked = server.coord(&["break", "jobs", "--ask", "--reason", "move"]).end().await;
+    let requested = server.coord(&["break", "jobs", "--request", "--reason", "move"]).end().await;
     let key = server.keys("jobs/").await.remove(0);
-    assert_eq!((asked.0, asked.2.as_str()), (Some(0), ""));
-    assert!(asked.1.starts_with(&format!("asked {key}, fencing token ")), "{}", asked.1);
+    assert_eq!((requested.0, requested.2.as_str()), (Some(0), ""));
+    assert!(
+        requested.1.starts_with(&format!("requested the release of {key}, ")),
+        "{}",
+        requested.1
+    );
     assert_eq!(holder.line().await, "term");
     assert_eq!(server.keys("jobs/").await, [key], "still held");
     holder.close_input();
@@ -330,13 +334,17 @@ async fn asked_holder_sends_term_to_its_command(server: Server) {
     server.assert_empty().await;
 }
 
-async fn asked_holder_without_command_releases(server: Server) {
+async fn requested_release_without_command_releases(server: Server) {
     for holder in [&["lock", "jobs"][..], &["elect", "jobs", "me"]] {
         let subcommand = holder[0];
         let mut holder = server.coord(holder);
         let key = holder.line().await;
-        let asked = server.coord(&["break", "jobs", "--ask", "--json"]).end().await;
-        assert!(asked.1.contains("\"asked\"") && asked.1.contains(&key), "{}", asked.1);
+        let requested = server.coord(&["break", "jobs", "--request", "--json"]).end().await;
+        assert!(
+            requested.1.contains("\"requested\"") && requested.1.contains(&key),
+            "{}",
+            requested.1
+        );
         let (status, _, stderr) = holder.end().await;
         let report = format!("coord {subcommand}: another client requests the release of jobs\n");
         assert_eq!((status, stderr), (Some(0), report));
@@ -345,10 +353,10 @@ async fn asked_holder_without_command_releases(server: Server) {
 }
 
 async fn request_to_a_foreign_key_or_a_free_lock_fails(server: Server) {
-    let free = server.coord(&["break", "jobs", "--ask"]).end().await;
+    let free = server.coord(&["break", "jobs", "--request"]).end().await;
     assert_eq!(free.0, Some(4), "{}", free.2);
     server.client.put("jobs/1", "").await.expect(AVAILABLE);
-    let foreign = server.coord(&["break", "jobs", "--ask"]).end().await;
+    let foreign = server.coord(&["break", "jobs", "--request"]).end().await;
     assert_eq!(foreign.0, Some(1), "{}", foreign.2);
     assert!(server.keys("coord/").await.is_empty());
 }

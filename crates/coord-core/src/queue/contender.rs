@@ -160,7 +160,7 @@ impl Contender {
             sleep(WATCH_AFTER).await;
             ownership.wait_evicted().await
         };
-        let turn = async {
+        let acquired = async {
             match self.admission {
                 None => self.wait().await,
                 Some(_) => self.wait_admitted().await,
@@ -169,7 +169,7 @@ impl Contender {
         let waited = tokio::select! {
             biased;
             reason = ownership.session().lost() => Err(reason.into()),
-            waited = turn => match waited {
+            waited = acquired => match waited {
                 Ok(()) => ownership.session().check_deadline().await,
                 failed => failed,
             },

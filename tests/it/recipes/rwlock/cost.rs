@@ -121,7 +121,7 @@ async fn requests_of_waiters(write: fn(usize) -> bool) -> Result<usize, Primitiv
 
 /// One event admits a writer, or all readers up to the next writer.
 #[tokio::test(start_paused = true)]
-async fn hand_off_of_a_rwlock_costs_one_request_per_waiter() {
+async fn admission_of_a_rwlock_costs_one_request_per_waiter() {
     let only_readers = requests_of_waiters(|_| false).await.unwrap();
     let only_writers = requests_of_waiters(|_| true).await.unwrap();
     let mixed = requests_of_waiters(|n| n % 10 == 5).await.unwrap();

@@ -142,7 +142,7 @@ async fn requests_of_waiters(limit: u32) -> Result<usize, SemaphoreError> {
 /// Every waiter receives the event of each release, but only the waiter that it admits sends a
 /// request.
 #[tokio::test(start_paused = true)]
-async fn hand_off_of_permits_costs_one_request_with_many_waiters() {
+async fn admission_of_permits_costs_one_request_of_many_waiters() {
     for limit in [1, 7] {
         let requests = requests_of_waiters(limit).await.unwrap();
         assert_eq!(requests, 1 + 2 * 300, "limit {limit}: a read and a release for each waiter");

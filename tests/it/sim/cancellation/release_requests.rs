@@ -14,55 +14,55 @@ fn dropped_release_requests_leave_nothing() {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    asking().into_iter().chain(waiting()).collect()
+    sending().into_iter().chain(waiting()).collect()
 }
 
 /// The request is dropped. It can be made again, and the holder receives it.
-fn asking() -> [Case; 4] {
+fn sending() -> [Case; 4] {
     [
-        Case::new(&["Mutex::request_release"], "the holder is asked", |t| async move {
-            let (holder, asking) = (session_of(&t.other).await, t.session().await);
+        Case::new(&["Mutex::request_release"], "with a holder", |t| async move {
+            let (holder, requester) = (session_of(&t.other).await, t.session().await);
             let guard = Mutex::new(&holder, "m").lock().await.unwrap();
-            let mutex = Mutex::new(&asking, "m");
-            drop(t.drop_at_await(mutex.request_release("asked")).await);
-            t.proceeds(mutex.request_release("asked again")).await.unwrap();
+            let mutex = Mutex::new(&requester, "m");
+            drop(t.drop_at_await(mutex.request_release("requested")).await);
+            t.proceeds(mutex.request_release("requested again")).await.unwrap();
             let request = t.proceeds(guard.release_requested()).await.unwrap();
-            assert!(request.reason.starts_with("asked"));
+            assert!(request.reason.starts_with("requested"));
             t.messages_arrive().await;
             guard.unlock().await.unwrap();
-            finish([holder, asking]).await;
+            finish([holder, requester]).await;
         }),
-        Case::new(&["Election::request_release"], "the leader is asked", |t| async move {
-            let (holder, asking) = (session_of(&t.other).await, t.session().await);
+        Case::new(&["Election::request_release"], "with a leader", |t| async move {
+            let (holder, requester) = (session_of(&t.other).await, t.session().await);
             let leadership = Election::new(&holder, "e").campaign("").await.unwrap();
-            let election = Election::new(&asking, "e");
-            drop(t.drop_at_await(election.request_release("asked")).await);
-            t.proceeds(election.request_release("asked again")).await.unwrap();
+            let election = Election::new(&requester, "e");
+            drop(t.drop_at_await(election.request_release("requested")).await);
+            t.proceeds(election.request_release("requested again")).await.unwrap();
             t.proceeds(leadership.release_requested()).await.unwrap();
             t.messages_arrive().await;
             leadership.resign().await.unwrap();
-            finish([holder, asking]).await;
+            finish([holder, requester]).await;
         }),
         Case::new(&["ReleaseRequest::send"], "a key that was read", |t| async move {
             let (holder, client) = (session_of(&t.other).await, t.client());
             let contender = enqueue(&holder).await;
             let kv = t.other.client().get(contender.key()).await.unwrap().unwrap();
-            drop(t.drop_at_await(ReleaseRequest::send(client, &kv, "asked")).await);
-            let again = ReleaseRequest::send(client, &kv, "asked again");
+            drop(t.drop_at_await(ReleaseRequest::send(client, &kv, "requested")).await);
+            let again = ReleaseRequest::send(client, &kv, "requested again");
             assert!(t.proceeds(again).await.unwrap());
             t.messages_arrive().await;
             contender.release().await.unwrap();
             close(&holder).await;
         }),
-        Case::new(&["WaitQueue::request_release"], "the first is asked", |t| async move {
-            let (holder, asking) = (session_of(&t.other).await, t.session().await);
+        Case::new(&["WaitQueue::request_release"], "with a first contender", |t| async move {
+            let (holder, requester) = (session_of(&t.other).await, t.session().await);
             let contender = enqueue(&holder).await;
-            let queue = WaitQueue::new(&asking, "q");
-            drop(t.drop_at_await(queue.request_release("asked")).await);
-            t.proceeds(queue.request_release("asked again")).await.unwrap();
+            let queue = WaitQueue::new(&requester, "q");
+            drop(t.drop_at_await(queue.request_release("requested")).await);
+            t.proceeds(queue.request_release("requested again")).await.unwrap();
             t.messages_arrive().await;
             contender.release().await.unwrap();
-            finish([holder, asking]).await;
+            finish([holder, requester]).await;
         }),
     ]
 }
@@ -70,36 +70,36 @@ fn asking() -> [Case; 4] {
 /// The wait is dropped. It can be repeated, and loses no request.
 fn waiting() -> [Case; 3] {
     [
-        Case::new(&["Ownership::release_requested"], "asked later", |t| async move {
-            let (holder, asking) = (t.session().await, session_of(&t.other).await);
+        Case::new(&["Ownership::release_requested"], "requested later", |t| async move {
+            let (holder, requester) = (t.session().await, session_of(&t.other).await);
             let contender = enqueue(&holder).await;
-            ask_later(&t, WaitQueue::new(&asking, "q"));
+            request_later(&t, WaitQueue::new(&requester, "q"));
             drop(t.drop_at_await(contender.release_requested()).await);
             t.messages_arrive().await;
             t.proceeds(contender.release_requested()).await.unwrap();
             contender.release().await.unwrap();
-            finish([asking, holder]).await;
+            finish([requester, holder]).await;
         }),
-        Case::new(&["MutexGuard::release_requested"], "asked later", |t| async move {
-            let (holder, asking) = (t.session().await, session_of(&t.other).await);
+        Case::new(&["MutexGuard::release_requested"], "requested later", |t| async move {
+            let (holder, requester) = (t.session().await, session_of(&t.other).await);
             let guard = Mutex::new(&holder, "m").lock().await.unwrap();
-            ask_later(&t, WaitQueue::new(&asking, "m"));
+            request_later(&t, WaitQueue::new(&requester, "m"));
             drop(t.drop_at_await(guard.release_requested()).await);
             t.messages_arrive().await;
             t.proceeds(guard.release_requested()).await.unwrap();
             guard.unlock().await.unwrap();
             t.queue_is_free("m").await;
-            finish([asking, holder]).await;
+            finish([requester, holder]).await;
         }),
-        Case::new(&["Leadership::release_requested"], "asked later", |t| async move {
-            let (holder, asking) = (t.session().await, session_of(&t.other).await);
+        Case::new(&["Leadership::release_requested"], "requested later", |t| async move {
+            let (holder, requester) = (t.session().await, session_of(&t.other).await);
             let leadership = Election::new(&holder, "e").campaign("").await.unwrap();
-            ask_later(&t, WaitQueue::new(&asking, "e"));
+            request_later(&t, WaitQueue::new(&requester, "e"));
             drop(t.drop_at_await(leadership.release_requested()).await);
             t.messages_arrive().await;
             t.proceeds(leadership.release_requested()).await.unwrap();
             leadership.resign().await.unwrap();
-            finish([asking, holder]).await;
+            finish([requester, holder]).await;
         }),
     ]
 }
@@ -109,10 +109,10 @@ async fn enqueue(session: &Session) -> Contender {
 }
 
 /// The other process sends a request to the first contender after half a second.
-fn ask_later(t: &Trial, queue: WaitQueue) {
+fn request_later(t: &Trial, queue: WaitQueue) {
     drop(t.other.spawn(async move {
         sleep(secs(1) / 2).await;
-        queue.request_release("asked later").await.unwrap();
+        queue.request_release("requested later").await.unwrap();
     }));
 }
 

@@ -137,12 +137,12 @@ impl Contender {
         let used = inside.enter_while(&name, (usage, name.clone()), move || lease.is_alive());
         sleep(Duration::from_millis(500)).await;
         let key = self.key(if usage == Usage::Write { WRITERS } else { READERS });
-        // The work fails if the key is gone.
+        // The work fails if the key was deleted.
         let held = Compare::create_revision(key, CompareOp::Greater, Revision::ZERO);
         let work = Put::new("work", self.process.name().to_owned());
         let worked = self.process.client().txn(Txn::new().when([held]).and_then([work])).await;
         drop(used);
-        if worked?.succeeded { Ok(()) } else { Err("the key is gone".into()) }
+        if worked?.succeeded { Ok(()) } else { Err("the key was deleted".into()) }
     }
 }
 

@@ -69,7 +69,7 @@ async fn acquire(
         let is_own = Compare::create_revision(own, CompareOp::Equal, created);
         let read = client.txn(Txn::new().when([is_own]).and_then([ahead])).await?;
         if !read.succeeded {
-            return Err("the key is gone".into());
+            return Err("the key was deleted".into());
         }
         let ahead = read.responses[0].as_range().map_or(0, |read| read.kvs.len());
         if ahead.saturating_sub(freed) < LIMIT {

@@ -108,28 +108,28 @@ async fn hold(sim: Sim, process: Process, holders: Holders, flaw: Option<Flaw>) 
 }
 
 /// Sends one request to each holder, until the processes have ended. No fault affects it.
-async fn ask(sim: &Sim, holders: &Holders, names: &[&str], flaw: Option<Flaw>) {
+async fn send_requests(sim: &Sim, holders: &Holders, names: &[&str], flaw: Option<Flaw>) {
     let session = Session::builder(sim.client()).ttl(TTL).open().await.unwrap();
     let mutex = Mutex::new(&session, "printer");
     let have_ended = || names.iter().all(|name| sim.exit(name).is_some());
-    let mut asked = None;
+    let mut newest_requested = None;
     while !have_ended() {
         sleep(Duration::from_millis(900)).await;
         let newest = sync::lock(&holders.0).newest;
-        if newest.is_none() || newest <= asked {
+        if newest.is_none() || newest <= newest_requested {
             continue;
         }
         if flaw == Some(Flaw::RequestHasNoLease) {
             let holder = sim.client().get_prefix("printer/").await.unwrap();
             if let Some(kv) = holder.iter().min_by_key(|kv| kv.create_revision) {
                 let key = [REQUESTS.as_bytes(), &kv.key].concat();
-                let value = format!("{} asked", FencingToken(kv.create_revision));
+                let value = format!("{} requested", FencingToken(kv.create_revision));
                 sim.client().put_with(Put::new(key, value)).await.unwrap();
-                asked = asked.max(Some(FencingToken(kv.create_revision)));
+                newest_requested = newest_requested.max(Some(FencingToken(kv.create_revision)));
             }
             continue;
         }
-        asked = asked.max(mutex.request_release("asked").await.unwrap());
+        newest_requested = newest_requested.max(mutex.request_release("requested").await.unwrap());
     }
     session.close().await.unwrap();
 }
@@ -141,7 +141,7 @@ async fn request(sim: Sim, flaw: Option<Flaw>) {
         let (own, holders) = (sim.clone(), holders.clone());
         sim.spawn(name, |process| hold(own, process, holders, flaw));
     }
-    ask(&sim, &holders, &names, flaw).await;
+    send_requests(&sim, &holders, &names, flaw).await;
     sim.join().await;
     // Leases of processes that have crashed end.
     sleep(secs(60)).await;
