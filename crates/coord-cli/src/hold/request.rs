@@ -46,7 +46,7 @@ pub(crate) use exit_status;
 pub(crate) enum WaitMode {
     /// Wait, bounded by `--timeout`.
     Wait,
-    /// Acquire only if no other client holds it.
+    /// Acquire only if that needs no wait.
     Try,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct HoldRequest {
     pub(crate) again: bool,
 }
 
-/// What the first contender of the queue owns.
+/// What a holder owns: a lock or one of its slots, or the leadership.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Primitive {
     Lock,

@@ -25,8 +25,8 @@ const ADOPTER_TAG_DIGITS: usize = 8;
 /// hexadecimal, alone or with a hyphen and a key suffix: a number, or an adopter tag of 8 digits, a
 /// hyphen and a number.
 ///
-/// Contenders wait for a foreign key in their queue like for a contender. `coord list`, `coord who`
-/// and `coord break` show it as foreign.
+/// Contenders wait for a foreign key in their queue like for a contender. `coord who` shows it as
+/// foreign, and so do `coord list` and `coord break` if it blocks the queue.
 ///
 /// ```
 /// use coord_core::kv::LeaseId;

@@ -1,7 +1,7 @@
 //! The methods that all guards of a contender have: what they hold, and until when.
 
 /// Implements the common methods of a guard, inside its `impl` block. The guard has the fields
-/// `contender`, and `span`, which is open as long as the guard exists. `$held` says what the guard
+/// `contender`, and `span`, which is open as long as the guard exists. `$held` names what the guard
 /// holds, for the docs: "the lock".
 ///
 /// A macro, and no trait: users call these methods without an import, and each page of the docs
@@ -65,8 +65,9 @@ macro_rules! held_methods {
         }
 
         #[doc = concat!(
-            "Returns a token that is cancelled when this guard has lost ", $held, " or given it ",
-            "up. Each call returns a new token; cancelling it does not affect the guard."
+            "Returns a token that is cancelled when this guard has lost ", $held, ", and when it ",
+            "is released or dropped. Each call returns a new token; cancelling it does not affect ",
+            "the guard."
         )]
         #[must_use]
         pub fn cancellation_token(&self) -> ::tokio_util::sync::CancellationToken {

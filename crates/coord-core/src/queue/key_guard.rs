@@ -327,8 +327,9 @@ impl KeyGuard {
         }
     }
 
-    /// Sets whether dropping the guard deletes the key: from just before the contender is returned
-    /// to the caller, until the key surely does not exist any more.
+    /// Sets whether dropping the guard deletes the key: from before the request that creates it is
+    /// sent, until the key surely does not exist any more. For a key that exists already, it is set
+    /// just before the contender is returned to the caller.
     pub(crate) const fn set_armed(&mut self, is_armed: bool) {
         self.is_armed = is_armed;
     }

@@ -30,7 +30,7 @@ use crate::queue::{KeyGuard, run_until_lost};
 use crate::retry_read::RETRY_PAUSE_MIN;
 use crate::session::Session;
 
-/// How often a waiter reads the key, in case its watch has fallen silent.
+/// A watch that delivers nothing for this time may have fallen silent: the waiter reads the key.
 const READ_AFTER: Duration = Duration::from_secs(30);
 
 /// A barrier by name: while a process holds it, all others that call [`wait`](Self::wait) wait.

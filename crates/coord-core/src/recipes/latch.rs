@@ -27,7 +27,7 @@ use crate::kv::{
 };
 use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
 
-/// How often a waiter reads the keys, in case its watch has fallen silent.
+/// A watch that delivers nothing for this time may have fallen silent: the waiter reads the keys.
 const READ_AFTER: Duration = Duration::from_secs(30);
 
 /// A count-down latch by name: [`wait`](Self::wait) returns when `count` participants have called
@@ -67,7 +67,7 @@ pub enum LatchError {
     /// The count is zero. Nothing was sent.
     #[error("a latch with the count 0 is always open: give the number of participants, at least 1")]
     NoCount,
-    /// Another count was given before. This participant has not counted down.
+    /// Another count was given before. Nothing was written.
     #[error(
         "the count {given} was given, but the key {} has {stored}: give the same count everywhere, \
          or use another name",

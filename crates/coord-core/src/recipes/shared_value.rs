@@ -320,7 +320,8 @@ impl<V> fmt::Debug for SharedValue<V> {
 /// The stream sends a request only while it is polled. A consumer that polls late receives all
 /// changes that are not compacted; [`gap`](Self::gap) returns where changes may be missing. The
 /// stream reads the key again every 55 s, because a watch can fall silent, and because the history
-/// of the store can be replaced. So the last value is yielded within a minute in any case.
+/// of the store can be replaced. So the last value is yielded within a minute, unless the store is
+/// unavailable.
 ///
 /// # Errors
 /// `InvalidValue` if the bytes are not a value of the type: the stream continues. Any other error

@@ -26,7 +26,7 @@ struct GoRwMutex {
 }
 
 impl GoRwMutex {
-    /// `number` is the time in its key, in nanoseconds.
+    /// `number` distinguishes the time in its key, in nanoseconds, from other times.
     async fn new(store: &Client, number: u64) -> Self {
         let lease = store.lease_grant(LeaseGrant::new(secs(100_000))).await.unwrap().id;
         let key = (1_700_000_000_000_000_000 + number).to_string();

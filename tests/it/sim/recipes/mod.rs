@@ -1,4 +1,5 @@
-//! Recipes under every fault: a sweep with an oracle, and mutants, for each.
+//! Recipes under every fault: a sweep with an oracle for each, and mutants. The mutants of
+//! read-write locks and semaphores are in `sim/mutants`.
 
 mod barrier;
 mod counter;

@@ -52,8 +52,8 @@ impl Scope {
         self.queues.iter().map(|keys| Compare::absent(keys.range())).collect()
     }
 
-    /// The condition that no key of the queues was put after `revision`. A deletion does not
-    /// violate it.
+    /// The condition that no key in the ranges of the queues was put after `revision`. A deletion
+    /// does not violate it.
     pub(crate) fn no_put_since(&self, revision: Revision) -> Vec<Compare> {
         let next = revision.next();
         let compare = |keys: &QueueKeys| Compare::mod_revision(keys.range(), CompareOp::Less, next);

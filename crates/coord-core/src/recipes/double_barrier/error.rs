@@ -15,7 +15,8 @@ pub enum DoubleBarrierError {
     /// The number of the round is zero. Nothing was sent.
     #[error("round 0 cannot be entered: rounds are numbered from 1")]
     RoundZero,
-    /// The round is over: all have left it, or a later round was entered.
+    /// The round is over: all have left it, a participant was lost in it, or a later round was
+    /// entered.
     #[error("round {round} is over: the last round is {last}, so enter round {}", last.saturating_add(1))]
     PastRound {
         /// The round.

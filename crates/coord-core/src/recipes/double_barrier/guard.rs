@@ -175,8 +175,9 @@ impl DoubleBarrierGuard {
         Ok(View::of(&retry_read(|| backend.txn(leave.clone())).await?)?)
     }
 
-    /// The state of the finished round, with the deletion of its keys, if all participants have
-    /// left or one of them was lost.
+    /// The state of the finished round, if it is finished. If the barrier does not shrink, the loss
+    /// of a participant finishes the round. Otherwise the round is finished when all participants
+    /// that are not lost have left, and the deletion of its keys is returned too.
     fn finished(&self, view: &View) -> Option<(State, Option<Op>)> {
         let of = |participant: &String| {
             let key = self.keys.key(participant);

@@ -116,7 +116,7 @@ pub(super) struct Follower {
     session: Session,
     keys: RoundKeys,
     watches: Option<Watches>,
-    /// All participants that were ever seen, with their leases if these are known.
+    /// The participants that were seen and are not forgotten, with their leases if these are known.
     seen: BTreeMap<String, Option<LeaseId>>,
 }
 

@@ -197,8 +197,8 @@ impl Semaphore {
     ///
     /// A higher limit admits waiters at once. A lower limit takes nothing from holders: no
     /// contender is admitted until enough permits are released. Other handles keep their limit, and
-    /// their next calls fail with `LimitDiffers`; a contender that waits for more permits than the
-    /// new limit fails with `InvalidPermits`.
+    /// their next calls of `acquire` and `try_acquire` fail with `LimitDiffers`; a contender that
+    /// waits for more permits than the new limit fails with `InvalidPermits`.
     ///
     /// ```
     /// use coord_core::{Client, Session, recipes::Semaphore};

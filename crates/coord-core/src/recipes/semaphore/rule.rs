@@ -62,8 +62,9 @@ pub(super) fn free(ahead: &Ahead, limit: u32) -> u32 {
 /// How many of the first contenders of a semaphore hold permits. `in_order` are the keys of its
 /// queue, `NAME/permits`, in queue order; `limit` is the value of the key `NAME/limit/permits`.
 ///
-/// A key whose value is no number of permits counts for all of them, and so do the keys behind it.
-/// If the limit cannot be read, the result is 0.
+/// A key whose value is no number of permits counts for all of them, so neither it nor a key behind
+/// it holds permits. If the limit cannot be read, the result is 0. If the limit was lowered, a
+/// holder that exceeds it is not counted, nor is any holder behind it.
 ///
 /// ```
 /// use coord_core::{kv::KeyValue, recipes::semaphore::admitted};
