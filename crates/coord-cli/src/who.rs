@@ -42,7 +42,8 @@ const MAX_CONCURRENT_LEASE_READS: usize = 16;
 /// its place in the queue, with `foreign` as its position and without a token.
 ///
 /// Of a semaphore `NAME`, such as that of `coord lock NAME --slots 3`, the queue is `NAME/permits`.
-/// Each contender that has permits is printed as a holder, with their number as its value.
+/// Each contender whose permits fit into the stored limit is printed as a holder, with their number
+/// as its value.
 ///
 /// The store records no clock time, so it is unknown how long a contender has waited. A contender
 /// whose lease was refreshed longer ago than a third of its TTL is late with its keep-alive. When

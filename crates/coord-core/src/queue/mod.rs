@@ -83,8 +83,8 @@ pub(crate) use keys::QueueKeys;
 use position::Position;
 pub use release_request::ReleaseRequest;
 
-/// The guard of an acquired contender: a lock, a leadership, or permits of a semaphore. Only this
-/// crate implements it.
+/// The guard of an acquired contender: a lock, a leadership, or permits of a semaphore. The guards
+/// of this crate implement it.
 pub trait Held: fmt::Debug + Send + Sync + 'static {
     /// The contender.
     #[doc(hidden)]

@@ -66,7 +66,7 @@ async fn reader_behind_a_waiting_writer_waits() {
     reader.unlock().await.unwrap();
     let mut order = waiting.join_all().await;
     order.sort_by_key(|(_, revision)| *revision);
-    assert_eq!(order.iter().map(|(who, _)| *who).collect::<Vec<_>>(), ["writer", "reader"]);
+    assert_eq!(order.iter().map(|(usage, _)| *usage).collect::<Vec<_>>(), ["writer", "reader"]);
 }
 
 #[tokio::test(start_paused = true)]

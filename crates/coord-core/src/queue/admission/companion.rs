@@ -5,7 +5,7 @@
 //! reader by deleting the first, and a reader becomes a writer by creating it:
 //!
 //! ```text
-//! contender     own key     companion     adopts                   releases to its companion
+//! contender     own key     companion     takes as companion       releases to its companion
 //! writer        W           R                                      reader with the key R
 //! reader        R           none
 //! upgrading     W           none          the reader with R:
@@ -21,7 +21,7 @@ use crate::queue::{Contender, WaitQueue};
 
 impl Contender {
     /// Makes the key of `other` the companion of this contender.
-    pub(crate) fn adopt(&mut self, mut other: Self) {
+    pub(crate) fn take_as_companion(&mut self, mut other: Self) {
         self.companion = Some(other.guard.take());
     }
 

@@ -97,7 +97,7 @@ impl ReadGuard {
         match self.become_writer().instrument(span).await {
             Ok(mut writer) => {
                 let Self { lock, contender, .. } = self;
-                writer.adopt(contender);
+                writer.take_as_companion(contender);
                 Ok(WriteGuard::of(lock, writer))
             }
             Err(cause) => Err(UpgradeError::new(self, cause)),
