@@ -5,7 +5,7 @@
 //! one client, cloned for each worker.
 //!
 //! It also measures additions to a counter of one key and to a striped counter, by clients that
-//! share nothing, as in as many processes.
+//! share no conflict queue, as in as many processes.
 //!
 //! `cargo bench -p coord-etcd-tests`
 #![expect(clippy::unwrap_used, reason = "a call that fails ends the benchmark")]

@@ -22,8 +22,8 @@ use futures_util::future::join_all;
 use super::print;
 use crate::support::{client, secs, wait_until, within};
 
-/// How many changes are made while the follower is paused, before the one that it must miss: more
-/// than a leader sends without an acknowledgement.
+/// How many changes are made while the follower is paused, before the changes that it must miss:
+/// more than a leader sends without an acknowledgement.
 ///
 /// Source: etcd 3.5 `server/etcdserver/raft.go`, `maxInflightMsgs`; the same in 3.4.
 const CHANGES: usize = 600;
