@@ -23,8 +23,8 @@ pub(super) async fn rw_mutex_multi_node(store: Store) {
     no_contender_is_beside_a_writer(&store, |n| n).await;
 }
 
-/// Readers and writers lock in turns, of which some upgrade and downgrade. Go's test has no upgrade
-/// and no downgrade.
+/// Readers and writers lock in rounds, of which some upgrade and downgrade. Go's test has no
+/// upgrade and no downgrade.
 async fn no_contender_is_beside_a_writer(store: &Store, member: fn(usize) -> usize) {
     let inside = Inside::default();
     let mut clients = JoinSet::new();

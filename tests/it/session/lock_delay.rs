@@ -21,7 +21,7 @@ fn delayed(client: &Client) -> SessionBuilder {
     Session::builder(client).ttl(secs(10)).lock_delay(LOCK_DELAY)
 }
 
-/// A rule that loses every call while `is_partitioned`.
+/// A rule that drops every request while `is_partitioned`.
 fn partition(is_partitioned: &Arc<AtomicBool>) -> impl Rule {
     let is_partitioned = Arc::clone(is_partitioned);
     move |_: &Call| match is_partitioned.load(Ordering::Relaxed) {
