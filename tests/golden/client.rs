@@ -108,7 +108,7 @@ impl Client {
                 {
                     // These commands share the hold, and would prevent its release.
                     self.abort(&format!("lost {name}"));
-                    self.abort(&format!("asked {name}"));
+                    self.abort(&format!("requested {name}"));
                 }
                 let future = self.state.clone().command_future(command.clone())?;
                 return Ok(Some(self.start(line.text.clone(), future)));

@@ -59,8 +59,8 @@ impl ClientState {
             Command::Observe(name) => Box::pin(self.observe(name)),
             Command::Drop(name) => Box::pin(self.drop(name)),
             Command::Lost(name) => Box::pin(self.lost(name)),
-            Command::Ask(name, reason) => Box::pin(self.ask(name, reason)),
-            Command::Asked(name) => Box::pin(self.asked(name)),
+            Command::Request(name, reason) => Box::pin(self.request(name, reason)),
+            Command::Requested(name) => Box::pin(self.requested(name)),
             Command::Put(key, value) => Box::pin(self.put(key, value)),
             Command::Get(key) => Box::pin(self.get(key)),
             Command::Write { key, value, under } => Box::pin(self.write(key, value, under)),
@@ -158,16 +158,16 @@ impl ClientState {
         Ok(format!("has lost {name}: {reason}"))
     }
 
-    async fn ask(self, name: String, reason: String) -> Output {
+    async fn request(self, name: String, reason: String) -> Output {
         Ok(match Mutex::new(&self.session, name.clone()).request_release(&reason).await? {
-            Some(token) => format!("asked the holder of {name} with token {token}"),
+            Some(token) => format!("requested the release of {name} with token {token}"),
             None => format!("found no holder of {name}"),
         })
     }
 
-    async fn asked(self, name: String) -> Output {
+    async fn requested(self, name: String) -> Output {
         let request = self.held.get(&name)?.release_requested().await?;
-        Ok(format!("is asked for {name}: {}", request.reason))
+        Ok(format!("release of {name} requested: {}", request.reason))
     }
 
     async fn put(self, key: String, value: String) -> Output {

@@ -43,10 +43,10 @@ pub(crate) enum Command {
     Cancel,
     /// `lost m`: waits until the lock or the leadership is lost.
     Lost(String),
-    /// `ask m reason`: requests the release from the holder of m.
-    Ask(String, String),
-    /// `asked m`: waits until another client requests the release of m.
-    Asked(String),
+    /// `request m reason`: requests the release from the holder of m.
+    Request(String, String),
+    /// `requested m`: waits until another client requests the release of m.
+    Requested(String),
     /// `show m file`: presents the fencing token of m to a resource outside the store, which
     /// refuses any token below the largest it has seen.
     Show(String, String),

@@ -35,14 +35,14 @@ async fn lock_delay_is_kept_after_a_crash() {
 async fn release_request_reaches_the_holder() {
     let cluster = single_member().await;
     let (kv, other) = (client(&cluster.endpoints()).await, client(&cluster.endpoints()).await);
-    let (holder, asking) = (session(&kv, 60).await, session(&other, 60).await);
+    let (holder, requester) = (session(&kv, 60).await, session(&other, 60).await);
     let guard = Mutex::new(&holder, "m").lock().await.unwrap();
-    let mutex = Mutex::new(&asking, "m");
-    let (request, asked) = tokio::join!(
+    let mutex = Mutex::new(&requester, "m");
+    let (request, requested) = tokio::join!(
         within(secs(20), guard.release_requested()),
         mutex.request_release("maintenance")
     );
-    assert_eq!(asked.unwrap(), Some(guard.fencing_token()));
+    assert_eq!(requested.unwrap(), Some(guard.fencing_token()));
     assert_eq!(request.unwrap().reason, "maintenance");
     guard.unlock().await.unwrap();
     within(secs(20), mutex.lock()).await.unwrap().unlock().await.unwrap();
