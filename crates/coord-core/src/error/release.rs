@@ -17,7 +17,7 @@ use super::{LossReason, PrimitiveError};
 #[error("the release was not confirmed: {cause}")]
 #[non_exhaustive]
 pub struct ReleaseError<T: Debug> {
-    /// The guard that was to be released: of a mutex, a leadership, a candidate or a contender.
+    /// The guard, candidate or contender that was to be released.
     pub held: Box<T>,
     /// Why the release was not confirmed.
     #[source]

@@ -9,7 +9,7 @@ use super::Revision;
 /// A number that grows with every holder of a lock or leadership, so that a resource can reject
 /// writes of an earlier holder.
 ///
-/// It is the create revision of the holder's key: unique in the store, and larger for every later
+/// It is the create revision of the holder's key: unique in its queue, and larger for every later
 /// holder. A resource that stores the largest token it has received, and rejects smaller ones, is
 /// protected from a holder that was suspended and lost its lease without noticing. Compare tokens
 /// by order, not for equality. If the history of the store is replaced, for example because an

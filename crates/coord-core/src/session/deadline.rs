@@ -28,11 +28,12 @@
 //! ```
 //!
 //! A session that passes its deadline is `DeadlineUnconfirmed` while the store may still have the
-//! lease, and `Expired` after the whole TTL. A lost session stays lost: no later event changes it.
+//! lease, and `Expired` after the whole TTL of the lease. A lost session stays lost: no later event
+//! changes it.
 //!
 //! A session with a *lock-delay* has a lease that lives longer than the session by at least that
-//! delay. All times above count the TTL of the session, which is shorter than the TTL of the lease:
-//! see [`LeaseTtl`].
+//! delay. All other times above count the TTL of the session, which is shorter than the TTL of the
+//! lease: see [`LeaseTtl`].
 
 use std::time::Duration;
 

@@ -3,10 +3,10 @@
 //! When 64 tasks increment one key, each commit makes the other 63 attempts fail. Within one
 //! process, waiting costs no request. So a transaction that has conflicted on a key enters the
 //! queue of that key, in memory, before its next attempt. Another transaction that reads or commits
-//! a key with a queue enters the queue too, except at the isolation level `ReadCommitted`. If it
-//! has sent no request yet, it does so at the read, and starts again. A key without conflicts has
-//! no queue. While no key has a queue, a transaction only reads one atomic counter, and takes no
-//! lock.
+//! a key with a queue usually enters the queue too, but never at the isolation level
+//! `ReadCommitted`. If it has sent no request yet, it does so at the read, and starts again. A key
+//! without conflicts has no queue. While no key has a queue, a transaction only reads one atomic
+//! counter, and takes no lock.
 //!
 //! A queue is a hint, not a guarantee: other clients do not take part, and the compares of the
 //! commit detect every conflict.

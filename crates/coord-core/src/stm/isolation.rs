@@ -38,16 +38,16 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "a closed set, and callers match on it")]
 pub enum Isolation {
-    /// Strict serializability, and the first of two concurrent blind writes to a key wins. A key
-    /// that did not exist, and was put and deleted again, counts as unchanged. Every attempt sees
-    /// one snapshot.
+    /// Strict serializability, and the first of two concurrent blind writes to a key wins, unless
+    /// the second transaction reads nothing. A key that did not exist, and was put and deleted
+    /// again, counts as unchanged. Every attempt sees one snapshot.
     #[default]
     SerializableSnapshot,
     /// Strict serializability. Every attempt sees one snapshot.
     Serializable,
     /// Each key is read once, from any member. A transaction that writes is strictly serializable
-    /// if it reads single keys. A read-only transaction may see old data, all of it from one
-    /// revision.
+    /// if it reads single keys. A read-only transaction may see old data; if it reads single keys,
+    /// all of it is from one revision.
     RepeatableReads,
     /// Each key is read once, from any member, and the commit compares no key that was read. All
     /// writes of the transaction appear at once. A transaction that reads the key of a lock is

@@ -66,7 +66,7 @@ impl RecordedTransaction {
 
 impl Transaction {
     /// Notes a range that was read, with the keys as the closure sees them: a key that was read
-    /// before keeps the version of that read, whatever the range has returned.
+    /// before keeps the mod revision of that read, whatever the range has returned.
     pub(super) fn note_range(&mut self, range: &KeyRange) {
         let Some(recording) = &mut self.recording else { return };
         let found = self.read_set.iter().filter(|(key, _)| range.contains(key));

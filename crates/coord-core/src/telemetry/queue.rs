@@ -9,7 +9,7 @@ use super::{ELECTION, LOCK, label, metrics};
 use crate::error::LossReason;
 use crate::kv::Revision;
 
-/// The span of a wait: from before the enqueue until the contender is first.
+/// The span of a wait: from before the enqueue until the contender is first or admitted.
 pub(crate) fn wait_span(kind: &'static str, name: &Bytes) -> Span {
     let name = name.escape_ascii();
     if kind == "election" {
@@ -69,8 +69,8 @@ impl ContenderPhase {
         Some(before)
     }
 
-    /// The contender is first. A lock may change its holder thousands of times a second, so its
-    /// lines have the level debug.
+    /// The contender is first or admitted. A lock may change its holder thousands of times a
+    /// second, so its lines have the level debug.
     pub(crate) fn acquired(&mut self) {
         if self.state != ContenderState::Waiting {
             return;
@@ -100,7 +100,7 @@ impl ContenderPhase {
         metrics::count("coord_queue_released_total", &[("kind", self.kind)]);
     }
 
-    /// The contender lost its key, while it was first or waited.
+    /// The contender lost its key, while it was a holder or waited.
     pub(crate) fn lost(&mut self, reason: LossReason) {
         let Some(before) = self.enter(ContenderState::Ended) else { return };
         let (name, token) = (self.name.escape_ascii(), self.token);
