@@ -90,7 +90,8 @@ fn after_help() -> String {
 #[derive(Debug)]
 struct QueueRow {
     kv: KeyValue,
-    /// How many waiters are ahead, with itself and with foreign keys; 0 for a holder.
+    /// The place behind the holders, counted from 1 and with foreign keys; 0 for a holder, and for
+    /// a foreign key in the place of a holder.
     position: usize,
     revisions_ago: i64,
     /// `None` if the key has no lease, or if the lease has just expired.
