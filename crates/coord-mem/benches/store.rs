@@ -130,7 +130,7 @@ fn put(criterion: &mut Criterion) {
     let watched = [
         ("no watchers", vec![]),
         ("10,000 idle watchers elsewhere", idle("idle")),
-        ("10,000 idle watchers in between", idle("key/000")),
+        ("10,000 idle watchers with that prefix", idle("key/000")),
     ];
     for (watchers, names) in watched {
         let store = filled_backend(&runtime);

@@ -62,7 +62,7 @@ async fn store_with_writes(writes: usize) -> MemBackend {
     store
 }
 
-/// An observer yielded no leader of the new history, although it read the contenders each minute.
+/// An observer yielded no leader of the new history, although it read the contenders each 55 s.
 #[tokio::test(start_paused = true)]
 async fn observer_starts_afresh_when_history_was_replaced() {
     // The new history is shorter, or has already grown longer than the old one.

@@ -76,7 +76,7 @@ async fn observer_with_silent_watch_yields_leaders_between_reads() {
     assert!(started.elapsed() <= secs(61), "{:?}", started.elapsed());
 }
 
-/// An observer verifies its watch once a minute: with one read while there is a leader, with two
+/// An observer verifies its watch each 55 s: with one read while there is a leader, with two
 /// reads and a new watch while there is none.
 #[tokio::test(start_paused = true)]
 async fn idle_observer_costs_one_or_two_reads_a_minute() {

@@ -128,8 +128,8 @@ impl Mutex {
     /// let guard = Mutex::new(&session, "printer").lock().await?;
     ///
     /// let other = Session::builder(&Client::new(store)).open().await?;
-    /// let asked = Mutex::new(&other, "printer").request_release("the printer is moved").await?;
-    /// assert_eq!(asked, Some(guard.fencing_token()));
+    /// let requested = Mutex::new(&other, "printer").request_release("the printer is moved").await?;
+    /// assert_eq!(requested, Some(guard.fencing_token()));
     ///
     /// let request = guard.release_requested().await?;
     /// assert_eq!(request.reason, "the printer is moved");

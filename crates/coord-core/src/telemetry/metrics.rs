@@ -77,13 +77,13 @@ pub fn describe_metrics() {
     let gauges = [
         ("coord_sessions_open", "Sessions open now"),
         ("coord_queue_waiting", "Contenders waiting now"),
-        ("coord_queue_held", "Locks and leaderships held now"),
+        ("coord_queue_held", "Contenders that hold now: locks, leaderships and permits"),
     ];
     for (name, description) in gauges {
         describe_gauge!(name, Unit::Count, description);
     }
     let histograms = [
-        ("coord_queue_wait_seconds", "From the enqueue until the contender is first"),
+        ("coord_queue_wait_seconds", "From the enqueue until the contender is first or admitted"),
         ("coord_request_seconds", "From sending a request to its response"),
     ];
     for (name, description) in histograms {
