@@ -2,11 +2,12 @@
 
 use coord_core::Mutex;
 use coord_core::recipes::{
-    Barrier, DoubleBarrier, DoubleBarrierError, Latch, LatchError, MultiLock,
+    Barrier, DoubleBarrier, DoubleBarrierError, Latch, LatchError, MultiLock, RateLimiter,
+    RateLimiterError,
 };
 use futures_util::future::{join_all, try_join_all};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::support::{
     assert_waits, client, secs, session, single_member, wait_for_queue_length, within,
@@ -104,4 +105,44 @@ async fn latch_counts_each_participant_once() {
     assert!(passed.try_join_next().is_none(), "the waiter has passed");
     assert_eq!(latch.count_down("c").await.unwrap(), 0);
     within(secs(10), passed.join_next()).await.unwrap().unwrap().unwrap();
+}
+
+/// Two members spend what they can, in real time. Then one is cut off by the end of its session,
+/// and the other acquires its slice.
+#[tokio::test]
+async fn rate_limiter_members_spend_at_most_the_budget() {
+    let cluster = single_member().await;
+    let mut limiters = Vec::new();
+    for _ in 0..2 {
+        let session = session(&client(&cluster.endpoints()).await, 60).await;
+        limiters.push(RateLimiter::new(&session, "r", 200));
+    }
+    let different =
+        RateLimiter::new(&session(&client(&cluster.endpoints()).await, 60).await, "r", 9);
+    let start = Instant::now();
+    let spend = async |limiter: &RateLimiter| {
+        let slice = limiter.acquire_slice(100).await.unwrap();
+        let (mut units, mut last) = (0, Instant::now());
+        while start.elapsed() < secs(2) {
+            slice.acquire(1).await.unwrap();
+            (units, last) = (units + 1, Instant::now());
+        }
+        (slice, units, last)
+    };
+    let both = async { tokio::join!(spend(&limiters[0]), spend(&limiters[1])) };
+    let ((first, units, last), (_second, other_units, other_last)) = within(secs(10), both).await;
+    let elapsed = last.max(other_last) - start;
+    assert!((units + other_units) * 5_000_000 <= elapsed.as_nanos(), "{units}, {other_units}");
+    assert!(units > 0 && other_units > 0, "{units}, {other_units}");
+
+    let differs = different.try_acquire_slice(1).await.unwrap_err();
+    assert!(matches!(differs, RateLimiterError::BudgetDiffers { stored: 200, given: 9, .. }));
+    let waiting = async { limiters[1].acquire_slice(100).await.unwrap() };
+    let close = async {
+        sleep(secs(1)).await;
+        first.session().close().await.unwrap();
+    };
+    let (third, ()) = within(secs(10), async { tokio::join!(waiting, close) }).await;
+    assert!(first.try_acquire(1).is_err(), "the slice of a closed session is lost");
+    within(secs(10), third.acquire(1)).await.unwrap();
 }

@@ -5,6 +5,7 @@ mod counter;
 mod double_barrier;
 mod latch;
 mod multi_lock;
+mod rate_limiter;
 mod release_request;
 mod rwlock;
 mod semaphore;

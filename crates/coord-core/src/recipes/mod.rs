@@ -11,6 +11,7 @@
 //! | share a changing value | [`SharedValue`] | no change is lost | read 1, set 1, update 2 |
 //! | let many read, or one write | [`RwLock`] | a writer is alone | lock 1, unlock 1 |
 //! | limit how many work at once | [`Semaphore`] | at most the limit | acquire 1, release 1 |
+//! | limit how much is done per second | [`RateLimiter`] | at most the budget | slice 1, unit 0 |
 //!
 //! `docs/guide/recipes.md` has the hazards of each, and the layout of its keys.
 
@@ -19,6 +20,7 @@ pub mod counter;
 pub mod double_barrier;
 pub mod latch;
 pub mod multi_lock;
+pub mod rate_limiter;
 pub mod rwlock;
 pub mod semaphore;
 pub mod shared_value;
@@ -31,6 +33,7 @@ pub use double_barrier::{
 };
 pub use latch::{Latch, LatchError};
 pub use multi_lock::{MultiLock, MultiLockError, MultiLockGuard};
+pub use rate_limiter::{RateLimiter, RateLimiterError, RateSlice};
 pub use rwlock::{ReadGuard, RwLock, UpgradeError, UpgradeFailure, WriteGuard};
 pub use semaphore::{Semaphore, SemaphoreError, SemaphorePermits};
 pub use shared_value::{SharedValue, ValueSwap, Values};

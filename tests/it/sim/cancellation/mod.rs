@@ -34,6 +34,7 @@ mod leases;
 mod multi_lock;
 mod mutex;
 mod queue;
+mod rate_limiter;
 mod release_requests;
 mod rwlock;
 mod semaphore;
@@ -167,6 +168,7 @@ fn every_public_async_function_has_a_case() {
         multi_lock::cases(),
         mutex::cases(),
         queue::cases(),
+        rate_limiter::cases(),
         release_requests::cases(),
         rwlock::cases(),
         semaphore::cases(),

@@ -7,6 +7,7 @@ mod double_barrier;
 mod latch;
 mod lock_delay;
 mod multi_lock;
+mod rate_limiter;
 mod release_request;
 mod rwlock;
 mod semaphore;
