@@ -69,8 +69,8 @@ impl Worker for BarrierWorker {
         let held = Instant::now();
         let is_released = Arc::new(AtomicBool::new(false));
         let mut waiting = JoinSet::new();
-        for waiter in self.waiters.iter().cloned() {
-            let is_released = Arc::clone(&is_released);
+        for waiter in &self.waiters {
+            let (waiter, is_released) = (waiter.clone(), Arc::clone(&is_released));
             waiting.spawn(async move {
                 waiter.wait().await?;
                 ensure!(is_released.load(Ordering::SeqCst), "a waiter passed a held barrier");
