@@ -58,6 +58,36 @@ total: 14 units
     assert_eq!(run_example("scheduler"), expected);
 }
 
+/// At most two hosts restart at a time, and no host while the configuration changes.
+#[test]
+fn example_rollout_serves_each_version_together() {
+    let expected = " 0.0 s  host-1    restarts with version 1 and 2 GB
+ 0.0 s  host-2    restarts with version 1 and 2 GB
+ 2.0 s  host-3    restarts with version 1 and 2 GB
+ 2.5 s  host-4    restarts with version 1 and 2 GB
+ 5.0 s  host-4    serves version 1
+ 5.0 s  operator  all hosts have restarted with version 1
+ 5.0 s  host-1    serves version 1
+ 5.0 s  host-2    serves version 1
+ 5.0 s  host-3    serves version 1
+ 5.0 s  host-3    restarts with version 2 and 2 GB
+ 5.0 s  host-4    restarts with version 2 and 2 GB
+ 6.0 s  operator  changes the memory, as soon as no host restarts with it
+ 7.0 s  host-3    fails: the health check is red
+ 7.5 s  operator  has changed the memory to 3 GB
+ 7.5 s  host-2    restarts with version 2 and 3 GB
+ 7.5 s  host-1    restarts with version 2 and 3 GB
+ 9.5 s  host-3    restarts with version 2 and 3 GB
+11.5 s  host-3    serves version 2
+11.5 s  operator  all hosts have restarted with version 2
+11.5 s  host-4    serves version 2
+11.5 s  host-1    serves version 2
+11.5 s  host-2    serves version 2
+9 restarts
+";
+    assert_eq!(run_example("rollout"), expected);
+}
+
 /// Regression: the example panicked on a file of fewer transfers than a worker applies per hold.
 #[test]
 fn ledger_of_few_transfers_has_the_right_balances() {

@@ -89,6 +89,14 @@ fn latencies_have_the_names_of_the_go_program() {
     assert_eq!(series(&contended), ["cycle", "handoff", "lock", "unlock"]);
     let handed = report("election-handoff --workers 2 --count 20 --hold 5ms");
     assert_eq!(series(&handed), ["campaign", "cycle", "handoff", "resign"]);
+    assert_eq!(series(&names("rwlock-read")), ["cycle", "read", "unlock"]);
+    assert_eq!(series(&names("rwlock-write")), ["cycle", "unlock", "write"]);
+    // So many operations that some of them write.
+    let mixed = report("rwlock-mixed --workers 2 --count 300");
+    assert_eq!(series(&mixed), ["cycle", "read", "unlock", "write"]);
+    assert_eq!(series(&names("semaphore")), ["acquire", "cycle", "release"]);
+    assert_eq!(series(&names("barrier")), ["cycle", "hold", "passed"]);
+    assert_eq!(series(&names("double-barrier")), ["cycle", "enter", "leave"]);
 }
 
 #[test]
@@ -111,6 +119,37 @@ fn contended_lock_is_fair_among_workers() {
     let cycle = report["latency_us"]["cycle"]["p50"].as_f64().expect("a number");
     assert!(cycle >= 4.0 * 5000.0, "all four hold it between two acquisitions of one: {report}");
     assert!(unlock < cycle, "the unlock does not include the hold: {report}");
+}
+
+#[test]
+fn semaphore_with_one_permit_hands_it_off() {
+    let line = "semaphore-contended --workers 4 --count 40 --hold 5ms";
+    let one = report(line);
+    assert_eq!(series(&one), ["acquire", "cycle", "handoff", "release"]);
+    assert_eq!(one["exclusion_violations"], 0);
+    let two = report(&format!("{line} --limit 2"));
+    assert_eq!(series(&two), ["acquire", "cycle", "release"], "a release has no one successor");
+    assert_eq!(two["exclusion_violations"], 0);
+    let p50 = |report: &Value| report["latency_us"]["cycle"]["p50"].as_f64().expect("a number");
+    assert!(p50(&two) < p50(&one), "two hold it at a time: {one} {two}");
+}
+
+#[test]
+fn recipe_workloads_report_their_flags() {
+    let mixed = report("rwlock-mixed --workers 3 --count 300 --hold 100us --seed 7");
+    assert_eq!((&mixed["reads_percent"], &mixed["hold_us"]), (&90.into(), &100.into()));
+    assert_eq!(mixed["exclusion_violations"], 0);
+    let reads = mixed["latency_us"]["read"]["n"].as_u64().expect("a count");
+    assert!((240..300).contains(&reads), "{mixed}");
+
+    let barrier = report("barrier --waiters 3 --count 10 --hold 5ms");
+    assert_eq!((&barrier["waiters"], &barrier["hold_us"]), (&3.into(), &5000.into()));
+    let passed = barrier["latency_us"]["passed"]["p50"].as_f64().expect("a number");
+    assert!(passed < 5000.0, "it does not include the hold time: {barrier}");
+
+    let rounds = report("double-barrier --parties 3 --count 10");
+    assert_eq!(rounds["parties"], 3);
+    assert_eq!(rounds["latency_us"]["enter"]["n"], 30, "one sample for each party of a round");
 }
 
 #[test]
@@ -160,7 +199,8 @@ fn unknown_workload_is_refused_with_the_known_names() {
         stderr,
         "coord bench: unknown workload \"raw-putt\": use one of raw-put raw-get \
          raw-get-stale raw-txn session-cycle mutex-uncontended mutex-contended election-cycle \
-         election-handoff election-observe stm-transfer stm-counter\n"
+         election-handoff election-observe stm-transfer stm-counter rwlock-read rwlock-write \
+         rwlock-mixed semaphore semaphore-contended barrier double-barrier\n"
     );
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Every workload accepts [`RunFlags`] and the flags that apply to it. Other flags are refused.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
@@ -89,7 +89,7 @@ pub(crate) struct RawFlags {
 pub(crate) struct SessionFlags {
     /// TTL of the sessions, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    ttl: u32,
+    pub(crate) ttl: u32,
 }
 
 impl SessionFlags {
@@ -107,6 +107,46 @@ pub(crate) struct HoldTimeFlags {
     /// Time between acquisition and release
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     pub(crate) hold: Duration,
+}
+
+/// The flags of `rwlock-mixed`.
+#[derive(Args, Debug)]
+pub(crate) struct MixedFlags {
+    #[command(flatten)]
+    pub(crate) hold: HoldTimeFlags,
+    /// Seed of the random choice between reading and writing
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+/// The flags of `semaphore-contended`.
+#[derive(Args, Debug)]
+pub(crate) struct SemaphoreFlags {
+    #[command(flatten)]
+    pub(crate) hold: HoldTimeFlags,
+    /// Number of permits of the semaphore
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) limit: NonZeroU32,
+}
+
+/// The flags of `barrier`.
+#[derive(Args, Debug)]
+pub(crate) struct BarrierFlags {
+    #[command(flatten)]
+    pub(crate) hold: HoldTimeFlags,
+    /// Number of waiters of each worker's barrier
+    #[arg(long, value_name = "N", default_value = "8")]
+    pub(crate) waiters: NonZeroUsize,
+}
+
+/// The flags of `double-barrier`.
+#[derive(Args, Debug)]
+pub(crate) struct DoubleBarrierFlags {
+    #[command(flatten)]
+    pub(crate) session: SessionFlags,
+    /// Number of parties of each worker's barrier
+    #[arg(long, value_name = "N", default_value = "8")]
+    pub(crate) parties: NonZeroUsize,
 }
 
 /// The flags of the `stm-*` workloads.

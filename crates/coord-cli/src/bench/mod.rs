@@ -17,7 +17,7 @@
 //!
 //! - `flags`: the command line;
 //! - `store`: the connections and the key prefix of a run;
-//! - `workload`: the operations, one file for each kind;
+//! - `workload`: the operations, one file for each kind; `recipes` runs those of the recipes;
 //! - `phase`: runs the workers, with `samples` for their latencies and `progress` for the bar;
 //! - `metrics`: the server's metrics, and `scrape` to read them;
 //! - `stats`: percentiles and fairness;
@@ -27,6 +27,7 @@ mod flags;
 mod metrics;
 mod phase;
 mod progress;
+mod recipes;
 mod report;
 mod samples;
 mod scrape;
@@ -39,7 +40,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use coord_core::Mutex;
+use coord_core::{Mutex, Session};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{sleep, timeout};
 
@@ -48,11 +49,12 @@ use flags::{
     Flags, HoldTimeFlags, NoFlags, RawFlags, RunFlags, SessionFlags, StmFlags, TransferFlags,
 };
 use phase::{Phase, PhaseLimit};
+use recipes::RecipeCommand;
 use report::Report;
 use stats::Fairness;
 use store::Store;
 use workload::election::{Candidate, ObserveWorkload};
-use workload::lock_cycle::{Exclusive, LockCycle};
+use workload::lock_cycle::{LockCycle, LockLike, Sharing};
 use workload::raw::{RawRequest, RawWorkload};
 use workload::session::SessionCycle;
 use workload::stm::StmWorkload;
@@ -118,6 +120,8 @@ enum WorkloadCommand {
     StmTransfer(Flags<TransferFlags>),
     /// Add 1 to a counter of all workers in a transaction
     StmCounter(Flags<StmFlags>),
+    #[command(flatten)]
+    Recipe(RecipeCommand),
     #[command(external_subcommand)]
     Unknown(Vec<String>),
 }
@@ -136,16 +140,16 @@ impl Bench {
                 run_and_print("session-cycle", &run, SessionCycle { ttl: own.ttl() }).await
             }
             WorkloadCommand::MutexUncontended(flags) => {
-                run_per_worker::<Mutex>("mutex-uncontended", flags).await
+                run_lock_cycle("mutex-uncontended", Sharing::PerWorker, flags, mutex).await
             }
             WorkloadCommand::MutexContended(flags) => {
-                run_shared::<Mutex>("mutex-contended", flags).await
+                run_lock_cycle("mutex-contended", CONTENDED, flags, mutex).await
             }
             WorkloadCommand::ElectionCycle(flags) => {
-                run_per_worker::<Candidate>("election-cycle", flags).await
+                run_lock_cycle("election-cycle", Sharing::PerWorker, flags, Candidate::new).await
             }
             WorkloadCommand::ElectionHandoff(flags) => {
-                run_shared::<Candidate>("election-handoff", flags).await
+                run_lock_cycle("election-handoff", CONTENDED, flags, Candidate::new).await
             }
             WorkloadCommand::ElectionObserve(Flags { run, own: NoFlags {} }) => {
                 if run.workers.get() > 1 {
@@ -162,6 +166,7 @@ impl Bench {
             WorkloadCommand::StmCounter(Flags { run, own }) => {
                 run_and_print("stm-counter", &run, StmWorkload::counter(own)).await
             }
+            WorkloadCommand::Recipe(recipe) => recipe.run().await,
             WorkloadCommand::Unknown(words) => Err(ExitError::usage(format!(
                 "unknown workload {:?}: use one of {}",
                 words.first().map_or("", String::as_str),
@@ -186,20 +191,22 @@ async fn run_raw(
     run_and_print(name, &run, RawWorkload { request, keys: own.keys, val_size: own.val_size }).await
 }
 
-/// Runs a workload in which every worker has its own lock or election.
-async fn run_per_worker<E: Exclusive>(
-    name: &str,
-    Flags { run, own }: Flags<HoldTimeFlags>,
-) -> Result<(), ExitError> {
-    run_and_print(name, &run, LockCycle::<E>::per_worker(own.session.ttl(), own.hold)).await
+/// How workers share one lock or election.
+const CONTENDED: Sharing = Sharing::Contended { holders: 1 };
+
+/// Creates the lock of a worker.
+fn mutex(session: &Session, name: String, _worker: usize) -> Mutex {
+    Mutex::new(session, name)
 }
 
-/// Runs a workload in which all workers contend for one lock or election.
-async fn run_shared<E: Exclusive>(
+/// Runs a workload in which workers acquire and release locks or leaderships.
+async fn run_lock_cycle<L: LockLike>(
     name: &str,
+    sharing: Sharing,
     Flags { run, own }: Flags<HoldTimeFlags>,
+    create: impl Fn(&Session, String, usize) -> L + Send + Sync + 'static,
 ) -> Result<(), ExitError> {
-    run_and_print(name, &run, LockCycle::<E>::shared(own.session.ttl(), own.hold)).await
+    run_and_print(name, &run, LockCycle::new(sharing, &own, create)).await
 }
 
 /// Measures a workload within the time limit, and prints the report.

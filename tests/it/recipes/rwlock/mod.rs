@@ -45,6 +45,38 @@ async fn readers_share_and_writer_excludes() {
     drop(one.try_write().await.unwrap().expect("the lock is free"));
 }
 
+/// A key that another owner of the lease has created belongs to that owner.
+#[tokio::test(start_paused = true)]
+async fn contender_skips_keys_of_another_lease_owner() {
+    let store = Client::new(MemBackend::new());
+    let session = session(&store).await;
+    let lock = RwLock::new(&session, "l");
+    let reader = lock.read().await.unwrap();
+    let read_key = reader.key().clone();
+    reader.unlock().await.unwrap();
+    let writer = lock.write().await.unwrap();
+    let write_key = writer.key().clone();
+    writer.unlock().await.unwrap();
+
+    // The next contenders would create the same keys again.
+    let create = |key| store.put_with(Put::new(key, "").lease(session.lease_id()));
+    create(read_key.clone()).await.unwrap();
+    let reader = lock.read().await.unwrap();
+    assert_ne!(reader.key(), &read_key);
+    reader.unlock().await.unwrap();
+    assert!(store.get(read_key.clone()).await.unwrap().is_some());
+
+    create(write_key.clone()).await.unwrap();
+    let (writer, _) = tokio::join!(lock.write(), async {
+        settle().await;
+        store.delete(read_key).await.unwrap();
+        store.delete(write_key.clone()).await.unwrap()
+    });
+    let writer = writer.unwrap();
+    assert_ne!(writer.key(), &write_key, "it has waited for the other owner's key");
+    writer.unlock().await.unwrap();
+}
+
 /// No writer starvation: a reader that comes after a waiting writer waits for it.
 #[tokio::test(start_paused = true)]
 async fn reader_behind_a_waiting_writer_waits() {

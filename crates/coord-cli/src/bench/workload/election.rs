@@ -6,7 +6,7 @@ use coord_core::error::PrimitiveError;
 use coord_core::{Election, Session};
 use tokio::time::Instant;
 
-use super::lock_cycle::Exclusive;
+use super::lock_cycle::LockLike;
 use super::{ReportFields, Worker, Workload};
 use crate::bench::samples::Samples;
 use crate::bench::store::Store;
@@ -17,15 +17,18 @@ pub(crate) struct Candidate {
     value: String,
 }
 
-impl Exclusive for Candidate {
+impl Candidate {
+    /// The candidate of the worker with this number.
+    pub(crate) fn new(session: &Session, name: String, worker: usize) -> Self {
+        Self { election: Election::new(session, name), value: format!("candidate{worker}") }
+    }
+}
+
+impl LockLike for Candidate {
     const ACQUIRE_SERIES: &'static str = "campaign";
     const RELEASE_SERIES: &'static str = "resign";
 
     type Held = Leadership;
-
-    fn create(session: &Session, name: String, worker: usize) -> Self {
-        Self { election: Election::new(session, name), value: format!("candidate{worker}") }
-    }
 
     async fn acquire(&self) -> Result<Leadership> {
         Ok(self.election.campaign(&self.value).await?)

@@ -2,13 +2,19 @@
 //!
 //! A [`Workload`] creates the workers and checks its invariants at the end. A [`Worker`] repeats
 //! one operation. To add a workload, add a file here and a variant of `WorkloadCommand` in
-//! `crates/coord-cli/src/bench/mod.rs`.
+//! `crates/coord-cli/src/bench/mod.rs`, or of `RecipeCommand` in
+//! `crates/coord-cli/src/bench/recipes.rs`.
 
+pub(crate) mod barrier;
+pub(crate) mod double_barrier;
 pub(crate) mod election;
 pub(crate) mod lock_cycle;
 pub(crate) mod mutex;
 pub(crate) mod raw;
+pub(crate) mod rwlock;
+pub(crate) mod semaphore;
 pub(crate) mod session;
+mod split_mix;
 pub(crate) mod stm;
 
 use anyhow::Result;

@@ -15,6 +15,7 @@ use coord_core::{Error, Stm};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::split_mix::SplitMix;
 use super::{ReportFields, Worker, Workload};
 use crate::bench::flags::StmFlags;
 use crate::bench::samples::Samples;
@@ -112,7 +113,7 @@ impl Workload for StmWorkload {
             stm: Stm::new(client).isolation(self.flags.isolation),
             prefetch: self.flags.prefetch,
             keys,
-            rng: SplitMix(self.flags.seed.wrapping_mul(1_000_003).wrapping_add(number as u64)),
+            rng: SplitMix::of_worker(self.flags.seed, number),
             totals: Arc::clone(&self.totals),
         })
     }
@@ -208,37 +209,9 @@ fn parse_number(value: Option<Bytes>) -> Result<i64> {
     Ok(std::str::from_utf8(&value)?.parse()?)
 }
 
-/// The random number generator of the Go program that measures etcd's `concurrency` package, so
-/// that both programs choose the same accounts.
-///
-/// Source: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators", OOPSLA
-/// 2014, figure 17.
-#[derive(Debug)]
-struct SplitMix(u64);
-
-impl SplitMix {
-    const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn split_mix_matches_the_reference_implementation() {
-        let mut rng = SplitMix(1_234_567);
-        let numbers = [rng.next(), rng.next(), rng.next()];
-        // From the authors' reference implementation.
-        assert_eq!(
-            numbers,
-            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
-        );
-    }
 
     #[test]
     fn changed_sum_fails_the_run_except_at_read_committed() {
