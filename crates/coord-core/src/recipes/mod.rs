@@ -11,6 +11,7 @@
 //! | share a changing value | [`SharedValue`] | no change is lost | read 1, set 1, update 2 |
 //! | let many read, or one write | [`RwLock`] | a writer is alone | lock 1, unlock 1 |
 //! | limit how many work at once | [`Semaphore`] | at most the limit | acquire 1, release 1 |
+//! | pass work to other processes | [`MessageQueue`] | put once; taken in order | put 1, take 1 or 2 |
 //!
 //! `docs/guide/recipes.md` has the hazards of each, and the layout of its keys.
 
@@ -18,6 +19,7 @@ pub mod barrier;
 pub mod counter;
 pub mod double_barrier;
 pub mod latch;
+pub mod message_queue;
 pub mod multi_lock;
 pub mod rwlock;
 pub mod semaphore;
@@ -30,6 +32,9 @@ pub use double_barrier::{
     DoubleBarrier, DoubleBarrierError, DoubleBarrierGuard, OnParticipantLoss,
 };
 pub use latch::{Latch, LatchError};
+pub use message_queue::{
+    DeadLetter, Delivery, Message, MessageCounts, MessageQueue, MessageQueueError, TakenMessage,
+};
 pub use multi_lock::{MultiLock, MultiLockError, MultiLockGuard};
 pub use rwlock::{ReadGuard, RwLock, UpgradeError, UpgradeFailure, WriteGuard};
 pub use semaphore::{Semaphore, SemaphoreError, SemaphorePermits};
