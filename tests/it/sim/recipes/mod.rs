@@ -5,6 +5,7 @@ mod counter;
 mod double_barrier;
 mod latch;
 mod lock_delay;
+mod message_queue;
 mod multi_lock;
 mod release_request;
 mod rwlock;

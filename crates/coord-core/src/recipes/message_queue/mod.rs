@@ -59,9 +59,9 @@ const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(10).expect("10 is not zero");
 /// Create the handle once and clone it: takers on clones of one handle share what they have read.
 ///
 /// - **Order**: by priority, lower numbers first, and then by the create revision: no message is
-///   taken before another one of its priority whose put was acknowledged before its own began,
-///   unless both are taken at the same time. A message that becomes ready again keeps its place; a
-///   taker may notice it up to one second late.
+///   taken before another ready one of its priority whose put was acknowledged before its own
+///   began, unless both are taken at the same time. A message that becomes ready again keeps its
+///   place; takers notice it within one second.
 /// - **At least once**: [`take`](Self::take) returns a [`Delivery`]. If the taker does not
 ///   acknowledge it, the message is ready again when the delivery is released or dropped, or its
 ///   session ends.
