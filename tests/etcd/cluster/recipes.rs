@@ -132,10 +132,8 @@ async fn message_queue_takers_take_each_message_once_and_in_order() {
         }
         taken
     });
-    let (taken, _) = within(secs(60), async {
-        tokio::join!(join_all(consume), join_all(produce))
-    })
-    .await;
+    let (taken, _) =
+        within(secs(60), async { tokio::join!(join_all(consume), join_all(produce)) }).await;
     let mut taken = taken.concat();
     taken.sort_unstable();
     taken.dedup();
@@ -158,7 +156,7 @@ async fn message_queue_takers_take_each_message_once_and_in_order() {
 
 /// etcd deletes the claims of a taker that has ended, and of a delay that has passed.
 #[tokio::test]
-async fn message_queue_delivers_again_after_a_lost_session_and_a_delay() {
+async fn message_queue_delivers_after_a_lost_session_and_a_delay() {
     let cluster = single_member().await;
     let kv = client(&cluster.endpoints()).await;
     let (lost, kept) = (session(&kv, 60).await, session(&kv, 60).await);

@@ -11,7 +11,7 @@
 //! | share a changing value | [`SharedValue`] | no change is lost | read 1, set 1, update 2 |
 //! | let many read, or one write | [`RwLock`] | a writer is alone | lock 1, unlock 1 |
 //! | limit how many work at once | [`Semaphore`] | at most the limit | acquire 1, release 1 |
-//! | pass work to other processes | [`MessageQueue`] | put once; taken in order | put 1, take 1 or 2 |
+//! | pass work to other processes | [`MessageQueue`] | put once, in order | put 1, take 1 or 2 |
 //!
 //! `docs/guide/recipes.md` has the hazards of each, and the layout of its keys.
 

@@ -54,12 +54,12 @@ const fn attempts(max: u32) -> NonZeroU32 {
 async fn messages_are_taken_in_the_order_of_their_puts() {
     let store = store();
     let producers = [queue(&store).await, queue(&store).await, queue(&store).await];
-    // Several segments, which the producers begin in turn.
+    // Several sections, which the producers begin in turn.
     for n in 0..600 {
         producers[n % 3].put(n.to_string()).await.unwrap();
     }
-    let segment = store.get("q/segment").await.unwrap().expect("a segment has begun");
-    assert!(segment.version > 2, "{} segments", segment.version);
+    let section = store.get("q/section").await.unwrap().expect("a section has begun");
+    assert!(section.version > 2, "{} sections", section.version);
     let expected: Vec<_> = (0..600).map(|n| n.to_string()).collect();
     assert_eq!(drain(&queue(&store).await).await, expected);
     assert_eq!(keys(&store, "q/messages").await, [""; 0]);

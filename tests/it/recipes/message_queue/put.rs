@@ -26,7 +26,7 @@ async fn message_is_put_once_also_after_it_was_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn segment_that_has_ended_is_found_out() {
+async fn section_that_has_ended_is_found_out() {
     let store = store();
     let (one, other) = (queue(&store).await, queue(&store).await);
     one.put("a").await.unwrap();

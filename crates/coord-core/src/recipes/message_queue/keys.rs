@@ -1,9 +1,9 @@
 //! The key names of a message queue.
 //!
 //! ```text
-//! jobs/segment                                               the number of the segment is its mod revision
-//! jobs/messages/00100/000000000000001f/694d82a1-0-0000000007 a message: priority, segment, id
-//! jobs/messages-claimed/694d82a1-0-0000000007                its claim: of a delivery, or of a delay
+//! jobs/section                                               its mod revision is the number
+//! jobs/messages/00100/000000000000001f/694d82a1-0-0000000007 a message: priority, section, id
+//! jobs/messages-claimed/694d82a1-0-0000000007                its claim
 //! jobs/dead/00100/000000000000001f/694d82a1-0-0000000009/5   a dead letter, after 5 attempts
 //! jobs/takers/694d82a1-3                                     a taker that waits
 //! ```
@@ -41,9 +41,9 @@ impl Keys {
         [&[&self.name[..]], parts].concat().concat().into()
     }
 
-    /// The key whose mod revision is the number of the current segment.
-    pub(super) fn segment(&self) -> Bytes {
-        self.below(&[b"/segment"])
+    /// The key whose mod revision is the number of the current section.
+    pub(super) fn section(&self) -> Bytes {
+        self.below(&[b"/section"])
     }
 
     /// The name of the wait queue of takers.
@@ -117,17 +117,17 @@ impl Keys {
 }
 
 impl Place {
-    pub(super) fn new(priority: u16, segment: Revision, id: &str) -> Self {
-        Self(format!("{priority:05}/{:016x}/{id}", segment.0).into())
+    pub(super) fn new(priority: u16, section: Revision, id: &str) -> Self {
+        Self(format!("{priority:05}/{:016x}/{id}", section.0).into())
     }
 
     fn parse(key: Bytes) -> Option<Self> {
         let place = Self(key);
         let mut parts = place.0.split(|&byte| byte == b'/');
-        let (priority, segment, id) = (parts.next()?, parts.next()?, parts.next()?);
+        let (priority, section, id) = (parts.next()?, parts.next()?, parts.next()?);
         let is_place = priority.len() == 5
             && str::from_utf8(priority).ok()?.parse::<u16>().is_ok()
-            && segment.len() == 16
+            && section.len() == 16
             && !id.is_empty()
             && parts.next().is_none();
         is_place.then_some(place)
@@ -138,7 +138,7 @@ impl Place {
         str::from_utf8(&self.0[..5]).ok().and_then(|text| text.parse().ok()).unwrap_or(u16::MAX)
     }
 
-    /// The priority and the segment: among messages that share both, the create revision decides.
+    /// The priority and the section: among messages that share both, the create revision decides.
     pub(super) fn group(&self) -> &[u8] {
         &self.0[..22]
     }

@@ -2,15 +2,15 @@
 //!
 //! | key | what it is |
 //! |---|---|
-//! | `NAME/messages/<priority>/<segment>/<id>` | a message, without a lease; the value is the payload |
+//! | `NAME/messages/<priority>/<section>/<id>` | a message; the value is the payload; no lease |
 //! | `NAME/messages-claimed/<id>` | its claim, on the lease of a taker's session, or of a delay |
-//! | `NAME/dead/<priority>/<segment>/<id>/<attempts>` | a dead letter |
-//! | `NAME/segment` | the number of the current segment is its mod revision |
+//! | `NAME/dead/<priority>/<section>/<id>/<attempts>` | a dead letter |
+//! | `NAME/section` | the number of the current section is its mod revision |
 //! | `NAME/takers/<lease>-<n>` | a taker that waits |
 //!
 //! A message is ready while it has no claim. So nothing has to be moved when a taker crashes: the
 //! store deletes the claim with the lease, and the message is ready again, at its old place. A
-//! delay is a claim too, on a lease that nobody keeps alive: the store counts the time.
+//! delay is a claim too, on a lease without keep-alives: the store counts the time.
 //!
 //! ```text
 //! producer       taker A              taker B            messages  claims
@@ -22,7 +22,7 @@
 //!                lease expires        claims m1          m1        m1 (B)
 //! ```
 //!
-//! - `put.rs`: order by segments, and how a message is put once;
+//! - `put.rs`: order by sections, and how a message is put once;
 //! - `take.rs`: claims, and the wait of takers; `window.rs`: the next messages in memory;
 //! - `delivery.rs`: what a taker does with a message; `dead.rs`: dead letters.
 
@@ -112,8 +112,8 @@ struct Shared {
     /// The beginning of the ids of messages that this handle puts. No other handle has it.
     id: String,
     next_id: AtomicU64,
-    /// The current segment, as far as the handle knows.
-    segment: AtomicI64,
+    /// The current section, as far as the handle knows.
+    section: AtomicI64,
 }
 
 impl MessageQueue {
@@ -121,7 +121,7 @@ impl MessageQueue {
     ///
     /// # Names
     /// A queue owns the keys under `name/messages/`, `name/messages-claimed/`, `name/dead/` and
-    /// `name/takers/`, and the key `name/segment`: create no others there. A queue `name/x` is
+    /// `name/takers/`, and the key `name/section`: create no others there. A queue `name/x` is
     /// another queue, unless `x` is one of these words.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
         let mut suffix = session.key_suffix();
@@ -134,7 +134,7 @@ impl MessageQueue {
             idempotency_keys: IdempotencyKeys::new(session),
             id: format!("{}-{suffix}", session.lease_id()),
             next_id: AtomicU64::new(0),
-            segment: AtomicI64::new(0),
+            section: AtomicI64::new(0),
         };
         Self { shared: Arc::new(shared), max_attempts: MAX_ATTEMPTS }
     }
@@ -165,7 +165,7 @@ impl MessageQueue {
     /// bound that, wrap it in `tokio::time::timeout`.
     ///
     /// # Cost
-    /// 1 request; 2 if a segment has begun since the last put of this handle, about once in 64
+    /// 1 request; 2 if a section has begun since the last put of this handle, about once in 64
     /// messages of the queue; 1 more, to request a lease, for a message with a delay. A request
     /// whose response was lost costs 1 more to find out its outcome.
     ///
@@ -218,7 +218,7 @@ impl MessageQueue {
     /// # Cost
     /// 1 request, the claim. The first take of a handle, and one in at most 256 takes, costs 1
     /// more; so does a take after more than one second, or after another process has taken the same
-    /// message. A wait costs 4 to 6 requests more and a watch.
+    /// message. A wait costs 4 or 5 requests more and a watch.
     ///
     /// # Errors
     /// - `Lost` if the session is lost.

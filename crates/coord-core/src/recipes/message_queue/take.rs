@@ -10,9 +10,9 @@
 //! enqueue: first                reads: no message
 //! watch, then read: none        enqueue: behind A
 //!                               waits for A                  put m1
-//! event: reads, claims m1
+//! event: claims m1
 //! leaves the wait queue         first: watch, then read      put m2
-//!                               event: reads, claims m2
+//!                               event: claims m2
 //! ```
 
 use std::pin::pin;
@@ -28,14 +28,24 @@ use super::{MessageQueue, MessageQueueError};
 use crate::error::{PrimitiveError, Result};
 use crate::key_watch::{next_batch, range_with_retry};
 use crate::kv::{
-    Compare, CompareOp, Delete, EventKind, Op, OpResponse, Put, Range, Txn, TxnResponse, Watch,
-    WatchBatch, Watcher,
+    Compare, CompareOp, Delete, EventKind, Op, OpResponse, Put, Range, RangeResponse, Revision,
+    Txn, TxnResponse, Watch, WatchBatch, Watcher,
 };
 use crate::queue::{KeyGuard, WaitQueue};
 use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
 
 /// How often the first waiting taker reads the messages, in case its watch has fallen silent.
 const READ_AFTER: Duration = Duration::from_secs(30);
+
+/// Why the first waiting taker wakes up.
+enum Change {
+    /// These messages were put. They are the first that are ready, because no message was ready
+    /// before.
+    Put(Revision, Vec<Candidate>),
+    /// A message may be ready.
+    Unknown,
+    WatchEnded,
+}
 
 /// How a taker claims messages.
 pub(super) trait Claim: Sized + Send {
@@ -137,7 +147,7 @@ impl MessageQueue {
         }
         let takers = WaitQueue::of_kind("message_queue", self.session(), self.shared.keys.takers());
         let _first = takers.acquire("").await?;
-        let mut watcher = None;
+        let (mut watcher, mut change) = (None, Change::Unknown);
         loop {
             let messages = match &mut watcher {
                 Some(messages) => messages,
@@ -146,7 +156,10 @@ impl MessageQueue {
             let mut returned = pin!(self.shared.window.returned.notified());
             // Enabled before the read, so that no notification in between is missed.
             returned.as_mut().enable();
-            self.shared.window.clear();
+            match change {
+                Change::Put(revision, ready) => self.shared.window.replace(revision, ready),
+                Change::Unknown | Change::WatchEnded => self.shared.window.clear(),
+            }
             let taken = self.claim_ready(max).await?;
             if !taken.is_empty() {
                 return Ok(taken);
@@ -154,16 +167,26 @@ impl MessageQueue {
             let changed = async {
                 tokio::select! {
                     biased;
-                    is_open = self.next_change(messages) => Ok(is_open?),
-                    () = returned => Ok(true),
-                    () = sleep(READ_AFTER) => Ok(true),
+                    change = self.next_change(messages) => Ok(change?),
+                    () = returned => Ok(Change::Unknown),
+                    () = sleep(READ_AFTER) => Ok(Change::Unknown),
                 }
             };
-            if !self.session().while_held(changed).await? {
+            change = self.session().while_held(changed).await?;
+            if matches!(change, Change::WatchEnded) {
                 watcher = None;
-                self.session().while_held(async { Ok(sleep(RETRY_PAUSE_MIN).await) }).await?;
+                self.pause(RETRY_PAUSE_MIN).await?;
             }
         }
+    }
+
+    /// Pauses before a request is repeated.
+    pub(super) async fn pause(&self, pause: Duration) -> Result<(), PrimitiveError> {
+        let paused = async {
+            sleep(pause).await;
+            Ok(())
+        };
+        self.session().while_held(paused).await
     }
 
     /// Claims up to `max` ready messages; none if there are none.
@@ -274,30 +297,36 @@ impl MessageQueue {
         self.session().while_held(register).await
     }
 
-    /// Waits for events after which a message may be ready. Returns whether the watch is open.
-    async fn next_change(&self, messages: &mut Watcher) -> Result<bool> {
+    /// Waits for events after which a message may be ready.
+    async fn next_change(&self, messages: &mut Watcher) -> Result<Change> {
         while let Some(batch) = next_batch(messages).await? {
-            if self.may_be_ready(&batch) {
-                return Ok(true);
+            if self.has_returned(&batch) {
+                return Ok(Change::Unknown);
+            }
+            let ready = self.ready_after(&batch);
+            if !ready.is_empty() {
+                return Ok(Change::Put(batch.revision, ready));
             }
         }
-        Ok(false)
+        Ok(Change::WatchEnded)
     }
 
-    /// Whether a message may be ready after these events: it was put, or its claim was deleted and
-    /// the message was not.
-    fn may_be_ready(&self, batch: &WatchBatch) -> bool {
+    /// The messages that these events have put, without those that have a delay.
+    fn ready_after(&self, batch: &WatchBatch) -> Vec<Candidate> {
+        let puts = batch.events.iter().filter(|event| event.is_create());
+        let kvs = puts.map(|event| event.kv.clone()).collect();
+        let created = RangeResponse { kvs, ..RangeResponse::default() };
+        ready(&self.shared.keys, &created, &created).unwrap_or_default()
+    }
+
+    /// Whether a message may be ready again: its claim was deleted, and the message was not.
+    fn has_returned(&self, batch: &WatchBatch) -> bool {
         let keys = &self.shared.keys;
-        let is_deleted = |claim: &[u8]| {
-            let deleted = batch.events.iter().filter(|event| event.kind == EventKind::Delete);
-            let mut places = deleted.filter_map(|event| keys.place(&event.kv.key));
-            places.any(|place| place.id() == claim)
+        let deleted = || batch.events.iter().filter(|event| event.kind == EventKind::Delete);
+        let is_deleted = |id: &[u8]| {
+            deleted().filter_map(|event| keys.place(&event.kv.key)).any(|place| place.id() == id)
         };
-        batch.events.iter().any(|event| match event.kind {
-            EventKind::Put => event.is_create() && keys.place(&event.kv.key).is_some(),
-            EventKind::Delete => {
-                keys.claimed_id(&event.kv.key).is_some_and(|claim| !is_deleted(&claim))
-            }
-        })
+        let mut claims = deleted().filter_map(|event| keys.claimed_id(&event.kv.key));
+        claims.any(|id| !is_deleted(&id))
     }
 }

@@ -28,7 +28,7 @@ use super::keys::{Keys, Place};
 use crate::kv::{KeyValue, Op, Range, RangeResponse, Revision};
 use crate::sync::lock;
 
-/// How many messages a read returns. Segments are smaller: see `put.rs`.
+/// How many messages a read returns. Sections are smaller: see `put.rs`.
 pub(super) const READ_LIMIT: u64 = 256;
 
 /// How long a window is used.
@@ -107,10 +107,10 @@ impl Window {
         let first = state.ready.pop_front()?;
         let mut candidates = vec![first];
         while candidates[0].attempts < max_attempts && candidates.len() < max {
-            let Some(next) = state.ready.pop_front_if(|next| next.attempts < max_attempts) else {
+            if state.ready.front().is_none_or(|next| next.attempts >= max_attempts) {
                 break;
-            };
-            candidates.push(next);
+            }
+            candidates.extend(state.ready.pop_front());
         }
         let ids = candidates.iter().map(|candidate| id(&candidate.place));
         state.claiming.extend(ids);
@@ -144,10 +144,14 @@ impl Window {
         lock(&self.state).reads.completed > number
     }
 
-    /// Replaces the window, unless it is newer already.
+    /// Replaces the window, unless it is newer already. One that is too old is replaced in any case,
+    /// because the history of the store may have been replaced by an older one.
     pub(super) fn replace(&self, revision: Revision, mut ready: Vec<Candidate>) {
         let mut state = lock(&self.state);
-        if state.read.is_some_and(|(current, _)| current > revision) {
+        let is_newer = |(current, read_at): (Revision, Instant)| {
+            current > revision && read_at.elapsed() < WINDOW_MAX_AGE
+        };
+        if state.read.is_some_and(is_newer) {
             return;
         }
         ready.retain(|candidate| !state.claiming.contains(candidate.place.id()));
@@ -189,8 +193,8 @@ pub(super) fn read_window(keys: &Keys, limit: u64) -> [Op; 2] {
 /// The ready messages of a read, in the order in which they are taken. `None` if it shows none, and
 /// has not read all messages.
 ///
-/// Keys are in the order of priority and segment. In a segment the create revision decides, so a
-/// segment that was not read to its end is left out.
+/// Keys are in the order of priority and section. In a section the create revision decides, so a
+/// section that was not read to its end is left out.
 pub(super) fn ready(
     keys: &Keys,
     messages: &RangeResponse,
@@ -221,8 +225,8 @@ mod tests {
         Keys::new("q".into())
     }
 
-    fn message(segment: i64, id: &str, created: i64) -> KeyValue {
-        let key = keys().message(&Place::new(100, Revision(segment), id));
+    fn message(section: i64, id: &str, created: i64) -> KeyValue {
+        let key = keys().message(&Place::new(100, Revision(section), id));
         let created = Revision(created);
         let (create_revision, mod_revision) = (created, created);
         KeyValue { key, create_revision, mod_revision, version: 1, ..KeyValue::default() }
@@ -237,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_messages_are_ordered_by_segment_and_revision() {
+    fn ready_messages_are_ordered_by_section_and_revision() {
         let messages = || vec![message(0, "a", 9), message(0, "b", 7), message(10, "a0", 12)];
         let none = read(Vec::new(), false);
         let all = ready(&keys(), &read(messages(), false), &none);
@@ -250,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn segment_that_was_not_read_to_its_end_is_left_out() {
+    fn section_that_was_not_read_to_its_end_is_left_out() {
         let none = read(Vec::new(), false);
         let first =
             ready(&keys(), &read(vec![message(0, "a", 9), message(10, "b", 12)], true), &none);
@@ -281,5 +285,9 @@ mod tests {
         window.replace(Revision(10), ready(vec![message(0, "a", 7)]));
         tokio::time::advance(WINDOW_MAX_AGE).await;
         assert!(window.claim_next(1, 9).is_none());
+
+        // The store was replaced by an older backup.
+        window.replace(Revision(5), ready(vec![message(0, "c", 4)]));
+        assert_eq!(window.claim_next(1, 9).unwrap().candidates[0].put_revision, Revision(4));
     }
 }

@@ -75,7 +75,7 @@ async fn produce(process: Process, messages: Messages, flaw: Option<Flaw>) -> Ta
     for number in 0..PUTS {
         let payload = format!("{}/{number}", process.name());
         messages.begin_put(&payload);
-        if flaw == Some(Flaw::PutIsRepeated) {
+        if flaw == Some(Flaw::PutIsRepeated) && number != 2 {
             wrong::put(&process, &payload).await;
         } else {
             queue.put(message(&payload, number)).await?;

@@ -97,5 +97,5 @@ pub(super) async fn consume(
             messages.acknowledge(&payload);
         }
     }
-    Ok(())
+    Ok(session.close().await?)
 }
