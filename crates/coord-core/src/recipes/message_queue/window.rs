@@ -144,8 +144,8 @@ impl Window {
         lock(&self.state).reads.completed > number
     }
 
-    /// Replaces the window, unless it is newer already. One that is too old is replaced in any case,
-    /// because the history of the store may have been replaced by an older one.
+    /// Replaces the window, unless it is newer already. A window that is too old is replaced in any
+    /// case, because an older backup of the store may have been restored.
     pub(super) fn replace(&self, revision: Revision, mut ready: Vec<Candidate>) {
         let mut state = lock(&self.state);
         let is_newer = |(current, read_at): (Revision, Instant)| {
