@@ -1,7 +1,8 @@
 //! The program `coord`: coordination from the command line.
 //!
 //! This file lists the subcommands and runs one of them. Each subcommand has a module; that of
-//! `completions` and `man` is `manual`. Modules that the subcommands share:
+//! `completions` and `man` is `manual`, and that of `queue` is `message_queue`. Modules that the
+//! subcommands share:
 //!
 //! - `exit`: exit statuses, error messages and output;
 //! - `hold`: acquire, run a command, release, for `lock` and `elect`;
@@ -22,6 +23,7 @@ mod hold;
 mod list;
 mod lock;
 mod manual;
+mod message_queue;
 mod observe;
 mod positional;
 mod queue;
@@ -60,6 +62,7 @@ enum Command {
     Who(who::Who),
     List(list::List),
     Break(break_lock::Break),
+    Queue(message_queue::Queue),
     Check(check::Check),
     Serve(serve::Serve),
     Bench(bench::Bench),
@@ -77,6 +80,8 @@ Examples:
       show the holder of the lock and the waiters
   coord list
       list the locks and elections that are held
+  coord queue take mails -- ./send.sh
+      run send.sh with the next message of a queue
   coord check history.jsonl
       check the isolation of recorded transactions
   coord serve
@@ -106,6 +111,7 @@ impl Command {
             Self::Who(who) => ("who", who.run().await),
             Self::List(list) => ("list", list.run().await),
             Self::Break(break_lock) => ("break", break_lock.run().await),
+            Self::Queue(queue) => ("queue", queue.run().await),
             Self::Check(check) => ("check", check.run()),
             Self::Serve(serve) => ("serve", serve.run().await),
             Self::Bench(bench) => ("bench", bench.run().await),

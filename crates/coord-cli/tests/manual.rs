@@ -7,8 +7,8 @@ use std::process::Command;
 use support::{coord, text};
 
 /// The subcommands that have a page in the guide.
-const COMMANDS: [&str; 9] =
-    ["lock", "elect", "observe", "who", "list", "break", "check", "serve", "bench"];
+const COMMANDS: [&str; 10] =
+    ["lock", "elect", "observe", "who", "list", "break", "queue", "check", "serve", "bench"];
 
 /// The standard output of a successful run.
 fn stdout_of(arguments: &[&str]) -> String {
@@ -39,6 +39,25 @@ fn help_has_examples_and_exit_status_and_fits_a_terminal() {
     let help = stdout_of(&["--help"]);
     for command in COMMANDS {
         assert!(help.contains(&format!("  {command} ")), "{help}");
+    }
+}
+
+/// The page of `coord queue` lists all flags of its subcommands.
+#[test]
+fn queue_subcommands_have_help_and_flags_in_the_guide() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guide/coord-queue.md");
+    let page = std::fs::read_to_string(path).expect("it has a page");
+    for command in ["put", "take", "list"] {
+        let help = stdout_of(&["queue", command, "--help"]);
+        assert!(help.contains("Exit status:"), "{command}: {help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{command}: {help}");
+        let (options, _) = help.split_once("Examples:").expect("it has examples");
+        let missing: Vec<_> = flags(options)
+            .into_iter()
+            .filter(|flag| !["--help", "--version"].contains(&flag.as_str()))
+            .filter(|flag| !page.contains(flag.as_str()))
+            .collect();
+        assert!(missing.is_empty(), "{path} does not name {missing:?}");
     }
 }
 

@@ -5,7 +5,8 @@
 //! one client, cloned for each worker.
 //!
 //! It also measures additions to a counter of one key and to a striped counter, by clients that
-//! share no conflict queue, as in as many processes.
+//! share no conflict queue, as in as many processes. And it measures messages that are put into a
+//! queue and taken, at most once and with an acknowledgement, by the clones of one handle.
 //!
 //! `cargo bench -p coord-etcd-tests`
 #![expect(clippy::unwrap_used, reason = "a call that fails ends the benchmark")]
@@ -13,9 +14,9 @@
 use std::hint::black_box;
 
 use coord_core::{
-    Client, KvBackend as _,
+    Client, KvBackend as _, Session,
     kv::{Put, Range},
-    recipes::StripedCounter,
+    recipes::{MessageQueue, StripedCounter},
 };
 use coord_etcd::EtcdBackend;
 use coord_etcd_tests::{ClusterBuilder, Release};
@@ -98,6 +99,34 @@ fn counters(criterion: &mut Criterion) {
     drop(cluster);
 }
 
+/// Puts a message and takes one, in turn.
+async fn pass_messages(queue: MessageQueue, acknowledges: bool) {
+    for _ in 0..REQUESTS_PER_WORKER {
+        queue.put("message").await.unwrap();
+        if acknowledges {
+            queue.take().await.unwrap().acknowledge().await.unwrap();
+        } else {
+            black_box(queue.take_at_most_once().await.unwrap());
+        }
+    }
+}
+
+fn message_queues(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let cluster = runtime.block_on(ClusterBuilder::new(Release::newest()).start());
+    let queue = runtime.block_on(async {
+        let etcd = EtcdBackend::connect(cluster.endpoints()).await.unwrap();
+        let session = Session::builder(&Client::new(etcd)).open().await.unwrap();
+        MessageQueue::new(&session, "messages")
+    });
+    for (name, acknowledges) in
+        [("put and take x10, at most once", false), ("put, take and acknowledge x10", true)]
+    {
+        bench(criterion, &runtime, name, |_| pass_messages(queue.clone(), acknowledges));
+    }
+    drop(cluster);
+}
+
 fn adapter(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let cluster = runtime.block_on(ClusterBuilder::new(Release::newest()).start());
@@ -113,5 +142,5 @@ fn adapter(criterion: &mut Criterion) {
     drop(cluster);
 }
 
-criterion_group!(benches, adapter, counters);
+criterion_group!(benches, adapter, counters, message_queues);
 criterion_main!(benches);

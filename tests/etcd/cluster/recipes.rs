@@ -1,9 +1,11 @@
 //! Tests of recipes on a real etcd, where the behaviour of the store matters.
 
+use std::num::NonZeroU32;
+
 use coord_core::Mutex;
 use coord_core::recipes::{
-    Barrier, DoubleBarrier, DoubleBarrierError, Latch, LatchError, MultiLock, RateLimiter,
-    RateLimiterError,
+    Barrier, DoubleBarrier, DoubleBarrierError, Latch, LatchError, Message, MessageQueue, MultiLock,
+    RateLimiter, RateLimiterError,
 };
 use futures_util::future::{join_all, try_join_all};
 use tokio::task::JoinSet;
@@ -145,4 +147,79 @@ async fn rate_limiter_members_spend_at_most_the_budget() {
     let (third, ()) = within(secs(10), async { tokio::join!(waiting, close) }).await;
     assert!(first.try_acquire(1).is_err(), "the slice of a closed session is lost");
     within(secs(10), third.acquire(1)).await.unwrap();
+}
+
+/// Go's `TestQueueManyReaderManyWriter`, and the order: etcd decides which put is first.
+#[tokio::test]
+async fn message_queue_takers_take_each_message_once_and_in_order() {
+    let cluster = single_member().await;
+    let mut queues = Vec::new();
+    for _ in 0..3 {
+        let session = session(&client(&cluster.endpoints()).await, 60).await;
+        queues.push(MessageQueue::new(&session, "q"));
+    }
+    let produce = queues.iter().map(async |queue| {
+        for n in 0..100_u16 {
+            let message = Message::new(n.to_string()).priority(n % 2);
+            queue.put(message).await.unwrap();
+        }
+    });
+    let consume = queues.iter().map(async |queue| {
+        let mut taken = Vec::new();
+        for _ in 0..100 {
+            let delivery = queue.take().await.unwrap();
+            taken.push(delivery.put_revision());
+            delivery.acknowledge().await.unwrap();
+        }
+        taken
+    });
+    let (taken, _) =
+        within(secs(60), async { tokio::join!(join_all(consume), join_all(produce)) }).await;
+    let mut taken = taken.concat();
+    taken.sort_unstable();
+    taken.dedup();
+    assert_eq!(taken.len(), 300, "each message once");
+
+    for n in 0..300_u16 {
+        let message = Message::new(n.to_string()).priority(n % 2);
+        queues[usize::from(n) % 3].put(message).await.unwrap();
+    }
+    let mut last = (0, 0.into());
+    for _ in 0..300 {
+        let message = queues[0].take_at_most_once().await.unwrap();
+        let next = (message.priority, message.put_revision);
+        assert!(next > last, "{next:?} after {last:?}");
+        last = next;
+    }
+    let counts = queues[0].counts().await.unwrap();
+    assert_eq!((counts.ready, counts.claimed, counts.dead), (0, 0, 0));
+}
+
+/// etcd deletes the claims of a taker that has ended, and of a delay that has passed.
+#[tokio::test]
+async fn message_queue_delivers_after_a_lost_session_and_a_delay() {
+    let cluster = single_member().await;
+    let kv = client(&cluster.endpoints()).await;
+    let (lost, kept) = (session(&kv, 60).await, session(&kv, 60).await);
+    let attempts = NonZeroU32::new(2).unwrap();
+    let queue = MessageQueue::new(&kept, "q").max_attempts(attempts);
+    queue.put_all([Message::new("a"), Message::new("late").delay(secs(2))]).await.unwrap();
+
+    let delivery = MessageQueue::new(&lost, "q").take().await.unwrap();
+    assert_eq!(delivery.payload(), "a");
+    let mut waiting = Box::pin(queue.take());
+    assert_waits(&mut waiting, &kv, "q/takers", 1).await;
+    lost.close().await.unwrap();
+    let again = within(secs(10), waiting).await.unwrap();
+    assert_eq!((&again.payload()[..], again.attempts()), (&b"a"[..], 2));
+    assert!(delivery.acknowledge().await.unwrap_err().loss().is_some());
+    again.release().await.unwrap();
+
+    let late = within(secs(30), queue.take()).await.unwrap();
+    assert_eq!(late.payload(), "late", "the other is a dead letter");
+    late.acknowledge().await.unwrap();
+    let dead = queue.dead_letters(10).await.unwrap();
+    assert_eq!((&dead[0].payload[..], dead[0].attempts), (&b"a"[..], 2));
+    assert!(queue.put_back(&dead[0]).await.unwrap());
+    assert_eq!(within(secs(10), queue.take_at_most_once()).await.unwrap().payload, "a");
 }

@@ -4,6 +4,7 @@ mod barrier;
 mod counter;
 mod double_barrier;
 mod latch;
+mod message_queue;
 mod multi_lock;
 mod rate_limiter;
 mod release_request;

@@ -273,7 +273,7 @@ impl KeyGuard {
 
     /// Sends the transaction that creates the keys of all guards if its compares hold, and notes
     /// the outcome. The guards are of one session.
-    pub(super) async fn create_all(
+    pub(crate) async fn create_all(
         guards: &mut [Self],
         txn: Txn,
     ) -> Result<TxnResponse, PrimitiveError> {

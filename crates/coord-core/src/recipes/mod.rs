@@ -12,6 +12,7 @@
 //! | let many read, or one write | [`RwLock`] | a writer is alone | lock 1, unlock 1 |
 //! | limit how many work at once | [`Semaphore`] | at most the limit | acquire 1, release 1 |
 //! | limit how much is done per second | [`RateLimiter`] | at most the budget | slice 1, unit 0 |
+//! | pass work to other processes | [`MessageQueue`] | put once, in order | put 1, take 1 or 2 |
 //!
 //! `docs/guide/recipes.md` has the hazards of each, and the layout of its keys.
 
@@ -19,6 +20,7 @@ pub mod barrier;
 pub mod counter;
 pub mod double_barrier;
 pub mod latch;
+pub mod message_queue;
 pub mod multi_lock;
 pub mod rate_limiter;
 pub mod rwlock;
@@ -32,6 +34,9 @@ pub use double_barrier::{
     DoubleBarrier, DoubleBarrierError, DoubleBarrierGuard, OnParticipantLoss,
 };
 pub use latch::{Latch, LatchError};
+pub use message_queue::{
+    DeadLetter, Delivery, Message, MessageCounts, MessageQueue, MessageQueueError, TakenMessage,
+};
 pub use multi_lock::{MultiLock, MultiLockError, MultiLockGuard};
 pub use rate_limiter::{RateLimiter, RateLimiterError, RateSlice};
 pub use rwlock::{ReadGuard, RwLock, UpgradeError, UpgradeFailure, WriteGuard};

@@ -34,7 +34,7 @@ use crate::sync::lock;
 
 /// The idempotency keys of a session.
 #[derive(Clone, Debug)]
-pub(super) struct IdempotencyKeys {
+pub(crate) struct IdempotencyKeys {
     session: Session,
     unused: Arc<Mutex<Vec<KeyState>>>,
 }
@@ -42,7 +42,7 @@ pub(super) struct IdempotencyKeys {
 /// An idempotency key that one transaction uses. Dropping it makes it available to the next,
 /// unless a commit may still change it.
 #[derive(Debug)]
-pub(super) struct IdempotencyKey {
+pub(crate) struct IdempotencyKey {
     keys: IdempotencyKeys,
     state: KeyState,
     commit: CommitState,
@@ -69,7 +69,7 @@ enum CommitState {
 
 /// The outcome of a commit, as its idempotency key shows it.
 #[derive(Debug)]
-pub(super) enum Resolution {
+pub(crate) enum Resolution {
     Applied(Revision),
     NotApplied,
     /// The key was deleted with the lease of the session, or another client has deleted or changed
@@ -78,7 +78,7 @@ pub(super) enum Resolution {
 }
 
 impl IdempotencyKeys {
-    pub(super) fn new(session: &Session) -> Self {
+    pub(crate) fn new(session: &Session) -> Self {
         Self { session: session.clone(), unused: Arc::default() }
     }
 
@@ -92,7 +92,7 @@ impl IdempotencyKeys {
     }
 
     /// A key that no other transaction uses.
-    pub(super) fn take(&self) -> IdempotencyKey {
+    pub(crate) fn take(&self) -> IdempotencyKey {
         let unused = lock(&self.unused).pop();
         let state = unused.unwrap_or_else(|| {
             // No other key of the session gets this suffix: a delayed commit may still put the key.
@@ -107,7 +107,7 @@ impl IdempotencyKeys {
 
 impl IdempotencyKey {
     /// Adds the put of this key, and its condition, to a commit that is sent next.
-    pub(super) fn add_to(&mut self, commit: Txn) -> Txn {
+    pub(crate) fn add_to(&mut self, commit: Txn) -> Txn {
         self.state.number += 1;
         self.commit = CommitState::Pending;
         let put = self.put(self.state.number.to_string());
@@ -115,13 +115,13 @@ impl IdempotencyKey {
     }
 
     /// The commit was applied.
-    pub(super) const fn note_applied(&mut self, revision: Revision) {
+    pub(crate) const fn note_applied(&mut self, revision: Revision) {
         self.state.mod_revision = Some(revision);
         self.commit = CommitState::Settled;
     }
 
     /// The commit was not applied and cannot be applied any more.
-    pub(super) const fn note_not_applied(&mut self) {
+    pub(crate) const fn note_not_applied(&mut self) {
         self.commit = CommitState::Settled;
     }
 
@@ -146,7 +146,7 @@ impl IdempotencyKey {
     ///
     /// The request is sent to the backend of the commit: the backend of the session may have
     /// another namespace, where the key does not exist.
-    pub(super) async fn resolve(&mut self, backend: &dyn KvBackend) -> Result<Resolution> {
+    pub(crate) async fn resolve(&mut self, backend: &dyn KvBackend) -> Result<Resolution> {
         let fence = format!("fence {}", self.state.number);
         let request = Txn::new()
             .when([self.unchanged_compare()])

@@ -63,7 +63,7 @@ use crate::kv::{IntoBytes, Revision};
 use crate::recording::AttemptRecorder;
 use crate::session::Session;
 pub use error::{Conflict, StmError};
-use idempotency_key::IdempotencyKeys;
+pub(crate) use idempotency_key::{IdempotencyKey, IdempotencyKeys, Resolution};
 pub use isolation::{Isolation, IsolationError};
 pub use retry::Retry;
 pub use transaction::Transaction;

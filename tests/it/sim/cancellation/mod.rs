@@ -31,6 +31,7 @@ mod client;
 mod double_barrier;
 mod election;
 mod leases;
+mod message_queue;
 mod multi_lock;
 mod mutex;
 mod queue;
@@ -165,6 +166,7 @@ fn every_public_async_function_has_a_case() {
         double_barrier::cases(),
         election::cases(),
         leases::cases(),
+        message_queue::cases(),
         multi_lock::cases(),
         mutex::cases(),
         queue::cases(),

@@ -6,6 +6,7 @@ mod counter;
 mod double_barrier;
 mod latch;
 mod lock_delay;
+mod message_queue;
 mod multi_lock;
 mod rate_limiter;
 mod release_request;

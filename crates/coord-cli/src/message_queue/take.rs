@@ -1,0 +1,209 @@
+//! `coord queue take`: takes messages, and acknowledges each after it was processed.
+
+use std::ffi::OsString;
+use std::num::NonZeroU32;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use coord_core::recipes::{Delivery, MessageQueue};
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+use tokio::time::{Instant, timeout_at};
+
+use super::{failure, open};
+use crate::exit::{ExitError, print};
+use crate::positional;
+use crate::signals::{Signals, status_of};
+use crate::store::{ENVIRONMENT_HELP, StoreFlags, duration};
+use crate::text;
+
+/// Exit status: the command failed, and the message was released.
+const COMMAND_FAILED_STATUS: u8 = 5;
+
+/// Take messages from a queue, and run a command with each.
+///
+/// Waits for a message, and runs CMD with the message on its standard input. If CMD exits with 0,
+/// the message is acknowledged, which deletes it. Otherwise it is released: it is ready again, at
+/// its old place, and coord exits. Without CMD, coord prints the message and acknowledges it.
+///
+/// If this machine fails, the message is delivered again when the lease has expired, after 10 s.
+/// Each delivery is an attempt. After --max-attempts of them the message becomes a dead letter.
+///
+/// If coord loses its lease, or receives INT, TERM, HUP or QUIT, CMD gets KILL, and the message is
+/// ready again. A message can be processed twice: CMD can have done its work before.
+#[derive(Args, Debug)]
+#[command(after_long_help = after_help())]
+pub(crate) struct Take {
+    /// Name of the queue
+    #[arg(value_name = "NAME", value_parser = positional::name)]
+    name: String,
+    /// How many messages to take, one after the other
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    count: u64,
+    /// Fail if no message is ready within this time; `0s` does not wait
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// How often a message is delivered before it becomes a dead letter; all takers should set the
+    /// same number
+    #[arg(long, value_name = "N", default_value = "10")]
+    max_attempts: NonZeroU32,
+    /// Print one JSON object per message: `key`, `payload`, `priority`, `attempts`, `put_revision`
+    /// and `fencing_token`; only without CMD
+    #[arg(long, conflicts_with = "command")]
+    json: bool,
+    /// Command to run with each message on its standard input
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<OsString>,
+    #[command(flatten)]
+    store: StoreFlags,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  coord queue take mails -- ./send.sh
+      run send.sh with the next message
+  coord queue take mails --count 1000000 -- ./send.sh
+      run send.sh with each message, until it fails
+  coord queue take mails --timeout 0s --json
+      print the next message, if there is one
+
+Variables of CMD:
+  COORD_MESSAGE_KEY       the key of the message, the same for each delivery
+  COORD_MESSAGE_ATTEMPTS  how often the message was delivered, this delivery included
+  COORD_FENCING_TOKEN     larger for each later delivery
+
+Exit status:
+  0  the messages were taken and acknowledged
+  1  the store is unavailable, or refused a request, or the lease was lost, or CMD was not found
+  2  usage error
+  4  no message was ready within --timeout
+  5  CMD failed, and the message was released
+  128 + N  signal N was received";
+
+fn after_help() -> String {
+    [EXAMPLES, ENVIRONMENT_HELP].join("\n\n")
+}
+
+impl Take {
+    pub(crate) async fn run(self) -> Result<(), ExitError> {
+        let mut signals = Signals::new().map_err(anyhow::Error::from)?;
+        let session = open(&self.store.connect().await?).await?;
+        let queue = MessageQueue::new(&session, self.name.as_str()).max_attempts(self.max_attempts);
+        let taken = tokio::select! {
+            biased;
+            signal = signals.next() => Err(ExitError::silent(status_of(signal))),
+            taken = self.take_all(&queue) => taken,
+        };
+        // This makes a message ready that was in delivery. Otherwise the lease expires by itself.
+        let _ = session.close().await;
+        taken
+    }
+
+    async fn take_all(&self, queue: &MessageQueue) -> Result<(), ExitError> {
+        for _ in 0..self.count {
+            let delivery = self.next(queue).await?;
+            if self.command.is_empty() {
+                let is_printed = print(self.line(&delivery))?;
+                self.end(delivery, is_printed).await?;
+                if !is_printed {
+                    return Ok(());
+                }
+                continue;
+            }
+            let ended = delivery.run_while_held(self.run_command(&delivery)).await;
+            let status = ended.map_err(|lost| {
+                let message = format!("the delivery was lost: {lost}: the message is ready again");
+                ExitError::new(ExitError::FAILED, message)
+            })?;
+            match status {
+                Ok(status) if status.success() => self.end(delivery, true).await?,
+                Ok(status) => {
+                    self.end(delivery, false).await?;
+                    let message = format!("the command failed, {status}: the message was released");
+                    return Err(ExitError::new(COMMAND_FAILED_STATUS, message));
+                }
+                Err(error) => {
+                    self.end(delivery, false).await?;
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the next message.
+    async fn next(&self, queue: &MessageQueue) -> Result<Delivery, ExitError> {
+        let operation = || format!("take from {}", text::escape(self.name.as_bytes()));
+        let failed = |error| failure(&operation(), &error);
+        let none = || ExitError::new(ExitError::NOT_HELD, format!("{}: no message", operation()));
+        match self.timeout {
+            None => queue.take().await.map_err(failed),
+            Some(Duration::ZERO) => queue.try_take().await.map_err(failed)?.ok_or_else(none),
+            Some(timeout) => match timeout_at(Instant::now() + timeout, queue.take()).await {
+                Ok(taken) => taken.map_err(failed),
+                Err(_) => Err(none()),
+            },
+        }
+    }
+
+    /// Runs the command with the message on its standard input. Dropping the future kills it.
+    async fn run_command(&self, delivery: &Delivery) -> anyhow::Result<ExitStatus> {
+        let (program, arguments) = self.command.split_first().context("the command is empty")?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .env("COORD_MESSAGE_KEY", text::escape(delivery.key()))
+            .env("COORD_MESSAGE_ATTEMPTS", delivery.attempts().to_string())
+            .env("COORD_FENCING_TOKEN", delivery.fencing_token().to_string())
+            .stdin(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("run {}", program.display()))?;
+        let mut input = child.stdin.take();
+        let write = async {
+            if let Some(input) = &mut input {
+                // A command need not read its input.
+                let _ = input.write_all(delivery.payload()).await;
+            }
+            drop(input);
+        };
+        let ((), status) = tokio::join!(write, child.wait());
+        status.context("wait for the command")
+    }
+
+    /// Acknowledges or releases a delivery. Tries it once more after an error.
+    async fn end(&self, delivery: Delivery, is_processed: bool) -> Result<(), ExitError> {
+        let mut delivery = delivery;
+        for is_last in [false, true] {
+            let ended =
+                if is_processed { delivery.acknowledge().await } else { delivery.release().await };
+            match ended {
+                Ok(()) => return Ok(()),
+                Err(error) if is_last || error.loss().is_some() => {
+                    let verb = if is_processed { "acknowledge" } else { "release" };
+                    let message = format!("{verb} the message: {}", error.cause);
+                    return Err(ExitError::new(ExitError::FAILED, message));
+                }
+                Err(error) => delivery = *error.held,
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&self, delivery: &Delivery) -> String {
+        if !self.json {
+            return text::escape(delivery.payload());
+        }
+        text::json_line(&json!({
+            "key": text::to_json(delivery.key()),
+            "payload": text::to_json(delivery.payload()),
+            "priority": delivery.priority(),
+            "attempts": delivery.attempts(),
+            "put_revision": delivery.put_revision().0,
+            "fencing_token": delivery.fencing_token().0.0,
+        }))
+    }
+}

@@ -1,0 +1,128 @@
+//! `coord queue`, tested with the binary on a store that `coord serve` keeps in memory.
+
+mod support;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Stdio};
+
+use support::{coord, program, text};
+
+/// A server, which ends with the test.
+struct Server {
+    child: Child,
+    endpoint: String,
+}
+
+impl Server {
+    fn start() -> Self {
+        let mut command = program();
+        command.args(["serve", "--listen", "127.0.0.1:0"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the program is built");
+        let stdout = child.stdout.as_mut().expect("it is a pipe");
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).expect("it prints its address");
+        let endpoint = line.trim().rsplit(' ').next().expect("it ends with the address").to_owned();
+        Self { child, endpoint }
+    }
+
+    /// Runs `coord queue` with these arguments and this input. Returns the exit status and the
+    /// output.
+    fn run(&self, arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
+        let mut command = program();
+        command.arg("queue").args(&arguments[..2]).args(["--endpoints", &self.endpoint]);
+        command.args(&arguments[2..]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program is built");
+        let mut stdin = child.stdin.take().expect("it is a pipe");
+        // A run that does not read its input may have closed it.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let output = child.wait_with_output().expect("it ends");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    /// The standard output of a successful run.
+    fn stdout(&self, arguments: &[&str]) -> String {
+        let (status, stdout, stderr) = self.run(arguments, "");
+        assert_eq!((status, stderr.as_str()), (Some(0), ""), "{arguments:?}");
+        stdout
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn messages_are_put_taken_and_counted() {
+    let server = Server::start();
+    assert!(server.stdout(&["put", "q", "first"]).starts_with("put at revision "));
+    let (status, ..) = server.run(&["put", "q"], "second\n");
+    assert_eq!(status, Some(0));
+    server.stdout(&["put", "q", "urgent", "--priority", "1"]);
+    let put = server.stdout(&["put", "q", "late", "--delay", "1h", "--json"]);
+    let put: serde_json::Value = serde_json::from_str(&put).expect("it is JSON");
+    assert_eq!(put["name"], "q");
+    assert!(put["revision"].is_i64());
+    assert_eq!(server.stdout(&["list", "q"]), "3 ready, 1 in delivery or delayed, 0 dead\n");
+
+    let taken = server.stdout(&["take", "q", "--json"]);
+    let taken: serde_json::Value = serde_json::from_str(&taken).expect("it is JSON");
+    assert_eq!((&taken["payload"], &taken["attempts"]), (&"urgent".into(), &1.into()));
+    let taken = server.stdout(&["take", "q", "--count", "2", "--", "cat"]);
+    assert_eq!(taken, "firstsecond\n");
+    let counts = server.stdout(&["list", "q", "--json"]);
+    assert_eq!(counts, "{\"claimed\":1,\"dead\":0,\"name\":\"q\",\"ready\":0}\n");
+}
+
+#[test]
+fn take_without_a_message_has_its_own_status() {
+    let server = Server::start();
+    for timeout in ["0s", "300ms"] {
+        let (status, stdout, stderr) = server.run(&["take", "q", "--timeout", timeout], "");
+        assert_eq!((status, stdout.as_str()), (Some(4), ""));
+        assert_eq!(stderr, "coord queue: take from q: no message\n");
+    }
+}
+
+#[test]
+fn failed_command_releases_the_message_until_it_is_dead() {
+    let server = Server::start();
+    server.stdout(&["put", "q", "poison"]);
+    let script = "echo attempt $COORD_MESSAGE_ATTEMPTS; exit 7";
+    for attempt in 1..=2 {
+        let take = ["take", "q", "--max-attempts", "2", "--", "sh", "-c", script];
+        let (status, stdout, stderr) = server.run(&take, "");
+        assert_eq!((status, stdout), (Some(5), format!("attempt {attempt}\n")));
+        assert!(stderr.contains("exit status: 7: the message was released"), "{stderr}");
+    }
+    assert_eq!(server.stdout(&["list", "q", "--dead"]), "2 100 poison\n");
+    assert_eq!(server.stdout(&["list", "q", "--dead", "--put-back"]), "2 100 poison\n");
+    assert_eq!(server.stdout(&["list", "q"]), "1 ready, 0 in delivery or delayed, 0 dead\n");
+    let (status, _, stderr) = server.run(&["take", "q", "--", "/nowhere/x"], "");
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("run /nowhere/x"), "{stderr}");
+    assert_eq!(server.stdout(&["take", "q", "--timeout", "0s"]), "poison\n", "released");
+}
+
+#[test]
+fn invalid_arguments_of_queue_are_usage_errors() {
+    let server = Server::start();
+    for line in [
+        &["put", "", "a"][..],
+        &["put", "q", "a", "--delay", "1500ms"],
+        &["put", "q", "a", "--priority", "65536"],
+        &["take", "q", "--max-attempts", "0"],
+        &["take", "q", "--json", "--", "cat"],
+        &["list", "q", "--put-back"],
+    ] {
+        let (status, stdout, stderr) = server.run(line, "");
+        assert_eq!((status, stdout.as_str()), (Some(2), ""), "{line:?}: {stderr}");
+    }
+    assert_eq!(coord(&["queue"]).status.code(), Some(2));
+    let (_, _, stderr) = server.run(&["put", "q", "a", "--delay", "1500ms"], "");
+    assert!(stderr.contains("invalid delay 1.5s: must be a whole number of seconds"), "{stderr}");
+}

@@ -1,0 +1,83 @@
+//! The error of a message queue.
+
+use std::time::Duration;
+
+use crate::error::{Error, LossReason, Outcome, PrimitiveError};
+
+/// The error of a [`MessageQueue`](super::MessageQueue).
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessageQueueError {
+    /// A delay is zero or has a fraction of a second, or is longer than any store counts. Nothing
+    /// was sent.
+    #[error("invalid delay {delay:?}: must be a whole number of seconds, from 1 to {}", .limit.as_secs())]
+    InvalidDelay {
+        /// The delay.
+        delay: Duration,
+        /// The longest delay.
+        limit: Duration,
+    },
+    /// A batch has no message, or more than one transaction can have. Nothing was sent.
+    #[error("invalid batch of {count} messages: must have from 1 to {limit}: split it")]
+    InvalidBatch {
+        /// The number of messages.
+        count: usize,
+        /// The largest number.
+        limit: usize,
+    },
+    /// It is unknown whether the messages were put: the session was lost, or the request failed
+    /// for good, before that was found out. Putting them again may duplicate them.
+    #[error("it is unknown whether the messages were put: {0}: look for them before a repetition")]
+    OutcomeUnknown(#[source] PrimitiveError),
+    /// A loss, or a failed request.
+    #[error(transparent)]
+    Primitive(#[from] PrimitiveError),
+}
+
+impl MessageQueueError {
+    /// Returns whether the call surely changed nothing.
+    ///
+    /// After a failed call that takes a message at least once, no message is lost: it is ready
+    /// again when its claim is deleted. A message that is taken at most once is lost if the outcome
+    /// is unknown and the request was applied.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::InvalidDelay { .. } | Self::InvalidBatch { .. } => Outcome::NotApplied,
+            Self::OutcomeUnknown(_) => Outcome::Unknown,
+            Self::Primitive(error) => error.outcome(),
+        }
+    }
+
+    /// Returns the reason of the loss, if the session was lost.
+    #[must_use]
+    pub const fn loss(&self) -> Option<LossReason> {
+        match self {
+            Self::InvalidDelay { .. } | Self::InvalidBatch { .. } => None,
+            Self::OutcomeUnknown(error) | Self::Primitive(error) => error.loss(),
+        }
+    }
+
+    /// Returns whether the same call may succeed later, and repeats no change.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::InvalidDelay { .. } | Self::InvalidBatch { .. } | Self::OutcomeUnknown(_) => {
+                false
+            }
+            Self::Primitive(error) => error.is_retryable(),
+        }
+    }
+}
+
+impl From<LossReason> for MessageQueueError {
+    fn from(reason: LossReason) -> Self {
+        Self::Primitive(reason.into())
+    }
+}
+
+impl From<Error> for MessageQueueError {
+    fn from(error: Error) -> Self {
+        Self::Primitive(error.into())
+    }
+}

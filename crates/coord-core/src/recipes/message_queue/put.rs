@@ -1,0 +1,241 @@
+//! Putting messages: once, and into a section.
+//!
+//! **Order without a scan.** Messages of one priority are ordered by the revisions of their puts,
+//! which no key can contain, because the store chooses them. A read that sorts by revision makes
+//! the store visit all messages. So each message is put into the current *section*, whose number is
+//! in its key, on the condition that the section is still the current one. Sections are in the
+//! order of the keys, and only messages of one section are sorted by revision. About one put in 64
+//! also begins the next section: it puts the key `NAME/section`, whose mod revision is the number.
+//!
+//! ```text
+//! A                          B                            section  messages
+//! put a1, if section is 0                                 0        0/a1
+//! put a2, if section is 0,                                31       0/a1 0/a2
+//!   and begin the next
+//!                            put b1, if section is 0:     31       0/a1 0/a2
+//!                              fails, and reads 31
+//!                            put b1, if section is 31     31       0/a1 0/a2 31/b1
+//! ```
+//!
+//! **Once.** A message that was put may be taken and deleted before the response is received, so
+//! the missing message proves nothing. The transaction also puts an idempotency key on the lease of
+//! the session, as a commit of `Stm` does (`stm/idempotency_key.rs`). If no response is received,
+//! the key shows whether the messages were put.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::keys::Place;
+use super::{DeadLetter, Message, MessageQueue, MessageQueueError};
+use crate::backoff::Backoff;
+use crate::error::{Error, Outcome, PrimitiveError};
+use crate::kv::{
+    Compare, CompareOp, Delete, LeaseGrant, LeaseId, Op, OpResponse, Put, Range, Revision, TTL_MAX,
+    Txn, TxnResponse,
+};
+use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
+use crate::stm::{IdempotencyKey, Resolution};
+
+/// One in this many messages begins the next section.
+const SECTION_MESSAGES: u64 = 64;
+
+/// The longest pause between two attempts.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long one attempt may take. A store that responds at all responds sooner.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What one transaction puts.
+struct Batch<'a> {
+    messages: &'a [Message],
+    /// An id for each message.
+    ids: Vec<String>,
+    /// The leases that end when a delay has passed.
+    delays: BTreeMap<Duration, LeaseId>,
+    /// The dead letter that becomes a message again.
+    dead: Option<&'a DeadLetter>,
+    begins_section: bool,
+}
+
+/// The result of one attempt.
+enum Attempt {
+    Put(Revision),
+    /// The section has ended. Nothing was put.
+    SectionEnded(Revision),
+    /// The dead letter does not exist any more. Nothing was put.
+    NoDeadLetter,
+    /// Nothing was put: send it again.
+    Repeat,
+}
+
+impl MessageQueue {
+    /// Checks a batch before anything is sent.
+    pub(super) fn check_batch(&self, messages: &[Message]) -> Result<(), MessageQueueError> {
+        let is_delayed = messages.iter().any(|message| message.delay.is_some());
+        let ops = self.session().client().limits().max_txn_ops.saturating_sub(2);
+        let limit = if is_delayed { ops / 2 } else { ops };
+        if messages.is_empty() || messages.len() > limit {
+            return Err(MessageQueueError::InvalidBatch { count: messages.len(), limit });
+        }
+        let is_valid = |delay: &Duration| {
+            *delay >= Duration::from_secs(1) && LeaseGrant::new(*delay).check().is_ok()
+        };
+        match messages.iter().filter_map(|message| message.delay).find(|delay| !is_valid(delay)) {
+            Some(delay) => Err(MessageQueueError::InvalidDelay { delay, limit: TTL_MAX }),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts messages. With a dead letter, they replace it; `None` if it does not exist any more.
+    pub(super) async fn put_batch(
+        &self,
+        messages: &[Message],
+        dead: Option<&DeadLetter>,
+    ) -> Result<Option<Revision>, MessageQueueError> {
+        let shared = &self.shared;
+        let numbers: Vec<_> =
+            messages.iter().map(|_| shared.next_id.fetch_add(1, Ordering::Relaxed)).collect();
+        let ids = numbers.iter().map(|number| format!("{}-{number:010}", shared.id)).collect();
+        let begins_section = numbers.iter().any(|number| self.begins_section(*number));
+        let delays = BTreeMap::new();
+        let mut batch = Batch { messages, ids, delays, dead, begins_section };
+        let mut key = shared.idempotency_keys.take();
+        let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
+        loop {
+            self.grant_delays(&mut batch).await?;
+            let section = Revision(shared.section.load(Ordering::Relaxed));
+            match self.attempt_put(&mut batch, &mut key, section).await? {
+                Attempt::Put(revision) => {
+                    if batch.begins_section {
+                        shared.section.fetch_max(revision.0, Ordering::Relaxed);
+                    }
+                    return Ok(Some(revision));
+                }
+                Attempt::SectionEnded(current) if current != section => {
+                    shared.section.store(current.0, Ordering::Relaxed);
+                }
+                // The condition of the idempotency key does not hold: another client has changed
+                // or deleted it. Use another.
+                Attempt::SectionEnded(_) => key = shared.idempotency_keys.take(),
+                Attempt::NoDeadLetter => return Ok(None),
+                Attempt::Repeat => self.pause(backoff.next()).await?,
+            }
+        }
+    }
+
+    /// Whether the message with this number begins the next section. The numbers of a handle are
+    /// spread like random ones, so that the handles do not begin sections at the same time.
+    fn begins_section(&self, number: u64) -> bool {
+        // The multiplier of Fibonacci hashing: 2^64 divided by the golden ratio.
+        const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+        let seed = self.session().lease_id().get().unsigned_abs();
+        let hash = (seed ^ number.wrapping_mul(MULTIPLIER)).wrapping_mul(MULTIPLIER);
+        (hash >> 32).is_multiple_of(SECTION_MESSAGES)
+    }
+
+    /// Grants a lease for each delay that has none. It ends when the delay has passed.
+    async fn grant_delays(&self, batch: &mut Batch<'_>) -> Result<(), PrimitiveError> {
+        for delay in batch.messages.iter().filter_map(|message| message.delay) {
+            if let Entry::Vacant(lease) = batch.delays.entry(delay) {
+                let backend = self.session().backend();
+                // Safe to repeat: a lease without keys has no effect.
+                let grant = retry_read(|| backend.lease_grant(LeaseGrant::new(delay)));
+                let granted = self.session().while_held(async { Ok(grant.await?) }).await?;
+                lease.insert(granted.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the transaction, and determines its outcome.
+    async fn attempt_put(
+        &self,
+        batch: &mut Batch<'_>,
+        key: &mut IdempotencyKey,
+        section: Revision,
+    ) -> Result<Attempt, MessageQueueError> {
+        let (session, backend) = (self.session(), self.session().backend());
+        let txn = key.add_to(self.put_txn(batch, section));
+        let sent = async {
+            let response = timeout(ATTEMPT_TIMEOUT, backend.txn(txn)).await;
+            Ok(response.unwrap_or(Err(Error::Timeout { after: ATTEMPT_TIMEOUT }))?)
+        };
+        let error = match session.while_held(sent).await {
+            Ok(response) if response.succeeded => {
+                key.note_applied(response.header.revision);
+                return Ok(Attempt::Put(response.header.revision));
+            }
+            Ok(response) => {
+                let refused = refused(&response, batch.dead);
+                let is_settled = !matches!(refused, Attempt::SectionEnded(now) if now == section);
+                if is_settled {
+                    key.note_not_applied();
+                }
+                return Ok(refused);
+            }
+            Err(PrimitiveError::Backend(error)) => error,
+            Err(lost) => return Err(MessageQueueError::OutcomeUnknown(lost)),
+        };
+        if error.outcome() == Outcome::NotApplied {
+            key.note_not_applied();
+            if matches!(error, Error::LeaseNotFound { .. }) {
+                if let Some(reason) = session.why_lost().await {
+                    return Err(reason.into());
+                }
+                // The lease of a delay has ended before the message was put.
+                batch.delays.clear();
+            } else if !error.is_retryable() {
+                return Err(error.into());
+            }
+            return Ok(Attempt::Repeat);
+        }
+        let resolve = async { Ok(key.resolve(&**backend).await?) };
+        match session.while_held(resolve).await {
+            Ok(Resolution::Applied(revision)) => Ok(Attempt::Put(revision)),
+            Ok(Resolution::NotApplied) => Ok(Attempt::Repeat),
+            Ok(Resolution::Unknown) => Err(MessageQueueError::OutcomeUnknown(error.into())),
+            Err(unresolved) => Err(MessageQueueError::OutcomeUnknown(unresolved)),
+        }
+    }
+
+    /// The transaction that puts a batch, if the section is still the current one.
+    fn put_txn(&self, batch: &Batch<'_>, section: Revision) -> Txn {
+        let keys = &self.shared.keys;
+        let current = Compare::mod_revision(keys.section(), CompareOp::Equal, section);
+        let dead = batch
+            .dead
+            .map(|dead| Compare::mod_revision(&dead.key, CompareOp::Equal, dead.revision));
+        let mut ops: Vec<Op> = Vec::new();
+        for (message, id) in batch.messages.iter().zip(&batch.ids) {
+            let place = Place::new(message.priority, section, id);
+            ops.push(Put::new(keys.message(&place), &message.payload).into());
+            if let Some(lease) = message.delay.and_then(|delay| batch.delays.get(&delay)) {
+                ops.push(Put::new(keys.claim(&place), "delay").lease(*lease).into());
+            }
+        }
+        ops.extend(batch.begins_section.then(|| Put::new(keys.section(), Bytes::new()).into()));
+        ops.extend(batch.dead.map(|dead| Delete::new(&dead.key).into()));
+        let reads = [keys.section()].into_iter().chain(batch.dead.map(|dead| dead.key.clone()));
+        let reads = reads.map(|key| Range::new(key).keys_only());
+        Txn::new().when([current]).when(dead).and_then(ops).or_else(reads)
+    }
+}
+
+/// Why a transaction was refused, by the reads of its failure branch.
+fn refused(response: &TxnResponse, dead: Option<&DeadLetter>) -> Attempt {
+    let mut reads = response.responses.iter().filter_map(OpResponse::as_range);
+    let mut mod_revision = || {
+        let found = reads.next().and_then(|read| read.kvs.first());
+        found.map_or(Revision::ZERO, |kv| kv.mod_revision)
+    };
+    let section = mod_revision();
+    match dead {
+        Some(dead) if mod_revision() != dead.revision => Attempt::NoDeadLetter,
+        _ => Attempt::SectionEnded(section),
+    }
+}

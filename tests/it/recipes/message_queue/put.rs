@@ -1,0 +1,76 @@
+//! Putting a message exactly once, whatever happens to requests and responses.
+
+use coord_core::error::{LossReason, Outcome};
+use coord_core::recipes::{Message, MessageQueue, MessageQueueError};
+use coord_testkit::{Action, Call};
+use tokio::time::sleep;
+
+use super::{drain, queue, store};
+use crate::support::{intercepted, nth, secs, session_on};
+
+/// A response is lost, and the message is taken before the producer finds out.
+#[tokio::test(start_paused = true)]
+async fn message_is_put_once_also_after_it_was_taken() {
+    for action in [Action::DropRequest, Action::DropResponse, Action::Delay(secs(30)), Action::Hang]
+    {
+        let store = store();
+        let client = intercepted(&store, nth("txn", 1, 1, action.clone()));
+        let producer = MessageQueue::new(&session_on(client).await, "q");
+        let taker = queue(&store).await;
+        let (put, first) = tokio::join!(producer.put("a"), taker.take_at_most_once());
+        put.unwrap();
+        assert_eq!(first.unwrap().payload, "a");
+        sleep(secs(60)).await;
+        assert_eq!(drain(&taker).await, [""; 0], "{action:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn section_that_has_ended_is_found_out() {
+    let store = store();
+    let (one, other) = (queue(&store).await, queue(&store).await);
+    one.put("a").await.unwrap();
+    for n in 0..300 {
+        other.put(n.to_string()).await.unwrap();
+    }
+    one.put("b").await.unwrap();
+    let taken = drain(&other).await;
+    assert_eq!(
+        (taken.first().map(String::as_str), taken.last().map(String::as_str)),
+        (Some("a"), Some("b"))
+    );
+}
+
+/// The response is lost, and then the session.
+#[tokio::test(start_paused = true)]
+async fn put_reports_an_unknown_outcome() {
+    let store = store();
+    let is_cut = |call: &Call| match call {
+        Call::Txn(_) => Action::Hang,
+        _ => Action::Pass,
+    };
+    let session = session_on(intercepted(&store, is_cut)).await;
+    let queue = MessageQueue::new(&session, "q");
+    let close = async {
+        sleep(secs(3)).await;
+        session.close().await.unwrap();
+    };
+    let (put, ()) = tokio::join!(queue.put("a"), close);
+    let error = put.unwrap_err();
+    assert!(matches!(error, MessageQueueError::OutcomeUnknown(_)), "{error}");
+    assert_eq!((error.outcome(), error.loss()), (Outcome::Unknown, Some(LossReason::Closed)));
+    assert!(!error.is_retryable());
+}
+
+/// The lease of the delay ends before the message is put: the delay starts again.
+#[tokio::test(start_paused = true)]
+async fn delay_is_kept_if_its_lease_has_ended_before_the_put() {
+    let store = store();
+    let client = intercepted(&store, nth("txn", 1, 1, Action::Delay(secs(8))));
+    let producer = MessageQueue::new(&session_on(client).await, "q");
+    producer.put(Message::new("a").delay(secs(2))).await.unwrap();
+    let taker = queue(&store).await;
+    assert!(taker.try_take().await.unwrap().is_none());
+    sleep(secs(3)).await;
+    assert_eq!(drain(&taker).await, ["a"]);
+}
