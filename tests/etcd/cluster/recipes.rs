@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 
 use coord_core::Mutex;
 use coord_core::recipes::{
-    Barrier, DoubleBarrier, DoubleBarrierError, Latch, LatchError, Message, MessageQueue, MultiLock,
-    RateLimiter, RateLimiterError,
+    Barrier, DoubleBarrier, DoubleBarrierError, Latch, LatchError, Message, MessageQueue,
+    MultiLock, RateLimiter, RateLimiterError,
 };
 use futures_util::future::{join_all, try_join_all};
 use tokio::task::JoinSet;
