@@ -20,7 +20,7 @@
 use bytes::Bytes;
 use tracing::{Instrument as _, Span};
 
-use crate::error::{LossReason, PrimitiveError, ReleaseError};
+use crate::error::{LossReason, Outcome, PrimitiveError, ReleaseError};
 use crate::kv::{Compare, FencingToken, IntoBytes, Txn, TxnResponse};
 use crate::queue::{ContenderGroup, WaitQueue, run_until_lost};
 use crate::session::Session;
@@ -91,6 +91,32 @@ pub enum MultiLockError {
         /// The largest number of operations in one transaction of the backend.
         max_txn_ops: usize,
     },
+}
+
+impl MultiLockError {
+    /// Returns whether the request was surely not applied: nothing was sent.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::NoNames | Self::DuplicateName { .. } | Self::TooManyNames { .. } => {
+                Outcome::NotApplied
+            }
+        }
+    }
+
+    /// Returns whether the same call may succeed later: the names must change.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::NoNames | Self::DuplicateName { .. } | Self::TooManyNames { .. } => false,
+        }
+    }
+}
+
+impl From<MultiLockError> for PrimitiveError {
+    fn from(error: MultiLockError) -> Self {
+        Self::of_recipe(error)
+    }
 }
 
 impl MultiLock {
