@@ -1,8 +1,8 @@
 //! The signals that this program handles: INT, TERM, HUP and QUIT.
 //!
 //! A release request of another client has the effect of TERM. It is sent through a channel, not as
-//! a signal of the system: a signal that is received too late cannot be discarded, and would end the
-//! wait for the release.
+//! a signal of the system: a signal that is received too late cannot be discarded, and would end
+//! the wait for the release.
 
 use std::fs;
 use std::io;

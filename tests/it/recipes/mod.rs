@@ -6,6 +6,7 @@ mod double_barrier;
 mod latch;
 mod multi_lock;
 mod release_request;
+mod resume;
 mod rwlock;
 mod semaphore;
 mod shared_value;

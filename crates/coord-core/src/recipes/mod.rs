@@ -31,6 +31,6 @@ pub use double_barrier::{
 };
 pub use latch::{Latch, LatchError};
 pub use multi_lock::{MultiLock, MultiLockError, MultiLockGuard};
-pub use rwlock::{ReadGuard, RwLock, UpgradeError, UpgradeFailure, WriteGuard};
+pub use rwlock::{ReadGuard, ResumedLock, RwLock, UpgradeError, UpgradeFailure, WriteGuard};
 pub use semaphore::{Semaphore, SemaphoreError, SemaphorePermits};
 pub use shared_value::{SharedValue, ValueSwap, Values};

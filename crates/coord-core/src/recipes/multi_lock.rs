@@ -195,6 +195,44 @@ impl MultiLock {
         let group = ContenderGroup::try_enqueue(&self.queues).await?;
         Ok(group.map(|group| MultiLockGuard::new(group, &self.joined_names())))
     }
+
+    /// Resumes the lock of a former process on the lease that this session has
+    /// [adopted](crate::session::SessionBuilder::lease). `None` if the former process did not hold
+    /// all of these names, acquired together. No other client acquires them in between.
+    ///
+    /// Keys of a multi-lock that waited for these names are deleted, in the background. Call it
+    /// once in each process, before the first lock: a second call returns a guard of the same keys.
+    /// It costs 1 request, which reads all keys of the queues.
+    ///
+    /// ```
+    /// use coord_core::recipes::MultiLock;
+    /// use coord_core::{Client, Session};
+    /// use coord_mem::MemBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::new(MemBackend::new());
+    /// let old = Session::builder(&client).open().await?;
+    /// let _held = MultiLock::new(&old, ["ada", "bob"])?.lock().await?;
+    /// let lease = old.orphan().await?;
+    ///
+    /// let new = Session::builder(&client).lease(lease).open().await?;
+    /// let resumed = MultiLock::new(&new, ["ada", "bob"])?.resume().await?;
+    /// resumed.expect("left by the former process").unlock().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// - `Lost` if the session is lost.
+    /// - The error of the backend, if it is not retryable.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub async fn resume(&self) -> Result<Option<MultiLockGuard>, PrimitiveError> {
+        let group = ContenderGroup::resume(&self.queues).await?;
+        Ok(group.map(|group| MultiLockGuard::new(group, &self.joined_names())))
+    }
 }
 
 /// The guard of a held [`MultiLock`]. It reports the loss of any of its names, and unlocks all of

@@ -35,6 +35,7 @@ mod multi_lock;
 mod mutex;
 mod queue;
 mod release_requests;
+mod resume;
 mod rwlock;
 mod semaphore;
 mod session;
@@ -168,6 +169,7 @@ fn every_public_async_function_has_a_case() {
         mutex::cases(),
         queue::cases(),
         release_requests::cases(),
+        resume::cases(),
         rwlock::cases(),
         semaphore::cases(),
         session::cases(),

@@ -43,6 +43,7 @@
 mod ahead;
 mod companion;
 mod enqueue;
+mod resume;
 mod wait;
 
 use std::fmt;
@@ -50,6 +51,7 @@ use std::sync::Arc;
 
 pub(crate) use ahead::{Ahead, Scope};
 pub(crate) use enqueue::{AdmissionEnqueue, MAX_ADMISSION_READS};
+pub(crate) use resume::Former;
 
 use super::foreign::is_foreign;
 use crate::kv::KeyValue;

@@ -21,7 +21,7 @@ use tracing::Instrument as _;
 
 use crate::kv::{Compare, CompareOp, IntoBytes, OpResponse, Put, Range, Txn};
 use crate::queue::admission::{
-    AdmissionEnqueue, AdmissionRule as _, Ahead, MAX_ADMISSION_READS, Scope, Verdict,
+    AdmissionEnqueue, AdmissionRule as _, Ahead, Former, MAX_ADMISSION_READS, Scope, Verdict,
 };
 use crate::queue::{Contender, QueueKeys, WaitQueue};
 use crate::session::Session;
@@ -29,7 +29,7 @@ use crate::telemetry::queue as events;
 pub use error::SemaphoreError;
 pub use permits::SemaphorePermits;
 pub use rule::admitted;
-use rule::{PermitRule, free, stored_limit};
+use rule::{PermitRule, free, number, stored_limit};
 
 /// A distributed semaphore by name: all processes that use the name share its permits.
 ///
@@ -160,6 +160,61 @@ impl Semaphore {
     ) -> Result<Option<SemaphorePermits>, SemaphoreError> {
         let contender = self.enqueue(permits, true).await?;
         Ok(contender.map(|contender| SemaphorePermits::of(contender, permits)))
+    }
+
+    /// Resumes the permits of a former process on the lease that this session has
+    /// [adopted](crate::session::SessionBuilder::lease): one guard for each of its keys that hold
+    /// permits, the oldest first. No other client acquires them in between.
+    ///
+    /// Keys of contenders that waited are deleted, in the background. So are keys that hold permits
+    /// beyond a limit that was lowered since: the store does not show whether they were acquired
+    /// before. Call it once in each process, before the first acquisition: a second call returns
+    /// guards of the same keys. It costs 1 request.
+    ///
+    /// ```
+    /// use coord_core::{Client, Session, recipes::Semaphore};
+    /// use coord_mem::MemBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::new(MemBackend::new());
+    /// let old = Session::builder(&client).open().await?;
+    /// let _held = Semaphore::new(&old, "downloads", 4).acquire(3).await?;
+    /// let lease = old.orphan().await?;
+    ///
+    /// let new = Session::builder(&client).lease(lease).open().await?;
+    /// let downloads = Semaphore::new(&new, "downloads", 4);
+    /// let resumed = downloads.resume().await?;
+    /// assert_eq!(resumed[0].permits(), 3);
+    /// assert_eq!(downloads.available().await?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// - `LimitDiffers`, or `UnreadableLimit`, if another limit is stored.
+    /// - `Lost` if the session is lost.
+    /// - The error of the backend, if it is not retryable.
+    ///
+    /// In each case nothing was changed.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub async fn resume(&self) -> Result<Vec<SemaphorePermits>, SemaphoreError> {
+        let former = Former::read(self.queue.session(), &self.scope).await?;
+        let limit = self.own_limit();
+        self.check_limit(&former.all(), limit)?;
+        let mut held = Vec::new();
+        for kv in former.newest_first(&self.queue) {
+            let Some(permits) = number(&kv.value) else { continue };
+            let rule = Arc::new(PermitRule { scope: self.scope.clone(), permits, limit });
+            let contender = former.contender(&self.queue, (kv, None), rule);
+            if contender.is_admitted() {
+                held.push(SemaphorePermits::of(contender, permits));
+            }
+        }
+        held.reverse();
+        Ok(held)
     }
 
     /// Reads how many permits [`try_acquire`](Self::try_acquire) could acquire now: the limit, less
