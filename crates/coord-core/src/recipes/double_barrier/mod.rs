@@ -28,7 +28,6 @@ mod guard;
 mod state;
 mod view;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,7 +41,7 @@ use crate::session::Session;
 pub use error::DoubleBarrierError;
 pub use guard::DoubleBarrierGuard;
 use state::State;
-use view::{Follower, RoundKeys, View, party_and_attempt};
+use view::{Follower, RoundKeys, View};
 
 /// What becomes of a round if one of its participants is lost: its session ends before all have
 /// entered, or its key is deleted before all have left.
@@ -161,7 +160,11 @@ impl DoubleBarrier {
     /// - `TooManyParties` if all parties are present already.
     /// - `PartiesDisagree` if another number of parties was given before.
     /// - `ParticipantLost` if the session of another participant ends while this one waits, unless
-    ///   the barrier [shrinks](OnParticipantLoss::Shrink). Enter the same round again.
+    ///   the barrier [shrinks](OnParticipantLoss::Shrink). It is reported when the store has
+    ///   deleted the participant's key; within a second after that if the server that this one
+    ///   reaches is behind, and when that server has caught up if it is further behind. A
+    ///   participant that withdraws, and ends its session within a second, may count as lost. Enter
+    ///   the same round again.
     /// - `Primitive` if this session is lost, or with the error of the backend.
     ///
     /// In each case no key of this participant stays while its session lives.
@@ -288,13 +291,13 @@ impl DoubleBarrier {
                 }
                 Entry::Wait => {}
             }
-            if let Some(lost) = follower.first_lost(&missing, &view.state.lost).await? {
+            if let Some(lost) = follower.first_lost(&missing, &view).await? {
                 if self.on_loss == OnParticipantLoss::Fail {
                     let key = keys.key(&lost);
                     return Err(DoubleBarrierError::ParticipantLost { round, key });
                 }
                 let mut smaller = State { parties: self.parties, ..view.state.clone() };
-                smaller.lost.push(lost);
+                smaller.add_lost([lost]);
                 view = follower.write(&view, &smaller, None).await?;
                 continue;
             }
@@ -351,13 +354,8 @@ impl DoubleBarrier {
     fn needed(&self, state: &State) -> usize {
         match self.on_loss {
             OnParticipantLoss::Fail => self.parties,
-            OnParticipantLoss::Shrink => {
-                // A party that was lost in several attempts counts once.
-                let lost: BTreeSet<_> =
-                    state.lost.iter().map(|participant| party_and_attempt(participant).0).collect();
-                // This participant is not lost.
-                self.parties.saturating_sub(lost.len()).max(1)
-            }
+            // This participant is not lost.
+            OnParticipantLoss::Shrink => self.parties.saturating_sub(state.lost.len()).max(1),
         }
     }
 }
