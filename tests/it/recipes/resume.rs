@@ -98,7 +98,7 @@ async fn permits_resume_with_the_stored_limit_only() {
     let new = adopter(&store, &former).await;
     let error = Semaphore::new(&new, "s", 4).resume().await.unwrap_err();
     assert!(matches!(error, SemaphoreError::LimitDiffers { stored: 3, given: 4, .. }), "{error}");
-    store.put("s/limit/permits", "two").await.unwrap();
+    store.put("coord/limit/s", "two").await.unwrap();
     let error = Semaphore::new(&new, "s", 3).resume().await.unwrap_err();
     assert!(matches!(error, SemaphoreError::UnreadableLimit { .. }), "{error}");
     settle().await;

@@ -294,7 +294,7 @@ async fn recipe_is_acquired_again_after_a_loss() {
         .run_while_held(upgrade, async |held: Arc<WriteGuard>| work(&store, &calls, &*held).await);
     assert_eq!(held.await, Ok(1));
     sleep(secs(30)).await;
-    assert_eq!(keys(&store, "").await, ["s/limit/permits"]);
+    assert_eq!(keys(&store, "").await, ["coord/limit/s"]);
 }
 
 /// An error that only the semaphore has ends the call, with its own type if the caller has that.

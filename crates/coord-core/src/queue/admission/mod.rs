@@ -64,6 +64,11 @@ pub(crate) trait AdmissionRule: fmt::Debug + Send + Sync + 'static {
     /// Whether the rule admits the contender behind these keys.
     fn verdict(&self, ahead: &Ahead) -> Verdict;
 
+    /// The setting, if the rule admits no contender because it cannot read it.
+    fn unreadable_setting<'a>(&self, _ahead: &'a Ahead) -> Option<&'a KeyValue> {
+        None
+    }
+
     /// Whether no contender can have created this key of the scope.
     fn is_foreign(&self, kv: &KeyValue) -> bool {
         is_foreign(&kv.key, kv.lease)

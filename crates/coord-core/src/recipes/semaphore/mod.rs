@@ -1,9 +1,10 @@
 //! The distributed semaphore: a limited number of permits, across processes.
 //!
 //! A holder has a key `NAME/permits/<lease>-<n>` on the lease of its session, whose value is its
-//! number of permits. The key `NAME/limit/permits`, without a lease, is the limit. There is no
-//! counter: the permits that are taken are those of the keys that exist, so a holder that ends in
-//! any way returns its permits, with its key.
+//! number of permits. The key `coord/limit/NAME`, without a lease, is the limit. It is not below
+//! the name, because contenders of Go's package for a lock `NAME` wait for every key there. There
+//! is no counter: the permits that are taken are those of the keys that exist, so a holder that
+//! ends in any way returns its permits, with its key.
 //!
 //! Contenders are admitted in the order in which they enqueued, by the rule of `rule.rs`. The wait
 //! is that of `queue/admission/mod.rs`.
@@ -30,6 +31,21 @@ pub use error::SemaphoreError;
 pub use permits::SemaphorePermits;
 pub use rule::admitted;
 use rule::{PermitRule, free, number, stored_limit};
+
+/// The prefix of the keys of all limits.
+const LIMIT_PREFIX: &[u8] = b"coord/limit/";
+
+/// The key of the stored limit of the semaphore `name`. Its value is a decimal number.
+///
+/// ```
+/// use coord_core::recipes::semaphore::limit_key;
+///
+/// assert_eq!(limit_key("downloads"), "coord/limit/downloads");
+/// ```
+#[must_use]
+pub fn limit_key(name: impl IntoBytes) -> Bytes {
+    [LIMIT_PREFIX, &name.into_bytes()].concat().into()
+}
 
 /// A distributed semaphore by name: all processes that use the name share its permits.
 ///
@@ -78,20 +94,19 @@ impl Semaphore {
     /// The semaphore `name` with `limit` permits, for holders on `session`. It sends nothing.
     ///
     /// # Names
-    /// A semaphore owns all keys under `name/permits/` and `name/limit/`: create no other keys
-    /// there. A *foreign key* in `name/permits/`, which no contender has created, counts for the
-    /// number that is its value, and for all permits if its value is no number. coord logs a
-    /// warning while a contender waits for it.
+    /// A semaphore owns all keys under `name/permits/`, and the key of its limit, [`limit_key`]:
+    /// create no other keys there. A *foreign key* in `name/permits/`, which no contender has
+    /// created, counts for the number that is its value, and for all permits if its value is no
+    /// number. coord logs a warning while a contender waits for it. An account of the store that is
+    /// limited to keys below its own names needs the key of the limit too.
     ///
-    /// Use a name that is not the name of a lock. coord's locks are independent of a semaphore of
-    /// the same name. But contenders of Go's package for a lock `name`, such as `etcdctl lock`,
-    /// wait for every key below `name/`: the stored limit `name/limit/permits`, which has no lease,
-    /// blocks them, and coord's contenders behind them, until it is deleted. A coord lock
-    /// `name/limit` waits for that key too.
+    /// A lock of the same name is independent of the semaphore. But contenders of Go's package for
+    /// a lock `name`, such as `etcdctl lock`, wait for every key below `name/`, so they wait while
+    /// permits are held.
     pub fn new(session: &Session, name: impl IntoBytes, limit: u32) -> Self {
         let name = name.into_bytes();
-        let below = |part: &[u8]| Bytes::from([&name[..], part].concat());
-        let (permits, limit_key) = (below(b"/permits"), below(b"/limit/permits"));
+        let permits = Bytes::from([&name[..], b"/permits"].concat());
+        let limit_key = limit_key(&name);
         let scope = Scope::of_queues([QueueKeys::new(&permits)]).with_setting(limit_key.clone());
         let queue = WaitQueue::of_kind("semaphore", session, permits);
         Self { name, queue, limit_key, scope, limit: Arc::new(AtomicU32::new(limit)) }
@@ -110,7 +125,7 @@ impl Semaphore {
     ///
     /// # Cost
     /// One request if the permits are free, and one more if no limit is stored yet. A wait
-    /// registers one watch, and reads the keys ahead if anything was written meanwhile. When the
+    /// registers two watches, and reads the keys ahead if anything was written meanwhile. When the
     /// permits are free, one request confirms them, however many contenders wait. A wait of more
     /// than a quarter of a second also watches the waiter's own key.
     ///
