@@ -24,7 +24,7 @@ use crate::store::{ENVIRONMENT_HELP, duration};
 /// is that of CMD, or 122 if CMD exited with 0 and the lock was lost.
 ///
 /// With --slots up to N commands run at the same time: NAME is a semaphore with N permits, not a
-/// lock. Its contenders wait in the queue NAME/permits, and the key NAME/limit/permits is N. A
+/// lock. Its contenders wait in the queue NAME/permits, and the key coord/limit/NAME is N. A
 /// fencing token orders the holders, but does not show that an earlier holder has ended.
 ///
 /// Nothing can stop a command on a machine that is suspended. The resource that the lock protects

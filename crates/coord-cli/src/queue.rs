@@ -6,11 +6,12 @@
 //! `jobs/night/…` is a key of `jobs/night`. All other keys under the name are foreign keys.
 //!
 //! A semaphore `jobs` has the queue `jobs/permits`, whose keys have a number of permits as their
-//! values, and the limit as the value of the key `jobs/limit/permits`. Its first contenders hold
+//! values, and the limit as the value of the key `coord/limit/jobs`. Its first contenders hold
 //! permits, as many as the limit allows.
 
 use bytes::Bytes;
 use coord_core::kv::{KeyValue, Range, SortOrder, SortTarget};
+use coord_core::recipes::semaphore::limit_key;
 
 /// The keys directly below `NAME/`: the keys of one wait queue, and foreign keys.
 #[derive(Clone, Debug)]
@@ -29,9 +30,8 @@ impl QueueKeys {
     }
 
     /// The key of the limit, if the name is that of a semaphore's queue.
-    pub(crate) fn limit_key(&self) -> Option<String> {
-        let name = self.prefix.strip_suffix("/permits/")?;
-        Some(format!("{name}/limit/permits"))
+    pub(crate) fn limit_key(&self) -> Option<Bytes> {
+        Some(limit_key(self.prefix.strip_suffix("/permits/")?))
     }
 
     /// A read of all keys with the prefix, in the order in which they were created.
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn queue_of_a_semaphore_has_a_limit() {
-        assert_eq!(QueueKeys::new("a/permits").limit_key().as_deref(), Some("a/limit/permits"));
+        assert_eq!(QueueKeys::new("a/permits").limit_key(), Some("coord/limit/a".into()));
         assert_eq!(QueueKeys::new("permits").limit_key(), None);
     }
 }

@@ -1,4 +1,8 @@
 //! The signals that this program handles: INT, TERM, HUP and QUIT.
+//!
+//! A release request of another client has the effect of TERM. It is sent through a channel, not as
+//! a signal of the system: a signal that is received too late cannot be discarded, and would end
+//! the wait for the release.
 
 use std::fs;
 use std::io;
@@ -7,6 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::SigSet;
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// The signals that end a command or a wait.
@@ -23,6 +28,9 @@ const DUPLICATE_WINDOW: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Signals {
     streams: Vec<(Signal, unix::Signal)>,
+    /// The signals that this program sends to itself, and their sender.
+    requests: mpsc::UnboundedReceiver<Signal>,
+    request_sender: mpsc::UnboundedSender<Signal>,
     /// The last received signal, and when it was received.
     last: Option<(Signal, Instant)>,
     /// Whether INT, TERM or QUIT has been received. HUP does not count, because many programs
@@ -53,12 +61,24 @@ impl Signals {
         }
         // After the handlers are installed, so that a signal that is pending now reaches them.
         let inherited_mask = unblock_handled()?;
-        Ok(Self { streams, last: None, stop_requested: false, inherited_mask })
+        let (request_sender, requests) = mpsc::unbounded_channel();
+        let (last, stop_requested) = (None, false);
+        Ok(Self { streams, requests, request_sender, last, stop_requested, inherited_mask })
     }
 
     /// The signal mask that this program was started with. A command that it runs gets the same.
     pub(crate) const fn inherited_mask(&self) -> SigSet {
         self.inherited_mask
+    }
+
+    /// Returns the sender of signals that this program sends to itself.
+    pub(crate) fn request_sender(&self) -> mpsc::UnboundedSender<Signal> {
+        self.request_sender.clone()
+    }
+
+    /// Discards the signals that this program has sent to itself and not received yet.
+    pub(crate) fn discard_requests(&mut self) {
+        while self.requests.try_recv().is_ok() {}
     }
 
     /// Waits for the next signal.
@@ -92,7 +112,8 @@ impl Signals {
                     return std::task::Poll::Ready(*signal);
                 }
             }
-            std::task::Poll::Pending
+            // This struct has a sender, so the channel is never closed.
+            self.requests.poll_recv(context).map(|request| request.unwrap_or(Signal::TERM))
         })
         .await
     }

@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 
 use coord_core::Mutex;
 use coord_core::recipes::{
-    Barrier, DoubleBarrier, DoubleBarrierError, Latch, LatchError, Message, MessageQueue,
-    MultiLock, RateLimiter, RateLimiterError,
+    Barrier, Counter, DoubleBarrier, DoubleBarrierError, Latch, LatchError, Message, MessageQueue,
+    MultiLock, RateLimiter, RateLimiterError, Semaphore, StripedCounter,
 };
 use futures_util::future::{join_all, try_join_all};
 use tokio::task::JoinSet;
@@ -222,4 +222,68 @@ async fn message_queue_delivers_after_a_lost_session_and_a_delay() {
     assert_eq!((&dead[0].payload[..], dead[0].attempts), (&b"a"[..], 2));
     assert!(queue.put_back(&dead[0]).await.unwrap());
     assert_eq!(within(secs(10), queue.take_at_most_once()).await.unwrap().payload, "a");
+}
+
+/// Each contender has a client of its own. Waiters are admitted by the event of the limit's key, by
+/// a release, and by the end of a lease.
+#[tokio::test]
+async fn semaphore_waiters_are_admitted_by_every_kind_of_event() {
+    let cluster = single_member().await;
+    let mut sessions = Vec::new();
+    for _ in 0..5 {
+        sessions.push(session(&client(&cluster.endpoints()).await, 60).await);
+    }
+    let kv = client(&cluster.endpoints()).await;
+    let semaphores: Vec<_> =
+        sessions.iter().map(|session| Semaphore::new(session, "s", 2)).collect();
+    let first = semaphores[0].acquire(1).await.unwrap();
+    let _second = semaphores[1].acquire(1).await.unwrap();
+    assert!(semaphores[2].try_acquire(1).await.unwrap().is_none());
+
+    let mut third = Box::pin(semaphores[2].acquire(1));
+    assert_waits(&mut third, &kv, "s/permits", 3).await;
+    Semaphore::new(&sessions[0], "s", 2).set_limit(3).await.unwrap();
+    let _third = within(secs(10), third).await.unwrap();
+    let waiting = [3, 4].map(|n| Semaphore::new(&sessions[n], "s", 3));
+    let mut fourth = Box::pin(waiting[0].acquire(1));
+    assert_waits(&mut fourth, &kv, "s/permits", 4).await;
+    first.release().await.unwrap();
+    let fourth = within(secs(10), fourth).await.unwrap();
+    let mut wide = Box::pin(waiting[1].acquire(2));
+    assert_waits(&mut wide, &kv, "s/permits", 4).await;
+    kv.lease_revoke(sessions[1].lease_id()).await.unwrap();
+    fourth.release().await.unwrap();
+    within(secs(10), wide).await.unwrap().release().await.unwrap();
+    assert_eq!(waiting[0].available().await.unwrap(), 2);
+}
+
+/// Additions of several clients, each to the same key, and to stripes.
+#[tokio::test]
+async fn counter_counts_the_additions_of_all_clients() {
+    const CLIENTS: usize = 4;
+    const ADDITIONS: usize = 20;
+    let cluster = single_member().await;
+    let mut adding = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let kv = client(&cluster.endpoints()).await;
+        let owner = session(&kv, 60).await;
+        let exact = Counter::new(&kv, "exact").exactly_once(&owner);
+        let striped = StripedCounter::new(&kv, "striped", 3).unwrap().exactly_once(&owner);
+        adding.spawn(async move {
+            let mut values = Vec::new();
+            for _ in 0..ADDITIONS {
+                values.push(exact.add(1).await.unwrap());
+                striped.add(2).await.unwrap();
+            }
+            owner.close().await.unwrap();
+            values
+        });
+    }
+    let mut values = within(secs(60), adding.join_all()).await.concat();
+    values.sort_unstable();
+    let all = i64::try_from(CLIENTS * ADDITIONS).unwrap();
+    assert_eq!(values, (1..=all).collect::<Vec<_>>(), "each addition returns its own value");
+    let kv = client(&cluster.endpoints()).await;
+    assert_eq!(Counter::new(&kv, "exact").get().await.unwrap(), all);
+    assert_eq!(StripedCounter::new(&kv, "striped", 3).unwrap().get().await.unwrap(), 2 * all);
 }

@@ -1,13 +1,18 @@
 //! The double barrier: rounds, late and surplus participants, losses, and requests.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use coord_core::error::LossReason;
-use coord_core::kv::{Compact, Put, Txn};
+use coord_core::kv::{
+    Compact, LeaseStatus, LeaseTimeToLive, LeaseTimeToLiveResponse, Put, Revision, Txn,
+};
+use coord_core::layer::Layer;
 use coord_core::recipes::{
     DoubleBarrier, DoubleBarrierError, DoubleBarrierGuard, OnParticipantLoss,
 };
-use coord_core::{Client, Session};
+use coord_core::{Client, KvBackend as _, Session};
 use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, Rule as _};
 use futures_util::future::{join_all, try_join_all};
@@ -158,6 +163,105 @@ async fn participant_lost_while_others_wait_is_named() {
     for guard in enter_all(&barriers, 1).await {
         drop(guard);
     }
+}
+
+/// A store in which the first `behind` queries of a lease are answered by a server that has not
+/// applied the end of the lease, and perhaps nothing that was written before.
+#[derive(Debug)]
+struct LaggingLeases {
+    inner: MemBackend,
+    behind: AtomicUsize,
+    is_behind_all_writes: bool,
+}
+
+#[async_trait]
+impl Layer for LaggingLeases {
+    type Inner = MemBackend;
+
+    fn inner(&self) -> &MemBackend {
+        &self.inner
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: LeaseTimeToLive,
+    ) -> coord_core::Result<LeaseTimeToLiveResponse> {
+        let mut response = self.inner.lease_time_to_live(request).await?;
+        let left = self.behind.load(Ordering::Relaxed);
+        if left > 0 {
+            self.behind.store(left - 1, Ordering::Relaxed);
+            let (granted, remaining) = (secs(10), secs(5));
+            response.lease = Some(LeaseStatus { granted, remaining, keys: Vec::new() });
+            if self.is_behind_all_writes {
+                response.header.revision = Revision(1);
+            }
+        }
+        Ok(response)
+    }
+}
+
+/// Regression: a participant counted as withdrawn if a server that lagged behind was the one that
+/// answered for its lease, and the others waited without end.
+#[tokio::test(start_paused = true)]
+async fn lagging_server_delays_the_loss_of_a_participant() {
+    for (behind, is_behind_all_writes, within) in [(0, false, 1), (1, false, 2), (5, true, 6)] {
+        let inner = MemBackend::new();
+        let store = Client::new(inner.clone());
+        let behind = AtomicUsize::new(behind);
+        let lagging = LaggingLeases { inner, behind, is_behind_all_writes };
+        let waits = barrier(&session_on(Client::new(lagging)).await, 2 + 1);
+        let doomed = session(&store).await;
+        let crashing = barrier(&doomed, 2 + 1);
+        let waiting = async { (timeout(secs(100), waits.enter(1)).await, Instant::now()) };
+        let ((waited, at), closed) = while_waiting(waiting, async {
+            let (failed, closed) = while_waiting(crashing.enter(1), async {
+                doomed.close().await.unwrap();
+                Instant::now()
+            })
+            .await;
+            failed.unwrap_err();
+            closed
+        })
+        .await;
+        lost_key(waited.expect("the others do not wait without end"));
+        assert!(at - closed < secs(within), "{:?}", at - closed);
+    }
+}
+
+/// Regression: the watch of deletions began after the view, so a participant that came and was lost
+/// in between was not seen.
+#[tokio::test(start_paused = true)]
+async fn participant_lost_before_the_watch_is_registered_is_named() {
+    let store = store();
+    let slow = intercepted(&store, nth("watch", 1, 2, Action::Delay(secs(2))));
+    let waits = barrier(&session_on(slow).await, 3);
+    let waiting = timeout(secs(100), waits.enter(1));
+    let (waited, ()) = while_waiting(waiting, async {
+        let doomed = session(&store).await;
+        let crashing = barrier(&doomed, 3);
+        let (failed, closed) = while_waiting(crashing.enter(1), doomed.close()).await;
+        closed.unwrap();
+        failed.unwrap_err();
+    })
+    .await;
+    lost_key(waited.expect("it does not wait without end"));
+}
+
+/// Regression: each loss of one party was listed in the state of a barrier that shrinks.
+#[tokio::test(start_paused = true)]
+async fn lost_party_is_listed_once_in_the_state() {
+    let store = store();
+    let barriers: Vec<_> = barriers(&store, 3).await.into_iter().map(shrinking).collect();
+    let [lost, a, _] = &barriers[..] else { unreachable!() };
+    leave_without_first(enter_all(&barriers, 1).await).await;
+    for round in 2..20 {
+        // `lost` enters in place of one of the others, and is lost again.
+        let (first, second) = tokio::join!(lost.enter(round), a.enter(round));
+        leave_without_first(vec![first.unwrap(), second.unwrap()]).await;
+    }
+    let state = store.get("b/state").await.unwrap().unwrap().value;
+    let listed = state.rsplit(|byte| *byte == b' ').next().unwrap().escape_ascii().to_string();
+    assert_eq!(listed.split(',').count(), 1, "{listed}");
 }
 
 /// A future that is dropped withdraws: its session lives, so it may come again, and is not lost.

@@ -8,6 +8,7 @@ mod message_queue;
 mod multi_lock;
 mod rate_limiter;
 mod release_request;
+mod resume;
 mod rwlock;
 mod semaphore;
 mod shared_value;

@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use coord_core::{
     Client, Election, Error, Mutex, Session, Stm,
     election::Leadership,
-    error::{ErrorKind, LossReason, PrimitiveError},
+    error::{ErrorKind, LossReason, Outcome, PrimitiveError},
     kv::{Put, Txn},
     mutex::MutexGuard,
+    queue::Held,
+    recipes::{RwLock, Semaphore, SemaphoreError, SemaphorePermits, WriteGuard},
     stm::StmError,
 };
 use coord_mem::MemBackend;
@@ -260,4 +262,54 @@ async fn run_restarts_when_a_transaction_meets_the_loss() {
     });
     ran.await.unwrap();
     assert!(calls.into_inner() > 1);
+}
+
+/// Permits of a semaphore and a read-write lock are acquired again after a loss, although their
+/// errors have types of their own.
+#[tokio::test(start_paused = true)]
+async fn recipe_is_acquired_again_after_a_loss() {
+    async fn work<H: Held>(store: &Client, calls: &AtomicU32, held: &H) -> Result<u32, AppError> {
+        let call = calls.fetch_add(1, Ordering::Relaxed);
+        if call == 0 {
+            store.delete(held.contender().key()).await.map_err(PrimitiveError::from)?;
+            std::future::pending::<()>().await;
+        }
+        Ok(call)
+    }
+    let store = Client::new(MemBackend::new());
+    let rule = nth("txn", 1, 2, Action::DropRequest);
+    let supervisor = supervisor(client_with_timeout(&store, rule)).await;
+    let acquire = async |session: Session| Semaphore::new(&session, "s", 2).acquire(1).await;
+    let calls = AtomicU32::new(0);
+    let held = supervisor.run_while_held(acquire, async |held: Arc<SemaphorePermits>| {
+        work(&store, &calls, &*held).await
+    });
+    assert_eq!(held.await, Ok(1));
+    let upgrade = async |session: Session| {
+        let reader = RwLock::new(&session, "l").read().await?;
+        Ok::<_, PrimitiveError>(reader.upgrade().await?)
+    };
+    let calls = AtomicU32::new(0);
+    let held = supervisor
+        .run_while_held(upgrade, async |held: Arc<WriteGuard>| work(&store, &calls, &*held).await);
+    assert_eq!(held.await, Ok(1));
+    sleep(secs(30)).await;
+    assert_eq!(keys(&store, "").await, ["coord/limit/s"]);
+}
+
+/// An error that only the semaphore has ends the call, with its own type if the caller has that.
+#[tokio::test(start_paused = true)]
+async fn error_of_a_recipe_ends_run_while_held() {
+    let store = Client::new(MemBackend::new());
+    let supervisor = supervisor(separate_client(&store)).await;
+    drop(Semaphore::new(&session(&store).await, "s", 3).acquire(1).await.unwrap());
+    let acquire = async |session: Session| Semaphore::new(&session, "s", 2).acquire(1).await;
+    let held = supervisor.run_while_held(acquire, async |_| Ok::<_, SemaphoreError>(()));
+    let error = held.await.unwrap_err();
+    assert!(matches!(error, SemaphoreError::LimitDiffers { stored: 3, given: 2, .. }), "{error}");
+    let held = supervisor.run_while_held(acquire, async |_| Ok::<_, PrimitiveError>(()));
+    let error = held.await.unwrap_err();
+    assert_eq!((error.outcome(), error.is_retryable()), (Outcome::NotApplied, false));
+    let PrimitiveError::Recipe(error) = &error else { panic!("{error}") };
+    assert!(error.is::<SemaphoreError>(), "{error}");
 }

@@ -172,6 +172,7 @@ impl HoldFlags {
             }
             Ok(contender) => {
                 let acquired = Instant::now();
+                let request_sender = signals.request_sender();
                 let run = async {
                     let outcome = self.run_command(request, &contender, reaper, signals).await;
                     if outcome.cause == EndCause::CommandEnded {
@@ -182,12 +183,12 @@ impl HoldFlags {
                 let outcome = tokio::select! {
                     biased;
                     outcome = run => outcome,
-                    never = release::forward_requests(request, &contender) => match never {},
+                    never = release::forward_requests(request, &contender, request_sender) =>
+                        match never {},
                 };
                 let HoldOutcome { result, cause } = outcome;
                 // A successful release proves that the lock was held until then.
-                let release = async { contender.release().await.map_err(PrimitiveError::from) };
-                match (result, unless_signalled(signals, release).await) {
+                match (result, release::release(contender, signals).await) {
                     // The cause stays: a command that has ended is not run again.
                     (Ok(()), Some(Err(PrimitiveError::Lost(reason)))) => {
                         let error =

@@ -2,7 +2,7 @@
 
 use coord_core::Session;
 use coord_core::queue::{Contender, Held as _};
-use coord_core::recipes::{Semaphore, SemaphoreError};
+use coord_core::recipes::semaphore::{Semaphore, SemaphoreError, limit_key};
 
 use super::progress;
 use super::request::{
@@ -10,6 +10,7 @@ use super::request::{
 };
 use crate::exit::ExitError;
 use crate::queue::QueueKeys;
+use crate::text;
 
 /// Waits for a slot. Without a wait, fails if all slots are taken.
 pub(super) async fn acquire(
@@ -42,7 +43,8 @@ pub(super) async fn acquire(
         Err(SemaphoreError::LimitDiffers { stored, given, .. }) => {
             let message = format!(
                 "{name} has {stored} slots, not {given}: give --slots {stored}, or put {given} as \
-                 the value of the key {name}/limit/permits"
+                 the value of the key {}",
+                text::escape(&limit_key(name.clone()))
             );
             Err(ExitError::new(FAILED_STATUS, message))
         }

@@ -18,7 +18,7 @@ crate::tests![
 ];
 
 /// The key of the number of slots, which stays in the store.
-const LIMIT_KEY: &str = "jobs/limit/permits";
+const LIMIT_KEY: &str = "coord/limit/jobs";
 
 /// A `coord lock --slots 2` whose command runs until its input ends.
 fn slot(server: &Server) -> Program {
@@ -81,7 +81,7 @@ async fn other_number_of_slots_is_refused_with_a_remedy(server: Server) {
     let holder = holder(&server).await;
     let other = ["lock", "jobs", "--slots", "3", "--", "echo", "runs"];
     let expected = "coord lock: jobs has 2 slots, not 3: give --slots 2, or put 3 as the value of \
-        the key jobs/limit/permits\n";
+        the key coord/limit/jobs\n";
     let refused = server.coord(&other).end().await;
     assert_eq!(refused, (Some(125), String::new(), expected.to_owned()));
     let none = server.coord(&["lock", "jobs", "--slots", "0", "--", "true"]).end().await;

@@ -1,8 +1,9 @@
 //! Loss reasons, and the error of primitives.
 
 use std::fmt;
+use std::sync::Arc;
 
-use super::{Error, Outcome};
+use super::{Error, Outcome, Source};
 
 /// The reason why a session, or a lock or leadership on it, was lost.
 ///
@@ -58,6 +59,33 @@ impl fmt::Display for LossReason {
 /// leadership must stop. An error of the backend has its own [`outcome`](Error::outcome) and
 /// [`is_retryable`](Error::is_retryable). Only calls that block their thread return the third
 /// variant: see [`Mutex::blocking_lock`](crate::Mutex::blocking_lock).
+///
+/// The error of each recipe converts into this one, so `?` works on all of them in one function:
+///
+/// ```
+/// use coord_core::error::PrimitiveError;
+/// use coord_core::recipes::{Latch, Semaphore, SemaphoreError};
+/// use coord_core::{Client, Session};
+/// use coord_mem::MemBackend;
+///
+/// async fn load(session: &Session, limit: u32) -> Result<(), PrimitiveError> {
+///     let permits = Semaphore::new(session, "loads", limit).acquire(1).await?;
+///     Latch::new(session.client(), "loaded", 2)?.count_down("shard-1").await?;
+///     permits.release().await?;
+///     Ok(())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let session = Session::builder(&Client::new(MemBackend::new())).open().await?;
+/// load(&session, 2).await?;
+///
+/// let Err(PrimitiveError::Recipe(error)) = load(&session, 3).await else { panic!() };
+/// let error = error.downcast_ref().expect("the error of the semaphore");
+/// assert!(matches!(error, SemaphoreError::LimitDiffers { stored: 2, given: 3, .. }));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrimitiveError {
@@ -74,6 +102,11 @@ pub enum PrimitiveError {
          spawn_blocking call Handle::current().block_on(mutex.lock())"
     )]
     WouldBlockTasks,
+    /// An error that only one recipe has, such as
+    /// [`SemaphoreError::LimitDiffers`](crate::recipes::SemaphoreError): the error of that recipe,
+    /// to be found with `downcast_ref`. It is neither a loss nor an error of the backend.
+    #[error(transparent)]
+    Recipe(Source),
 }
 
 impl From<LossReason> for PrimitiveError {
@@ -83,6 +116,11 @@ impl From<LossReason> for PrimitiveError {
 }
 
 impl PrimitiveError {
+    /// The error of a recipe that is neither a loss nor an error of the backend.
+    pub(crate) fn of_recipe(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Recipe(Arc::new(error))
+    }
+
     /// Returns whether the request was surely not applied. After a loss, no write that required the
     /// lock or leadership was applied. The creation or deletion of the queue key may have been
     /// applied, if that request was in flight when the session was lost.
@@ -93,14 +131,17 @@ impl PrimitiveError {
             Self::Backend(error) => error.outcome(),
             // Refused before anything was sent.
             Self::WouldBlockTasks => Outcome::NotApplied,
+            // Refused by the recipe, or by a condition of its transaction.
+            Self::Recipe(_) => Outcome::NotApplied,
         }
     }
 
-    /// Returns whether the same call may succeed later. A loss is final.
+    /// Returns whether the same call may succeed later. A loss is final. An error of a recipe is
+    /// not retryable, because the caller must decide what to change.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Lost(_) | Self::WouldBlockTasks => false,
+            Self::Lost(_) | Self::WouldBlockTasks | Self::Recipe(_) => false,
             Self::Backend(error) => error.is_retryable(),
         }
     }
@@ -110,7 +151,7 @@ impl PrimitiveError {
     pub const fn loss(&self) -> Option<LossReason> {
         match self {
             Self::Lost(reason) => Some(*reason),
-            Self::Backend(_) | Self::WouldBlockTasks => None,
+            Self::Backend(_) | Self::WouldBlockTasks | Self::Recipe(_) => None,
         }
     }
 }

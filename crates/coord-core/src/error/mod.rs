@@ -7,7 +7,8 @@
 //! | May a retry help? | [`Error::is_retryable`] |
 //!
 //! Primitives return [`PrimitiveError`], which distinguishes a loss from a failed request. A
-//! release that was not confirmed returns [`ReleaseError`].
+//! release that was not confirmed returns [`ReleaseError`]. A recipe with errors of its own has an
+//! error type of its own, with the same methods, which converts into [`PrimitiveError`].
 
 mod kind;
 mod loss;

@@ -29,7 +29,7 @@ use super::position::Position;
 use super::{MAX_TRY_READS, WATCH_AFTER, WaitQueue};
 use crate::error::{LossReason, PrimitiveError};
 use crate::kv::{
-    Compare, FencingToken, Header, Op, OpResponse, Range, RangeResponse, Txn, TxnResponse,
+    Compare, FencingToken, Header, KeyValue, Op, OpResponse, Range, RangeResponse, Txn, TxnResponse,
 };
 use crate::retry_read::retry_read;
 use crate::session::{Session, SessionState};
@@ -127,6 +127,52 @@ impl ContenderGroup {
         Ok(Some(group))
     }
 
+    /// Resumes the group of a former process on the lease that the session has adopted; `None` if
+    /// it has left none that is first in all queues. Groups that waited are deleted, in the
+    /// background.
+    ///
+    /// # Errors
+    /// - `Lost` if the session is lost.
+    /// - The error of the backend, if it is not retryable.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub(crate) async fn resume(queues: &[WaitQueue]) -> Result<Option<Self>, PrimitiveError> {
+        let [first, ..] = queues else { unreachable!("a group has at least one queue") };
+        let session = first.session();
+        let read = Txn::new().and_then(queues.iter().map(|queue| queue.keys.read_all()));
+        let sent = async { Ok(retry_read(|| session.backend().txn(read.clone())).await?) };
+        let TxnResponse { header, responses, .. } = session.while_held(sent).await?;
+        session.check_deadline().await?;
+        let reads = responses.into_iter().filter_map(OpResponse::into_range).zip(queues);
+        let owned = reads.map(|(read, queue)| {
+            read.kvs.into_iter().filter(|kv| queue.keys.owns(&kv.key)).collect()
+        });
+        let owned: Vec<Vec<KeyValue>> = owned.collect();
+        let former = |kvs: &Vec<KeyValue>, created| {
+            let is_former =
+                |kv: &&KeyValue| kv.create_revision == created && session.has_adopted(kv);
+            kvs.iter().find(is_former).cloned()
+        };
+        let mut revisions: Vec<_> = owned[0].iter().map(|kv| kv.create_revision).collect();
+        revisions.sort();
+        let groups = revisions.into_iter().filter_map(|created| {
+            let keys: Option<Vec<_>> = owned.iter().map(|kvs| former(kvs, created)).collect();
+            let guards = keys?.into_iter().map(|kv| {
+                let mut guard = KeyGuard::existing(session, kv.key, created);
+                guard.set_armed(true);
+                guard
+            });
+            let positions = owned.iter().map(|kvs| {
+                let is_first = kvs.iter().all(|kv| kv.create_revision >= created);
+                if is_first { Position::First } else { Position::Unknown }
+            });
+            Some(Self::new(queues, guards.collect(), header, positions.collect()))
+        });
+        // Only the oldest can be first. The others are dropped.
+        Ok(groups.filter(Self::are_first).fold(None, |oldest, group| oldest.or(Some(group))))
+    }
+
     fn new(
         queues: &[WaitQueue],
         guards: Vec<KeyGuard>,
@@ -138,6 +184,11 @@ impl ContenderGroup {
             Contender::new(queue.clone(), guard, header, position)
         });
         Self { contenders: contenders.collect() }
+    }
+
+    /// The contenders, in the order of the queues.
+    pub(crate) fn into_contenders(self) -> impl Iterator<Item = Contender> {
+        self.contenders.into_iter()
     }
 
     fn are_first(&self) -> bool {

@@ -251,7 +251,7 @@ impl KeyGuard {
 
     /// The guard of a key on the session's lease that exists already. Dropping it deletes nothing
     /// until it is [armed](Self::set_armed).
-    pub(super) fn existing(session: &Session, key: Bytes, created: Revision) -> Self {
+    pub(crate) fn existing(session: &Session, key: Bytes, created: Revision) -> Self {
         let guard = Self::new(session, key, None);
         guard.ownership.0.created.get_or_init(|| created);
         guard

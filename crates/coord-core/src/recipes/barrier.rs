@@ -97,6 +97,53 @@ impl Barrier {
         Ok(is_held.then_some(BarrierGuard { guard, may_be_released: false }))
     }
 
+    /// Resumes the barrier of a former process on the lease that `session` has
+    /// [adopted](crate::session::SessionBuilder::lease); `None` if the former process did not hold
+    /// it. Otherwise waiters would wait as long as the adopter lives.
+    ///
+    /// Call it once in each process: a second call returns a guard of the same key. It costs 1
+    /// request.
+    ///
+    /// ```
+    /// use coord_core::{Client, Session, recipes::Barrier};
+    /// use coord_mem::MemBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::new(MemBackend::new());
+    /// let deploy = Barrier::new(&client, "deploy");
+    /// let old = Session::builder(&client).open().await?;
+    /// let _held = deploy.hold(&old).await?;
+    /// let lease = old.orphan().await?;
+    ///
+    /// let new = Session::builder(&client).lease(lease).open().await?;
+    /// let resumed = deploy.resume(&new).await?.expect("left by the former process");
+    /// resumed.release().await?;
+    /// deploy.wait().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// - `Lost` if the session is lost.
+    /// - The error of the backend, if it is not retryable.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub async fn resume(&self, session: &Session) -> Result<Option<BarrierGuard>, PrimitiveError> {
+        let backend = &**session.backend();
+        let read =
+            async { Ok(range_with_retry(backend, Range::new(&self.key).keys_only()).await?) };
+        let read = session.while_held(read).await?;
+        session.check_deadline().await?;
+        let Some(kv) = read.kvs.first().filter(|kv| session.has_adopted(kv)) else {
+            return Ok(None);
+        };
+        let mut guard = KeyGuard::existing(session, self.key.clone(), kv.create_revision);
+        guard.set_armed(true);
+        Ok(Some(BarrierGuard { guard, may_be_released: false }))
+    }
+
     /// Waits until the barrier is not held. It returns at once if it is not held now. It returns
     /// also if the barrier is released and held again meanwhile.
     ///

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, Outcome, PrimitiveError, Result};
 use crate::key_watch::{next_batch, range_with_retry};
 use crate::kv::{
     Compare, CompareOp, EventKind, IntoBytes, KeyRange, KeyValue, Op, OpResponse, Put, Range, Txn,
@@ -84,6 +84,36 @@ pub enum LatchError {
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] Error),
+}
+
+impl LatchError {
+    /// Returns whether the participant has surely not counted down.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Backend(error) => error.outcome(),
+            Self::NoCount | Self::CountsDisagree { .. } => Outcome::NotApplied,
+        }
+    }
+
+    /// Returns whether the same call may succeed later.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Backend(error) => error.is_retryable(),
+            // The caller must change the count, or the name.
+            Self::NoCount | Self::CountsDisagree { .. } => false,
+        }
+    }
+}
+
+impl From<LatchError> for PrimitiveError {
+    fn from(error: LatchError) -> Self {
+        match error {
+            LatchError::Backend(error) => error.into(),
+            error => Self::of_recipe(error),
+        }
+    }
 }
 
 impl Latch {

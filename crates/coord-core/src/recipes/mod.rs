@@ -39,6 +39,6 @@ pub use message_queue::{
 };
 pub use multi_lock::{MultiLock, MultiLockError, MultiLockGuard};
 pub use rate_limiter::{RateLimiter, RateLimiterError, RateSlice};
-pub use rwlock::{ReadGuard, RwLock, UpgradeError, UpgradeFailure, WriteGuard};
+pub use rwlock::{ReadGuard, ResumedLock, RwLock, UpgradeError, UpgradeFailure, WriteGuard};
 pub use semaphore::{Semaphore, SemaphoreError, SemaphorePermits};
 pub use shared_value::{SharedValue, ValueSwap, Values};

@@ -20,7 +20,7 @@
 use bytes::Bytes;
 use tracing::{Instrument as _, Span};
 
-use crate::error::{LossReason, PrimitiveError, ReleaseError};
+use crate::error::{LossReason, Outcome, PrimitiveError, ReleaseError};
 use crate::kv::{Compare, FencingToken, IntoBytes, Txn, TxnResponse};
 use crate::queue::{ContenderGroup, WaitQueue, run_until_lost};
 use crate::session::Session;
@@ -91,6 +91,32 @@ pub enum MultiLockError {
         /// The largest number of operations in one transaction of the backend.
         max_txn_ops: usize,
     },
+}
+
+impl MultiLockError {
+    /// Returns whether the request was surely not applied: nothing was sent.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::NoNames | Self::DuplicateName { .. } | Self::TooManyNames { .. } => {
+                Outcome::NotApplied
+            }
+        }
+    }
+
+    /// Returns whether the same call may succeed later: the names must change.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::NoNames | Self::DuplicateName { .. } | Self::TooManyNames { .. } => false,
+        }
+    }
+}
+
+impl From<MultiLockError> for PrimitiveError {
+    fn from(error: MultiLockError) -> Self {
+        Self::of_recipe(error)
+    }
 }
 
 impl MultiLock {
@@ -167,6 +193,44 @@ impl MultiLock {
     /// Dropping the future leaves no key behind.
     pub async fn try_lock(&self) -> Result<Option<MultiLockGuard>, PrimitiveError> {
         let group = ContenderGroup::try_enqueue(&self.queues).await?;
+        Ok(group.map(|group| MultiLockGuard::new(group, &self.joined_names())))
+    }
+
+    /// Resumes the lock of a former process on the lease that this session has
+    /// [adopted](crate::session::SessionBuilder::lease). `None` if the former process did not hold
+    /// all of these names, acquired together. No other client acquires them in between.
+    ///
+    /// Keys of a multi-lock that waited for these names are deleted, in the background. Call it
+    /// once in each process, before the first lock: a second call returns a guard of the same keys.
+    /// It costs 1 request, which reads all keys of the queues.
+    ///
+    /// ```
+    /// use coord_core::recipes::MultiLock;
+    /// use coord_core::{Client, Session};
+    /// use coord_mem::MemBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::new(MemBackend::new());
+    /// let old = Session::builder(&client).open().await?;
+    /// let _held = MultiLock::new(&old, ["ada", "bob"])?.lock().await?;
+    /// let lease = old.orphan().await?;
+    ///
+    /// let new = Session::builder(&client).lease(lease).open().await?;
+    /// let resumed = MultiLock::new(&new, ["ada", "bob"])?.resume().await?;
+    /// resumed.expect("left by the former process").unlock().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// - `Lost` if the session is lost.
+    /// - The error of the backend, if it is not retryable.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub async fn resume(&self) -> Result<Option<MultiLockGuard>, PrimitiveError> {
+        let group = ContenderGroup::resume(&self.queues).await?;
         Ok(group.map(|group| MultiLockGuard::new(group, &self.joined_names())))
     }
 }

@@ -62,7 +62,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::KvBackend;
 use crate::client::Client;
 use crate::error::{Error, LossReason, Outcome, PrimitiveError, Result};
-use crate::kv::{LeaseId, LeaseTimeToLive, Revision};
+use crate::kv::{KeyValue, LeaseId, LeaseTimeToLive, Revision};
 pub use builder::SessionBuilder;
 pub(crate) use cleanup::OrphanedKey;
 pub use generation::{Generation, SupervisorState};
@@ -337,6 +337,12 @@ impl Session {
     /// then. `None` if the lease was not adopted.
     pub(crate) fn adopted_at(&self) -> Option<Revision> {
         self.inner.suffixes.are_of_adopter().then_some(self.inner.opened)
+    }
+
+    /// Whether the lease was adopted with this key: a former owner has created it.
+    pub(crate) fn has_adopted(&self, kv: &KeyValue) -> bool {
+        let is_older = |adopted_at| kv.create_revision <= adopted_at;
+        kv.lease == Some(self.lease_id()) && self.adopted_at().is_some_and(is_older)
     }
 
     /// Starts a background task, on the runtime that the session was opened on unless the client

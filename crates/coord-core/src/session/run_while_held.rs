@@ -23,7 +23,8 @@ impl Supervisor {
     ///
     /// The supervisor calls `acquire` again after a
     /// [retryable](PrimitiveError::is_retryable) error, with pauses that grow up to 5 s, until it
-    /// opens no more sessions.
+    /// opens no more sessions. The error of `acquire` is any that converts into [`PrimitiveError`],
+    /// such as that of a [`Semaphore`](crate::recipes::Semaphore).
     ///
     /// `work` receives the guard in an `Arc`, to write or to proclaim with it. Each call receives a
     /// new guard, with a new fencing token. A clone of the `Arc` that outlives `work`, for example
@@ -97,7 +98,7 @@ impl Supervisor {
     /// # Cancel safety
     /// Dropping the future drops `work`, and releases the lock or leadership, or removes the waiter
     /// from the queue, in the background. The supervisor continues.
-    pub async fn run_while_held<H, A, AcquireFut, F, WorkFut, T, E>(
+    pub async fn run_while_held<H, A, AcquireFut, R, F, WorkFut, T, E>(
         &self,
         acquire: A,
         work: F,
@@ -105,7 +106,8 @@ impl Supervisor {
     where
         H: Held,
         A: FnMut(Session) -> AcquireFut + Send,
-        AcquireFut: Future<Output = Result<H, PrimitiveError>> + Send,
+        AcquireFut: Future<Output = Result<H, R>> + Send,
+        R: Into<PrimitiveError> + Send,
         F: FnMut(Arc<H>) -> WorkFut + Send,
         WorkFut: Future<Output = Result<T, E>> + Send,
         T: Send,
@@ -116,7 +118,10 @@ impl Supervisor {
         // creates a future.
         let (acquire, work) = (&Mutex::new(acquire), &Mutex::new(work));
         self.run(|session| async move {
-            let acquire = || lock(acquire)(session.clone());
+            let acquire = || {
+                let acquired = lock(acquire)(session.clone());
+                async move { acquired.await.map_err(Into::into) }
+            };
             let held = Arc::new(self.retry_while_up(&session, acquire).await?);
             let shared = Arc::clone(&held);
             let future = lock(work)(shared);

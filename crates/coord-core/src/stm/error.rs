@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::{Error, LossReason, Outcome};
+use crate::error::{Error, LossReason, Outcome, PrimitiveError};
 use crate::kv::Revision;
 
 /// The error of a transaction: it was not committed, or its outcome is unknown.
@@ -63,6 +63,18 @@ impl<E> StmError<E> {
     #[must_use]
     pub const fn loss(&self) -> Option<LossReason> {
         if let Self::Lost(reason) = self { Some(*reason) } else { None }
+    }
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<StmError<E>> for PrimitiveError {
+    /// An error of the closure, and retries that are exhausted, become
+    /// [`PrimitiveError::Recipe`].
+    fn from(error: StmError<E>) -> Self {
+        match error {
+            StmError::Lost(reason) => reason.into(),
+            StmError::Backend(error) | StmError::OutcomeUnknown(error) => error.into(),
+            error => Self::of_recipe(error),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use tracing::Span;
 
 use super::{ELECTION, LOCK, label, metrics};
 use crate::error::LossReason;
-use crate::kv::Revision;
+use crate::kv::{KeyValue, Revision};
 
 /// The span of a wait: from before the enqueue until the contender is first or admitted.
 pub(crate) fn wait_span(kind: &'static str, name: &Bytes) -> Span {
@@ -125,6 +125,14 @@ pub(crate) fn waits_for_foreign_key(name: &Bytes, key: &Bytes) {
     tracing::warn!(target: LOCK, %name, %key,
         next = "waiting until the key is deleted: create no other keys under the name",
         "waiting for a foreign key, which no contender has created");
+}
+
+/// A contender waits because the value of the setting of its primitive cannot be read.
+pub(crate) fn waits_for_setting(name: &Bytes, setting: &KeyValue) {
+    let (name, key) = (name.escape_ascii(), setting.key.escape_ascii());
+    tracing::warn!(target: LOCK, %name, %key, value = %setting.value.escape_ascii(),
+        next = "waiting until the value is corrected: call `set_limit`",
+        "waiting because the limit is no number, so no contender is admitted");
 }
 
 fn gauge(kind: &'static str, state: ContenderState, difference: f64) {

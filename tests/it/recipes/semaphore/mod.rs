@@ -44,7 +44,7 @@ async fn permits_are_limited_across_clients() {
     assert!(other.try_acquire(1).await.unwrap().is_none());
     drop((both, second));
     settle().await;
-    assert_eq!(keys(&store, "s/").await, ["s/limit/permits"], "the limit is stored");
+    assert_eq!(keys(&store, "").await, ["coord/limit/s"], "the limit is stored");
 }
 
 #[tokio::test(start_paused = true)]
@@ -242,7 +242,7 @@ async fn key_without_a_number_counts_for_all_permits() {
 async fn unreadable_limit_is_an_error_that_names_the_key() {
     let store = Client::new(MemBackend::new());
     let semaphore = semaphore(&store, 3).await;
-    store.put("s/limit/permits", "three").await.unwrap();
+    store.put("coord/limit/s", "three").await.unwrap();
     let errors = [
         semaphore.acquire(1).await.map(drop).unwrap_err(),
         semaphore.try_acquire(1).await.map(drop).unwrap_err(),
@@ -250,7 +250,7 @@ async fn unreadable_limit_is_an_error_that_names_the_key() {
         semaphore.limit().await.map(drop).unwrap_err(),
     ];
     for error in errors {
-        let text = "\"s/limit/permits\" has the value \"three\"";
+        let text = "\"coord/limit/s\" has the value \"three\"";
         assert!(error.to_string().contains(text), "{error}");
     }
     semaphore.set_limit(3).await.unwrap();
@@ -269,6 +269,27 @@ async fn lock_of_the_same_name_is_independent() {
     guard.unlock().await.unwrap();
     drop(acquire_now(&below, 1).await);
     assert!(semaphore.try_acquire(1).await.unwrap().is_none());
+}
+
+/// Regression: the stored limit, which has no lease, blocked Go's contenders for a lock of the same
+/// name, or of a name above, without end.
+#[tokio::test(start_paused = true)]
+async fn stored_limit_does_not_block_a_lock_of_go() {
+    let store = Client::new(MemBackend::new());
+    acquire_now(&Semaphore::new(&session(&store).await, "jobs/s", 1), 1)
+        .await
+        .release()
+        .await
+        .unwrap();
+    assert_eq!(keys(&store, "").await, ["coord/limit/jobs/s"]);
+    for name in ["jobs/s", "jobs"] {
+        // Go's package waits for every key below the name with an older create revision.
+        let (lease, go_key) = enqueue_like_go(&store, name, "").await;
+        assert_eq!(keys(&store, &format!("{name}/")).await, [go_key]);
+        store.lease_revoke(lease).await.unwrap();
+    }
+    let session = session(&store).await;
+    drop(Mutex::new(&session, "jobs/s/limit").try_lock().await.unwrap().expect("it is free"));
 }
 
 #[tokio::test(start_paused = true)]

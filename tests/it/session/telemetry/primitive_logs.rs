@@ -6,9 +6,10 @@ use coord_core::{
     Client, Election, Mutex, Session,
     error::PrimitiveError,
     kv::{Put, Txn},
+    recipes::Semaphore,
 };
 use coord_mem::MemBackend;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::lines_of;
 use crate::session::supervisor::supervisor;
@@ -85,6 +86,28 @@ fn lost_key_of_the_work_is_logged() {
     let lost = lines_with(lines, "work ended by a loss");
     assert_eq!(lost.len(), 1, "{lost:?}");
     assert!(lost[0].contains(" key=report/"), "{lost:?}");
+}
+
+/// Regression: a limit that is no number stopped all waiters of a semaphore without a log line.
+#[test]
+fn unreadable_limit_is_logged_once_for_each_value() {
+    let lines = lines_of(async {
+        let store = Client::new(MemBackend::new());
+        let semaphore = Semaphore::new(&session(&store).await, "downloads", 1);
+        let held = semaphore.acquire(1).await.unwrap();
+        let unreadable = async {
+            for value in ["2\n", "two", "2"] {
+                sleep(secs(60)).await;
+                store.put("coord/limit/downloads", value).await.unwrap();
+            }
+        };
+        let (acquired, ()) = tokio::join!(semaphore.acquire(1), unreadable);
+        drop((acquired.unwrap(), held));
+    });
+    let warned: Vec<_> = lines.iter().filter(|line| line.contains("is no number")).collect();
+    assert_eq!(warned.len(), 2, "{lines:#?}");
+    let fields = "name=downloads/permits key=coord/limit/downloads value=";
+    assert!(warned.iter().all(|line| line.contains("WARN") && line.contains(fields)), "{warned:?}");
 }
 
 /// A lock waits for foreign keys below its name, as in Go, perhaps forever. The log names the key.

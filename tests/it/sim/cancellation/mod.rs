@@ -37,6 +37,7 @@ mod mutex;
 mod queue;
 mod rate_limiter;
 mod release_requests;
+mod resume;
 mod rwlock;
 mod semaphore;
 mod session;
@@ -172,6 +173,7 @@ fn every_public_async_function_has_a_case() {
         queue::cases(),
         rate_limiter::cases(),
         release_requests::cases(),
+        resume::cases(),
         rwlock::cases(),
         semaphore::cases(),
         session::cases(),

@@ -210,6 +210,7 @@ pub(super) async fn close(session: &Session) {
 pub(super) async fn assert_nothing_left(client: &Client) {
     assert_eq!(client.leases().await.unwrap().leases, [], "leases are left");
     let all = client.range(Range::new(KeyRange::all())).await.unwrap();
-    let left: Vec<_> = all.kvs.iter().filter(|kv| !kv.key.starts_with(b"data/")).collect();
+    let is_data = |key: &[u8]| key.starts_with(b"data/") || key.starts_with(b"coord/limit/data/");
+    let left: Vec<_> = all.kvs.iter().filter(|kv| !is_data(&kv.key)).collect();
     assert!(left.is_empty(), "keys are left: {left:?}");
 }

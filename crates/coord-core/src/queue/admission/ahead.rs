@@ -38,10 +38,14 @@ impl Scope {
         self.setting.iter().map(Range::new).chain(queues).collect()
     }
 
-    /// The smallest interval that has all keys of the scope. It can have further keys.
+    /// The key of the setting, if there is one.
+    pub(super) const fn setting(&self) -> Option<&Bytes> {
+        self.setting.as_ref()
+    }
+
+    /// The smallest interval that has all keys of the queues. It can have further keys.
     pub(super) fn interval(&self) -> KeyRange {
-        let setting = self.setting.iter().map(KeyRange::prefix);
-        let ranges: Vec<_> = self.queues.iter().map(QueueKeys::range).chain(setting).collect();
+        let ranges: Vec<_> = self.queues.iter().map(QueueKeys::range).collect();
         let start = ranges.iter().map(KeyRange::start).min().cloned().unwrap_or_default();
         let end = ranges.iter().map(KeyRange::range_end).max().cloned().unwrap_or_default();
         KeyRange::between(start, end)
@@ -65,7 +69,8 @@ impl Scope {
     }
 }
 
-/// The keys of a scope that are ahead of a contender, as of one revision.
+/// The keys of a scope that are ahead of a contender, as of one revision, and the setting, as of
+/// the same or another one: two watches may deliver their events in any order.
 #[derive(Debug)]
 pub(crate) struct Ahead {
     scope: Scope,
@@ -74,6 +79,7 @@ pub(crate) struct Ahead {
     revision: Revision,
     keys: BTreeMap<Bytes, KeyValue>,
     setting: Option<KeyValue>,
+    setting_revision: Revision,
 }
 
 impl Ahead {
@@ -85,7 +91,8 @@ impl Ahead {
         reads: impl IntoIterator<Item = RangeResponse>,
     ) -> Self {
         let (keys, setting) = (BTreeMap::new(), None);
-        let mut ahead = Self { scope: scope.clone(), own, revision, keys, setting };
+        let (scope, setting_revision) = (scope.clone(), revision);
+        let mut ahead = Self { scope, own, revision, keys, setting, setting_revision };
         for kv in reads.into_iter().flat_map(|read| read.kvs) {
             ahead.put(kv);
         }
@@ -101,7 +108,7 @@ impl Ahead {
         Self::read(scope, Revision(i64::MAX), revision, reads)
     }
 
-    /// The revision of this state.
+    /// The revision of the keys.
     pub(crate) const fn revision(&self) -> Revision {
         self.revision
     }
@@ -116,7 +123,8 @@ impl Ahead {
         self.setting.as_ref()
     }
 
-    /// Applies the events of one revision. Returns whether they have changed the state.
+    /// Applies the events of one revision, of the queues. Returns whether they have changed the
+    /// state.
     ///
     /// A batch that is not newer than the state is in the state already: a watch from now on may be
     /// served by a member that is behind the read.
@@ -133,6 +141,17 @@ impl Ahead {
             };
         }
         is_changed
+    }
+
+    /// Applies the events of one revision, of the setting. Returns whether they have changed it.
+    pub(super) fn apply_to_setting(&mut self, batch: WatchBatch) -> bool {
+        if batch.revision <= self.setting_revision {
+            return false;
+        }
+        self.setting_revision = batch.revision;
+        let Some(last) = batch.events.into_iter().next_back() else { return false };
+        self.setting = (last.kind == EventKind::Put).then_some(last.kv);
+        true
     }
 
     /// Notes that a key has this value. Returns whether that has changed the state.
@@ -153,9 +172,6 @@ impl Ahead {
     }
 
     fn delete(&mut self, key: &Bytes) -> bool {
-        if self.scope.setting.as_ref() == Some(key) {
-            return self.setting.take().is_some();
-        }
         self.keys.remove(key).is_some()
     }
 }
@@ -175,7 +191,7 @@ mod tests {
     }
 
     fn scope() -> Scope {
-        Scope::of_queues([QueueKeys::new("s/permits")]).with_setting("s/limit/permits".into())
+        Scope::of_queues([QueueKeys::new("s/permits")]).with_setting("coord/limit/s".into())
     }
 
     /// The contender was created at 7; the state is as of 9.
@@ -223,21 +239,24 @@ mod tests {
         assert_eq!(names(&ahead), [b""; 0]);
     }
 
+    /// Events of the queues and of the setting are delivered in any order.
     #[test]
-    fn setting_counts_whatever_its_create_revision() {
+    fn setting_has_a_revision_of_its_own() {
         let mut ahead = ahead();
-        let setting = |kind, value| event(kind, kv("s/limit/permits", value, 12));
+        let setting = |kind, value| event(kind, kv("coord/limit/s", value, 12));
         let batch =
             |revision, event| WatchBatch { revision: Revision(revision), events: vec![event] };
-        assert!(ahead.apply(batch(12, setting(EventKind::Put, "3"))));
+        assert!(ahead.apply(batch(14, event(EventKind::Delete, kv("s/permits/a-1", "", 0)))));
+        assert!(!ahead.apply_to_setting(batch(9, setting(EventKind::Put, "2"))), "in the read");
+        assert!(ahead.apply_to_setting(batch(12, setting(EventKind::Put, "3"))));
         assert_eq!(ahead.setting().map(|kv| &kv.value[..]), Some(&b"3"[..]));
-        assert!(ahead.apply(batch(13, setting(EventKind::Delete, ""))));
+        assert!(ahead.apply_to_setting(batch(13, setting(EventKind::Delete, ""))));
         assert!(ahead.setting().is_none());
     }
 
     #[test]
-    fn interval_of_a_scope_has_all_its_keys() {
-        assert_eq!(scope().interval(), KeyRange::between("s/limit/permits", "s/permits0"));
+    fn interval_of_a_scope_has_all_its_queues() {
+        assert_eq!(scope().interval(), KeyRange::prefix("s/permits/"), "without the setting");
         let both = Scope::of_queues(["s/read", "s/write"].map(QueueKeys::new));
         assert_eq!(both.interval(), KeyRange::between("s/read/", "s/write0"));
         let one = Scope::of_queues([QueueKeys::new("s/write")]);

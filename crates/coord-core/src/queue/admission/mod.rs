@@ -43,6 +43,7 @@
 mod ahead;
 mod companion;
 mod enqueue;
+mod resume;
 mod wait;
 
 use std::fmt;
@@ -50,6 +51,7 @@ use std::sync::Arc;
 
 pub(crate) use ahead::{Ahead, Scope};
 pub(crate) use enqueue::{AdmissionEnqueue, MAX_ADMISSION_READS};
+pub(crate) use resume::Former;
 
 use super::foreign::is_foreign;
 use crate::kv::KeyValue;
@@ -61,6 +63,11 @@ pub(crate) trait AdmissionRule: fmt::Debug + Send + Sync + 'static {
 
     /// Whether the rule admits the contender behind these keys.
     fn verdict(&self, ahead: &Ahead) -> Verdict;
+
+    /// The setting, if the rule admits no contender because it cannot read it.
+    fn unreadable_setting<'a>(&self, _ahead: &'a Ahead) -> Option<&'a KeyValue> {
+        None
+    }
 
     /// Whether no contender can have created this key of the scope.
     fn is_foreign(&self, kv: &KeyValue) -> bool {

@@ -30,7 +30,7 @@ use bytes::Bytes;
 
 use super::SharedValue;
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, Outcome, PrimitiveError, Result};
 use crate::kv::IntoBytes;
 use crate::session::Session;
 use crate::stm::{Retry, StmError};
@@ -194,4 +194,36 @@ pub enum CounterError {
     /// The backend failed, or a value is not a number. Nothing was written.
     #[error(transparent)]
     Backend(#[from] Error),
+}
+
+impl CounterError {
+    /// Returns whether surely nothing was added.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Backend(error) => error.outcome(),
+            Self::Overflow { .. } | Self::SumOverflow { .. } | Self::InvalidStripes { .. } => {
+                Outcome::NotApplied
+            }
+        }
+    }
+
+    /// Returns whether the same call may succeed later.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Backend(error) => error.is_retryable(),
+            // The caller must add another number, or change the counter.
+            Self::Overflow { .. } | Self::SumOverflow { .. } | Self::InvalidStripes { .. } => false,
+        }
+    }
+}
+
+impl From<CounterError> for PrimitiveError {
+    fn from(error: CounterError) -> Self {
+        match error {
+            CounterError::Backend(error) => error.into(),
+            error => Self::of_recipe(error),
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::error::{Error, LossReason, PrimitiveError};
+use crate::error::{Error, LossReason, Outcome, PrimitiveError};
 
 /// The error of a [`DoubleBarrier`](super::DoubleBarrier). The participant is not in the round any
 /// more.
@@ -69,7 +69,46 @@ impl From<Error> for DoubleBarrierError {
     }
 }
 
+impl From<DoubleBarrierError> for PrimitiveError {
+    fn from(error: DoubleBarrierError) -> Self {
+        match error {
+            DoubleBarrierError::Primitive(error) => error,
+            error => Self::of_recipe(error),
+        }
+    }
+}
+
 impl DoubleBarrierError {
+    /// Returns whether the request that failed was surely not applied. If no request failed, it is
+    /// `NotApplied`, although others may have seen this participant until it withdrew.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Primitive(error) => error.outcome(),
+            Self::NoParties
+            | Self::RoundZero
+            | Self::PastRound { .. }
+            | Self::TooManyParties { .. }
+            | Self::PartiesDisagree { .. }
+            | Self::ParticipantLost { .. } => Outcome::NotApplied,
+        }
+    }
+
+    /// Returns whether the same call may succeed later. The loss of another participant is not
+    /// retryable: the caller decides which round to enter next.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Primitive(error) => error.is_retryable(),
+            Self::NoParties
+            | Self::RoundZero
+            | Self::PastRound { .. }
+            | Self::TooManyParties { .. }
+            | Self::PartiesDisagree { .. }
+            | Self::ParticipantLost { .. } => false,
+        }
+    }
+
     /// Returns the reason why this participant was lost, if the error is that.
     #[must_use]
     pub const fn loss(&self) -> Option<LossReason> {

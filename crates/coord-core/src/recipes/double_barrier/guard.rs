@@ -188,7 +188,7 @@ impl DoubleBarrierGuard {
         let lost = view.state.participants.iter().filter(is_missing).cloned();
         match self.barrier.on_loss {
             OnParticipantLoss::Fail => finished.lost = lost.take(1).collect(),
-            OnParticipantLoss::Shrink => finished.lost.extend(lost),
+            OnParticipantLoss::Shrink => finished.add_lost(lost.collect::<Vec<_>>()),
         }
         if self.barrier.on_loss == OnParticipantLoss::Fail && !finished.lost.is_empty() {
             // The others may still work: each of them deletes its own key when it leaves.

@@ -28,7 +28,6 @@ mod guard;
 mod state;
 mod view;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,11 +36,12 @@ use bytes::Bytes;
 use crate::error::PrimitiveError;
 use crate::kv::{Compare, Delete, IntoBytes, Op, Txn};
 use crate::queue::KeyGuard;
+use crate::retry_read::retry_read;
 use crate::session::Session;
 pub use error::DoubleBarrierError;
 pub use guard::DoubleBarrierGuard;
 use state::State;
-use view::{Follower, RoundKeys, View, party_and_attempt};
+use view::{Follower, RoundKeys, View};
 
 /// What becomes of a round if one of its participants is lost: its session ends before all have
 /// entered, or its key is deleted before all have left.
@@ -160,7 +160,11 @@ impl DoubleBarrier {
     /// - `TooManyParties` if all parties are present already.
     /// - `PartiesDisagree` if another number of parties was given before.
     /// - `ParticipantLost` if the session of another participant ends while this one waits, unless
-    ///   the barrier [shrinks](OnParticipantLoss::Shrink). Enter the same round again.
+    ///   the barrier [shrinks](OnParticipantLoss::Shrink). It is reported when the store has
+    ///   deleted the participant's key; within a second after that if the server that this one
+    ///   reaches is behind, and when that server has caught up if it is further behind. A
+    ///   participant that withdraws, and ends its session within a second, may count as lost. Enter
+    ///   the same round again.
     /// - `Primitive` if this session is lost, or with the error of the backend.
     ///
     /// In each case no key of this participant stays while its session lives.
@@ -191,6 +195,66 @@ impl DoubleBarrier {
                 Err(error)
             }
         }
+    }
+
+    /// Resumes the participants of a round that a former process has left on the lease that this
+    /// session has [adopted](crate::session::SessionBuilder::lease), in the order in which they
+    /// came. Otherwise the others would wait for them as long as the adopter lives.
+    ///
+    /// Keys of participants that waited to enter are deleted, in the background: they have
+    /// withdrawn. Call it once in each process, before it enters: a second call returns guards of
+    /// the same keys. It costs 1 request.
+    ///
+    /// ```
+    /// use coord_core::recipes::DoubleBarrier;
+    /// use coord_core::{Client, Session};
+    /// use coord_mem::MemBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::new(MemBackend::new());
+    /// let old = Session::builder(&client).open().await?;
+    /// let _inside = DoubleBarrier::new(&old, "simulation", 1)?.enter(7).await?;
+    /// let lease = old.orphan().await?;
+    ///
+    /// let new = Session::builder(&client).lease(lease).open().await?;
+    /// for inside in DoubleBarrier::new(&new, "simulation", 1)?.resume(7).await? {
+    ///     inside.leave().await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// - `PartiesDisagree` if another number of parties was given before: nothing was changed.
+    /// - `Primitive` if this session is lost, or with the error of the backend, if it is not
+    ///   retryable.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub async fn resume(&self, round: u64) -> Result<Vec<DoubleBarrierGuard>, DoubleBarrierError> {
+        let keys = RoundKeys::new(&self.name, round);
+        let read = Txn::new().and_then(keys.reads());
+        let backend = self.session.backend();
+        let sent = async { Ok(retry_read(|| backend.txn(read.clone())).await?) };
+        let view = View::of(&self.session.while_held(sent).await?)?;
+        self.session.check_deadline().await?;
+        let (given, stored) = (self.parties, view.state.parties);
+        if stored != 0 && stored != given {
+            return Err(DoubleBarrierError::PartiesDisagree { given, stored });
+        }
+        let is_open = view.state.round == round && !view.state.is_finished;
+        let participants = &view.state.participants;
+        let resumed = view.present.iter().filter(|kv| self.session.has_adopted(kv)).map(|kv| {
+            let mut guard = KeyGuard::existing(&self.session, kv.key.clone(), kv.create_revision);
+            guard.set_armed(true);
+            let is_participant = participants.contains(&keys.participant(&kv.key));
+            let (barrier, participants, keys) = (self.clone(), participants.clone(), keys.clone());
+            let resumed = DoubleBarrierGuard { barrier, round, participants, keys, guard };
+            // Otherwise it is dropped, which deletes the key.
+            (is_open && is_participant).then_some(resumed)
+        });
+        Ok(resumed.flatten().collect())
     }
 
     /// Creates the key of a participant, and reads the round.
@@ -227,13 +291,13 @@ impl DoubleBarrier {
                 }
                 Entry::Wait => {}
             }
-            if let Some(lost) = follower.first_lost(&missing, &view.state.lost).await? {
+            if let Some(lost) = follower.first_lost(&missing, &view).await? {
                 if self.on_loss == OnParticipantLoss::Fail {
                     let key = keys.key(&lost);
                     return Err(DoubleBarrierError::ParticipantLost { round, key });
                 }
                 let mut smaller = State { parties: self.parties, ..view.state.clone() };
-                smaller.lost.push(lost);
+                smaller.add_lost([lost]);
                 view = follower.write(&view, &smaller, None).await?;
                 continue;
             }
@@ -290,13 +354,8 @@ impl DoubleBarrier {
     fn needed(&self, state: &State) -> usize {
         match self.on_loss {
             OnParticipantLoss::Fail => self.parties,
-            OnParticipantLoss::Shrink => {
-                // A party that was lost in several attempts counts once.
-                let lost: BTreeSet<_> =
-                    state.lost.iter().map(|participant| party_and_attempt(participant).0).collect();
-                // This participant is not lost.
-                self.parties.saturating_sub(lost.len()).max(1)
-            }
+            // This participant is not lost.
+            OnParticipantLoss::Shrink => self.parties.saturating_sub(state.lost.len()).max(1),
         }
     }
 }

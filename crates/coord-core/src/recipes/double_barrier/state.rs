@@ -29,10 +29,33 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Notes that participants were lost. Each party is listed once, by its last attempt, so the
+    /// list has at most one entry for each party.
+    pub(super) fn add_lost(&mut self, lost: impl IntoIterator<Item = String>) {
+        for participant in lost {
+            let (party, _) = party_and_attempt(&participant);
+            self.lost.retain(|known| party_and_attempt(known).0 != party);
+            self.lost.push(participant);
+        }
+    }
+
+    /// Whether the party of a participant was lost, in any of its attempts.
+    pub(super) fn has_lost_party_of(&self, participant: &str) -> bool {
+        let (party, _) = party_and_attempt(participant);
+        self.lost.iter().any(|known| party_and_attempt(known).0 == party)
+    }
+
     /// Whether the round is over.
     pub(super) const fn is_over(&self, round: u64) -> bool {
         round < self.round || (round == self.round && self.is_finished)
     }
+}
+
+/// The party of a participant, and the number of its attempt.
+pub(super) fn party_and_attempt(participant: &str) -> (&str, u64) {
+    let parts = participant.rsplit_once('-');
+    let parsed = parts.and_then(|(party, attempt)| Some((party, attempt.parse().ok()?)));
+    parsed.unwrap_or((participant, 0))
 }
 
 /// The value of the state key is not that of a double barrier.
@@ -89,6 +112,14 @@ mod tests {
         for text in ["", "7", "7 left 3 a1-0 -", "x entered 3 a1-0 -", "7 entered 3 a1-0 - -"] {
             text.parse::<State>().expect_err(text);
         }
+    }
+
+    #[test]
+    fn lost_party_is_listed_once_by_its_last_attempt() {
+        let mut state: State = "7 finished 3 - a1-0-1,b2-0-4".parse().expect("valid");
+        state.add_lost(["a1-0-2", "a1-1-1"].map(str::to_owned));
+        assert_eq!(state.lost, ["b2-0-4", "a1-0-2", "a1-1-1"]);
+        assert!(state.has_lost_party_of("a1-0-3") && !state.has_lost_party_of("b2-1-4"));
     }
 
     #[test]

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use tokio::time::sleep;
+use std::time::Duration;
 
-use super::state::State;
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::state::{State, party_and_attempt};
 use crate::error::{Error, Result};
 use crate::key_watch::{next_batch, watch_deletions};
 use crate::kv::{
@@ -17,6 +19,10 @@ use crate::kv::{
 };
 use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
 use crate::session::Session;
+
+/// How long after a check that has found the lease of a missing participant it is checked again. A
+/// server of etcd may apply the end of a lease a moment later than another one.
+const RECHECK_AFTER: Duration = Duration::from_secs(1);
 
 /// The keys of one round.
 #[derive(Clone, Debug)]
@@ -90,7 +96,9 @@ impl View {
     pub(super) fn parties(&self, keys: &RoundKeys) -> Vec<&KeyValue> {
         let mut parties: Vec<(String, u64, &KeyValue)> = Vec::new();
         for kv in &self.present {
-            let (party, attempt) = party_and_attempt(&keys.participant(&kv.key));
+            let participant = keys.participant(&kv.key);
+            let (party, attempt) = party_and_attempt(&participant);
+            let party = party.to_owned();
             match parties.iter_mut().find(|(known, ..)| *known == party) {
                 Some(last) if last.1 < attempt => *last = (party, attempt, kv),
                 Some(_) => {}
@@ -118,6 +126,17 @@ pub(super) struct Follower {
     watches: Option<Watches>,
     /// The participants that were seen and are not forgotten, with their leases if these are known.
     seen: BTreeMap<String, Option<LeaseId>>,
+    /// The missing participants whose leases existed when they were checked.
+    rechecks: BTreeMap<String, Recheck>,
+}
+
+/// The next check of the lease of a missing participant.
+#[derive(Clone, Copy, Debug)]
+struct Recheck {
+    at: Instant,
+    /// Whether the server of a check had applied the deletion of the participant's key. Otherwise
+    /// it may also be behind the end of the lease.
+    was_current: bool,
 }
 
 /// One watch of the state, and one of the deletions of participants' keys. A watch of all changes
@@ -130,7 +149,8 @@ struct Watches {
 
 impl Follower {
     pub(super) fn new(session: &Session, keys: RoundKeys) -> Self {
-        Self { session: session.clone(), keys, watches: None, seen: BTreeMap::new() }
+        let (session, watches) = (session.clone(), None);
+        Self { session, keys, watches, seen: BTreeMap::new(), rechecks: BTreeMap::new() }
     }
 
     /// Notes the participants that are present, and returns the participants that were seen before
@@ -140,22 +160,30 @@ impl Follower {
             view.present.iter().map(|kv| (self.keys.participant(&kv.key), kv.lease)).collect();
         let missing = self.seen.keys().filter(|seen| !present.contains_key(*seen)).cloned();
         let missing = missing.collect();
+        self.rechecks.retain(|missing, _| !present.contains_key(missing));
         self.seen.extend(present);
         missing
     }
 
-    /// The first of the missing participants that is lost: its lease does not exist any more.
-    /// Participants whose sessions live have withdrawn. They are forgotten, and so are the
-    /// participants in `known`, whose loss is known already.
+    /// The first of the participants that are missing in `view` that is lost: its lease does not
+    /// exist any more. Participants whose sessions live have withdrawn. They are forgotten, and so
+    /// are the participants of parties whose loss is known already.
+    ///
+    /// A lease that exists is checked again after [`RECHECK_AFTER`], until two checks have found it
+    /// that were not behind the view.
     pub(super) async fn first_lost(
         &mut self,
         missing: &[String],
-        known: &[String],
+        view: &View,
     ) -> Result<Option<String>> {
         for participant in missing {
+            let recheck = self.rechecks.get(participant).copied();
+            if recheck.is_some_and(|recheck| Instant::now() < recheck.at) {
+                continue;
+            }
             let lease = self.seen.get(participant).copied().flatten();
             if let Some(lease) = lease.or_else(|| lease_of(participant))
-                && !known.contains(participant)
+                && !view.state.has_lost_party_of(participant)
             {
                 let request = LeaseTimeToLive::new(lease);
                 let backend = self.session.backend();
@@ -163,8 +191,17 @@ impl Follower {
                 if response.lease.is_none() {
                     return Ok(Some(participant.clone()));
                 }
+                let is_current = response.header.revision >= view.revision;
+                let was_current = recheck.is_some_and(|recheck| recheck.was_current);
+                if !(is_current && was_current) {
+                    let at = Instant::now() + RECHECK_AFTER;
+                    let recheck = Recheck { at, was_current: is_current || was_current };
+                    self.rechecks.insert(participant.clone(), recheck);
+                    continue;
+                }
             }
             self.seen.remove(participant);
+            self.rechecks.remove(participant);
         }
         Ok(None)
     }
@@ -212,7 +249,7 @@ impl Follower {
     /// `view`; otherwise the round must be read.
     async fn wait(&mut self, view: &mut View) -> Result<bool> {
         if self.watches.is_none() {
-            let watches = self.register().await?;
+            let watches = self.register(view.revision).await?;
             let registered =
                 watches.state.header().revision.max(watches.deletions.header().revision);
             self.watches = Some(watches);
@@ -220,14 +257,17 @@ impl Follower {
                 return Ok(false);
             }
         }
+        let read_due = Instant::now() + self.session.ttl();
+        let recheck = self.rechecks.values().map(|recheck| recheck.at).min();
+        let read_due = recheck.map_or(read_due, |recheck| recheck.min(read_due));
         loop {
             let Some(watches) = &mut self.watches else { return Ok(false) };
             let (batch, is_of_state) = tokio::select! {
                 biased;
                 batch = next_batch(&mut watches.state) => (batch?, true),
                 batch = next_batch(&mut watches.deletions) => (batch?, false),
-                // A watch may have fallen silent.
-                () = sleep(self.session.ttl()) => return Ok(false),
+                // A watch may have fallen silent, or the lease of a participant must be checked.
+                () = sleep_until(read_due) => return Ok(false),
             };
             match batch {
                 Some(WatchBatch { events, .. }) if events.is_empty() => {}
@@ -261,21 +301,16 @@ impl Follower {
         Ok(false)
     }
 
-    async fn register(&mut self) -> Result<Watches> {
+    /// Registers the watches, after a view as of `revision`.
+    async fn register(&mut self, revision: Revision) -> Result<Watches> {
         let backend = self.session.backend();
         let state = Watch::new(&self.keys.state).filter(WatchFilter::NoDelete);
         let state = retry_read(|| backend.watch(state.clone())).await?;
-        let deletions = watch_deletions(backend, Watch::prefix(&self.keys.prefix)).await?;
+        // A read does not show a participant that has come and gone since the view.
+        let deletions = Watch::prefix(&self.keys.prefix).start_at(revision.next());
+        let deletions = watch_deletions(backend, deletions).await?;
         Ok(Watches { state, deletions })
     }
-}
-
-/// The party of a participant, and the number of its attempt.
-pub(super) fn party_and_attempt(participant: &str) -> (String, u64) {
-    let parts = participant.rsplit_once('-');
-    let parsed = parts.and_then(|(party, attempt)| Some((party, attempt.parse().ok()?)));
-    let (party, attempt) = parsed.unwrap_or((participant, 0));
-    (party.to_owned(), attempt)
 }
 
 /// The lease of a participant: the start of its name, as in the keys of a wait queue.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::ReadGuard;
-use crate::error::{LossReason, PrimitiveError};
+use crate::error::{LossReason, Outcome, PrimitiveError};
 
 /// The error of an upgrade that was refused, or that failed. It returns the guard of the reader.
 ///
@@ -51,12 +51,67 @@ impl UpgradeError {
         matches!(self.cause, UpgradeFailure::Refused { .. })
     }
 
+    /// Returns whether the upgrade was surely not applied.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        self.cause.outcome()
+    }
+
+    /// Returns whether the same call may succeed later. A refused upgrade cannot, because a writer
+    /// waits for this reader.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        self.cause.is_retryable()
+    }
+
     /// Returns the reason of the loss, if the cause is one.
     #[must_use]
     pub const fn loss(&self) -> Option<LossReason> {
-        match &self.cause {
-            UpgradeFailure::Primitive(error) => error.loss(),
-            UpgradeFailure::Refused { .. } => None,
+        self.cause.loss()
+    }
+}
+
+impl From<UpgradeError> for PrimitiveError {
+    /// Drops the guard, which unlocks in the background.
+    fn from(error: UpgradeError) -> Self {
+        error.cause.into()
+    }
+}
+
+impl UpgradeFailure {
+    /// Returns whether the upgrade was surely not applied.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Primitive(error) => error.outcome(),
+            Self::Refused { .. } => Outcome::NotApplied,
+        }
+    }
+
+    /// Returns whether the same call may succeed later.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Primitive(error) => error.is_retryable(),
+            Self::Refused { .. } => false,
+        }
+    }
+
+    /// Returns the reason of the loss, if this is one.
+    #[must_use]
+    pub const fn loss(&self) -> Option<LossReason> {
+        match self {
+            Self::Primitive(error) => error.loss(),
+            Self::Refused { .. } => None,
+        }
+    }
+}
+
+impl From<UpgradeFailure> for PrimitiveError {
+    fn from(failure: UpgradeFailure) -> Self {
+        match failure {
+            UpgradeFailure::Primitive(error) => error,
+            refused => Self::of_recipe(refused),
         }
     }
 }

@@ -27,6 +27,7 @@
 
 mod error;
 mod read;
+mod resume;
 mod rule;
 mod write;
 
@@ -46,6 +47,7 @@ use crate::session::Session;
 use crate::telemetry::queue as events;
 pub use error::{UpgradeError, UpgradeFailure};
 pub use read::ReadGuard;
+pub use resume::ResumedLock;
 use rule::NothingAhead;
 pub use write::WriteGuard;
 

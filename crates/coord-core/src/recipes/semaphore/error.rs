@@ -55,7 +55,7 @@ pub enum SemaphoreError {
     },
     /// A loss, or a failed request.
     #[error(transparent)]
-    Primitive(#[from] PrimitiveError),
+    Primitive(PrimitiveError),
 }
 
 impl SemaphoreError {
@@ -90,6 +90,27 @@ impl SemaphoreError {
         match self {
             Self::Primitive(error) => error.loss(),
             _ => None,
+        }
+    }
+}
+
+impl From<PrimitiveError> for SemaphoreError {
+    /// The error of a semaphore that was converted before is that error again.
+    fn from(error: PrimitiveError) -> Self {
+        match &error {
+            PrimitiveError::Recipe(source) => {
+                source.downcast_ref().cloned().unwrap_or(Self::Primitive(error))
+            }
+            _ => Self::Primitive(error),
+        }
+    }
+}
+
+impl From<SemaphoreError> for PrimitiveError {
+    fn from(error: SemaphoreError) -> Self {
+        match error {
+            SemaphoreError::Primitive(error) => error,
+            error => Self::of_recipe(error),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The distributed semaphore: a limited number of permits, across processes.
 //!
 //! A holder has a key `NAME/permits/<lease>-<n>` on the lease of its session, whose value is its
-//! number of permits. The key `NAME/limit/permits`, without a lease, is the limit. There is no
-//! counter: the permits that are taken are those of the keys that exist, so a holder that ends in
-//! any way returns its permits, with its key.
+//! number of permits. The key `coord/limit/NAME`, without a lease, is the limit. It is not below
+//! the name, because contenders of Go's package for a lock `NAME` wait for every key there. There
+//! is no counter: the permits that are taken are those of the keys that exist, so a holder that
+//! ends in any way returns its permits, with its key.
 //!
 //! Contenders are admitted in the order in which they enqueued, by the rule of `rule.rs`. The wait
 //! is that of `queue/admission/mod.rs`.
@@ -21,7 +22,7 @@ use tracing::Instrument as _;
 
 use crate::kv::{Compare, CompareOp, IntoBytes, OpResponse, Put, Range, Txn};
 use crate::queue::admission::{
-    AdmissionEnqueue, AdmissionRule as _, Ahead, MAX_ADMISSION_READS, Scope, Verdict,
+    AdmissionEnqueue, AdmissionRule as _, Ahead, Former, MAX_ADMISSION_READS, Scope, Verdict,
 };
 use crate::queue::{Contender, QueueKeys, WaitQueue};
 use crate::session::Session;
@@ -29,7 +30,22 @@ use crate::telemetry::queue as events;
 pub use error::SemaphoreError;
 pub use permits::SemaphorePermits;
 pub use rule::admitted;
-use rule::{PermitRule, free, stored_limit};
+use rule::{PermitRule, free, number, stored_limit};
+
+/// The prefix of the keys of all limits.
+const LIMIT_PREFIX: &[u8] = b"coord/limit/";
+
+/// The key of the stored limit of the semaphore `name`. Its value is a decimal number.
+///
+/// ```
+/// use coord_core::recipes::semaphore::limit_key;
+///
+/// assert_eq!(limit_key("downloads"), "coord/limit/downloads");
+/// ```
+#[must_use]
+pub fn limit_key(name: impl IntoBytes) -> Bytes {
+    [LIMIT_PREFIX, &name.into_bytes()].concat().into()
+}
 
 /// A distributed semaphore by name: all processes that use the name share its permits.
 ///
@@ -78,20 +94,19 @@ impl Semaphore {
     /// The semaphore `name` with `limit` permits, for holders on `session`. It sends nothing.
     ///
     /// # Names
-    /// A semaphore owns all keys under `name/permits/` and `name/limit/`: create no other keys
-    /// there. A *foreign key* in `name/permits/`, which no contender has created, counts for the
-    /// number that is its value, and for all permits if its value is no number. coord logs a
-    /// warning while a contender waits for it.
+    /// A semaphore owns all keys under `name/permits/`, and the key of its limit, [`limit_key`]:
+    /// create no other keys there. A *foreign key* in `name/permits/`, which no contender has
+    /// created, counts for the number that is its value, and for all permits if its value is no
+    /// number. coord logs a warning while a contender waits for it. An account of the store that is
+    /// limited to keys below its own names needs the key of the limit too.
     ///
-    /// Use a name that is not the name of a lock. coord's locks are independent of a semaphore of
-    /// the same name. But contenders of Go's package for a lock `name`, such as `etcdctl lock`,
-    /// wait for every key below `name/`: the stored limit `name/limit/permits`, which has no lease,
-    /// blocks them, and coord's contenders behind them, until it is deleted. A coord lock
-    /// `name/limit` waits for that key too.
+    /// A lock of the same name is independent of the semaphore. But contenders of Go's package for
+    /// a lock `name`, such as `etcdctl lock`, wait for every key below `name/`, so they wait while
+    /// permits are held.
     pub fn new(session: &Session, name: impl IntoBytes, limit: u32) -> Self {
         let name = name.into_bytes();
-        let below = |part: &[u8]| Bytes::from([&name[..], part].concat());
-        let (permits, limit_key) = (below(b"/permits"), below(b"/limit/permits"));
+        let permits = Bytes::from([&name[..], b"/permits"].concat());
+        let limit_key = limit_key(&name);
         let scope = Scope::of_queues([QueueKeys::new(&permits)]).with_setting(limit_key.clone());
         let queue = WaitQueue::of_kind("semaphore", session, permits);
         Self { name, queue, limit_key, scope, limit: Arc::new(AtomicU32::new(limit)) }
@@ -110,7 +125,7 @@ impl Semaphore {
     ///
     /// # Cost
     /// One request if the permits are free, and one more if no limit is stored yet. A wait
-    /// registers one watch, and reads the keys ahead if anything was written meanwhile. When the
+    /// registers two watches, and reads the keys ahead if anything was written meanwhile. When the
     /// permits are free, one request confirms them, however many contenders wait. A wait of more
     /// than a quarter of a second also watches the waiter's own key.
     ///
@@ -160,6 +175,61 @@ impl Semaphore {
     ) -> Result<Option<SemaphorePermits>, SemaphoreError> {
         let contender = self.enqueue(permits, true).await?;
         Ok(contender.map(|contender| SemaphorePermits::of(contender, permits)))
+    }
+
+    /// Resumes the permits of a former process on the lease that this session has
+    /// [adopted](crate::session::SessionBuilder::lease): one guard for each of its keys that hold
+    /// permits, the oldest first. No other client acquires them in between.
+    ///
+    /// Keys of contenders that waited are deleted, in the background. So are keys that hold permits
+    /// beyond a limit that was lowered since: the store does not show whether they were acquired
+    /// before. Call it once in each process, before the first acquisition: a second call returns
+    /// guards of the same keys. It costs 1 request.
+    ///
+    /// ```
+    /// use coord_core::{Client, Session, recipes::Semaphore};
+    /// use coord_mem::MemBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::new(MemBackend::new());
+    /// let old = Session::builder(&client).open().await?;
+    /// let _held = Semaphore::new(&old, "downloads", 4).acquire(3).await?;
+    /// let lease = old.orphan().await?;
+    ///
+    /// let new = Session::builder(&client).lease(lease).open().await?;
+    /// let downloads = Semaphore::new(&new, "downloads", 4);
+    /// let resumed = downloads.resume().await?;
+    /// assert_eq!(resumed[0].permits(), 3);
+    /// assert_eq!(downloads.available().await?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// - `LimitDiffers`, or `UnreadableLimit`, if another limit is stored.
+    /// - `Lost` if the session is lost.
+    /// - The error of the backend, if it is not retryable.
+    ///
+    /// In each case nothing was changed.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub async fn resume(&self) -> Result<Vec<SemaphorePermits>, SemaphoreError> {
+        let former = Former::read(self.queue.session(), &self.scope).await?;
+        let limit = self.own_limit();
+        self.check_limit(&former.all(), limit)?;
+        let mut held = Vec::new();
+        for kv in former.newest_first(&self.queue) {
+            let Some(permits) = number(&kv.value) else { continue };
+            let rule = Arc::new(PermitRule { scope: self.scope.clone(), permits, limit });
+            let contender = former.contender(&self.queue, (kv, None), rule);
+            if contender.is_admitted() {
+                held.push(SemaphorePermits::of(contender, permits));
+            }
+        }
+        held.reverse();
+        Ok(held)
     }
 
     /// Reads how many permits [`try_acquire`](Self::try_acquire) could acquire now: the limit, less

@@ -41,6 +41,10 @@ impl AdmissionRule for PermitRule {
         }
     }
 
+    fn unreadable_setting<'a>(&self, ahead: &'a Ahead) -> Option<&'a KeyValue> {
+        ahead.setting().filter(|kv| number(&kv.value).is_none())
+    }
+
     fn is_foreign(&self, kv: &KeyValue) -> bool {
         is_foreign(&kv.key, kv.lease) || number(&kv.value).is_none()
     }
@@ -60,7 +64,8 @@ pub(super) fn free(ahead: &Ahead, limit: u32) -> u32 {
 }
 
 /// How many of the first contenders of a semaphore hold permits. `in_order` are the keys of its
-/// queue, `NAME/permits`, in queue order; `limit` is the value of the key `NAME/limit/permits`.
+/// queue, `NAME/permits`, in queue order; `limit` is the value of its
+/// [`limit_key`](super::limit_key).
 ///
 /// A key whose value is no number of permits counts for all of them, so neither it nor a key behind
 /// it holds permits. If the limit cannot be read, the result is 0. If the limit was lowered, a
@@ -100,13 +105,14 @@ mod tests {
 
     /// The verdict for `permits` behind keys with these values, with this stored limit.
     fn verdict(permits: u32, limit: Option<&'static str>, ahead: &[&'static str]) -> Verdict {
-        let scope = Scope::of_queues([QueueKeys::new("s/permits")]).with_setting("s/limit".into());
+        let scope =
+            Scope::of_queues([QueueKeys::new("s/permits")]).with_setting("coord/limit/s".into());
         let kv = |key: String, value: &'static str| KeyValue {
             key: key.into(),
             value: value.into(),
             ..KeyValue::default()
         };
-        let setting = limit.map(|limit| kv("s/limit".to_owned(), limit));
+        let setting = limit.map(|limit| kv("coord/limit/s".to_owned(), limit));
         let ahead = (0..).zip(ahead).map(|(n, value)| kv(format!("s/permits/{n}"), value));
         let kvs = setting.into_iter().chain(ahead).collect();
         let read = RangeResponse { kvs, ..RangeResponse::default() };
