@@ -247,6 +247,34 @@ async fn participant_lost_before_the_watch_is_registered_is_named() {
     lost_key(waited.expect("it does not wait without end"));
 }
 
+/// Regression: the loss of a party that was listed as lost in the last round was not noticed in the
+/// next round, so the others waited without end.
+#[tokio::test(start_paused = true)]
+async fn party_lost_in_two_rounds_is_named_in_both() {
+    let store = store();
+    let doomed = session(&store).await;
+    let parties = barriers(&store, 3).await;
+    let crashing = barrier(&doomed, 3);
+    let entered = tokio::join!(crashing.enter(7), enter_all(&parties[..2], 7));
+    let (first, others) = (entered.0.unwrap(), entered.1);
+    let first_key = first.key().clone();
+    drop(first);
+    settle().await;
+    for left in join_all(others.into_iter().map(DoubleBarrierGuard::leave)).await {
+        assert_eq!(lost_key(left), first_key);
+    }
+
+    let waiting = timeout(secs(100), parties[0].enter(8));
+    let (waited, ()) = while_waiting(waiting, async {
+        let (failed, closed) = while_waiting(crashing.enter(8), doomed.close()).await;
+        closed.unwrap();
+        failed.unwrap_err();
+    })
+    .await;
+    let second_key = lost_key(waited.expect("it does not wait without end"));
+    assert_ne!(second_key, first_key);
+}
+
 /// Regression: each loss of one party was listed in the state of a barrier that shrinks.
 #[tokio::test(start_paused = true)]
 async fn lost_party_is_listed_once_in_the_state() {

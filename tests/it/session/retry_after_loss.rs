@@ -310,6 +310,6 @@ async fn error_of_a_recipe_ends_run_while_held() {
     let held = supervisor.run_while_held(acquire, async |_| Ok::<_, PrimitiveError>(()));
     let error = held.await.unwrap_err();
     assert_eq!((error.outcome(), error.is_retryable()), (Outcome::NotApplied, false));
-    let PrimitiveError::Recipe(error) = &error else { panic!("{error}") };
+    let PrimitiveError::Recipe { error, .. } = &error else { panic!("{error}") };
     assert!(error.is::<SemaphoreError>(), "{error}");
 }

@@ -80,7 +80,7 @@ impl fmt::Display for LossReason {
 /// let session = Session::builder(&Client::new(MemBackend::new())).open().await?;
 /// load(&session, 2).await?;
 ///
-/// let Err(PrimitiveError::Recipe(error)) = load(&session, 3).await else { panic!() };
+/// let Err(PrimitiveError::Recipe { error, .. }) = load(&session, 3).await else { panic!() };
 /// let error = error.downcast_ref().expect("the error of the semaphore");
 /// assert!(matches!(error, SemaphoreError::LimitDiffers { stored: 2, given: 3, .. }));
 /// # Ok(())
@@ -105,8 +105,13 @@ pub enum PrimitiveError {
     /// An error that only one recipe has, such as
     /// [`SemaphoreError::LimitDiffers`](crate::recipes::SemaphoreError): the error of that recipe,
     /// to be found with `downcast_ref`. It is neither a loss nor an error of the backend.
-    #[error(transparent)]
-    Recipe(Source),
+    #[error("{error}")]
+    Recipe {
+        /// The error of the recipe.
+        error: Source,
+        /// Whether the request was applied.
+        outcome: Outcome,
+    },
 }
 
 impl From<LossReason> for PrimitiveError {
@@ -116,9 +121,10 @@ impl From<LossReason> for PrimitiveError {
 }
 
 impl PrimitiveError {
-    /// The error of a recipe that is neither a loss nor an error of the backend.
+    /// The error of a recipe that is neither a loss nor an error of the backend. The recipe, or a
+    /// condition of its transaction, has refused the request.
     pub(crate) fn of_recipe(error: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::Recipe(Arc::new(error))
+        Self::Recipe { error: Arc::new(error), outcome: Outcome::NotApplied }
     }
 
     /// Returns whether the request was surely not applied. After a loss, no write that required the
@@ -131,8 +137,7 @@ impl PrimitiveError {
             Self::Backend(error) => error.outcome(),
             // Refused before anything was sent.
             Self::WouldBlockTasks => Outcome::NotApplied,
-            // Refused by the recipe, or by a condition of its transaction.
-            Self::Recipe(_) => Outcome::NotApplied,
+            Self::Recipe { outcome, .. } => *outcome,
         }
     }
 
@@ -141,7 +146,7 @@ impl PrimitiveError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Lost(_) | Self::WouldBlockTasks | Self::Recipe(_) => false,
+            Self::Lost(_) | Self::WouldBlockTasks | Self::Recipe { .. } => false,
             Self::Backend(error) => error.is_retryable(),
         }
     }
@@ -151,7 +156,7 @@ impl PrimitiveError {
     pub const fn loss(&self) -> Option<LossReason> {
         match self {
             Self::Lost(reason) => Some(*reason),
-            Self::Backend(_) | Self::WouldBlockTasks | Self::Recipe(_) => None,
+            Self::Backend(_) | Self::WouldBlockTasks | Self::Recipe { .. } => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Losses of a slice: its holder stops to spend before another member can have the rate.
+//! Losses of a slice: its holder stops spending before another member can have the rate.
 
 use coord_core::error::{LossReason, Outcome};
 use coord_core::recipes::{RateLimiter, RateLimiterError};
@@ -106,6 +106,23 @@ async fn slice_of_a_release_with_unknown_outcome_spends_nothing() {
     assert!(matches!(slice.try_acquire(1), Err(RateLimiterError::Released)));
     slice.release().await.unwrap();
     assert_eq!(keys(&store, "r/rate/permits/").await, [""; 0]);
+}
+
+/// Regression: a slice was spent after its release had reported that its key was deleted, as long
+/// as the watch had not delivered the event.
+#[tokio::test(start_paused = true)]
+async fn slice_of_a_release_that_reports_a_loss_spends_nothing() {
+    let store = Client::new(MemBackend::new());
+    let silent = intercepted(&store, only("watch", Action::Hang));
+    let limiter = RateLimiter::new(&session_on(silent).await, "r", 10);
+    let slice = limiter.acquire_slice(10).await.unwrap();
+    sleep(secs(1)).await;
+    store.delete(slice.key().clone()).await.unwrap();
+    let error = slice.release().await.unwrap_err();
+    assert_eq!(error.cause.loss(), Some(LossReason::KeyDeleted));
+    let slice = error.held;
+    assert_eq!(slice.try_acquire(1).unwrap_err().loss(), Some(LossReason::KeyDeleted));
+    assert_eq!(slice.acquire(1).await.unwrap_err().loss(), Some(LossReason::KeyDeleted));
 }
 
 #[tokio::test(start_paused = true)]

@@ -291,7 +291,7 @@ impl DoubleBarrier {
                 }
                 Entry::Wait => {}
             }
-            if let Some(lost) = follower.first_lost(&missing, &view).await? {
+            if let Some(lost) = follower.first_lost(&missing, &view, self.on_loss).await? {
                 if self.on_loss == OnParticipantLoss::Fail {
                     let key = keys.key(&lost);
                     return Err(DoubleBarrierError::ParticipantLost { round, key });

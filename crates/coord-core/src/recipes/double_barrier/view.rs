@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::OnParticipantLoss;
 use super::state::{State, party_and_attempt};
 use crate::error::{Error, Result};
 use crate::key_watch::{next_batch, watch_deletions};
@@ -167,7 +168,8 @@ impl Follower {
 
     /// The first of the participants that are missing in `view` that is lost: its lease does not
     /// exist any more. Participants whose sessions live have withdrawn. They are forgotten, and so
-    /// are the participants of parties whose loss is known already.
+    /// are participants whose loss is known already: for a barrier that shrinks, all of a lost
+    /// party.
     ///
     /// A lease that exists is checked again after [`RECHECK_AFTER`], until two checks have found it
     /// that were not behind the view.
@@ -175,7 +177,13 @@ impl Follower {
         &mut self,
         missing: &[String],
         view: &View,
+        on_loss: OnParticipantLoss,
     ) -> Result<Option<String>> {
+        let is_known = |participant: &String| match on_loss {
+            // A party that was lost in the last round may have entered this one.
+            OnParticipantLoss::Fail => view.state.lost.contains(participant),
+            OnParticipantLoss::Shrink => view.state.has_lost_party_of(participant),
+        };
         for participant in missing {
             let recheck = self.rechecks.get(participant).copied();
             if recheck.is_some_and(|recheck| Instant::now() < recheck.at) {
@@ -183,7 +191,7 @@ impl Follower {
             }
             let lease = self.seen.get(participant).copied().flatten();
             if let Some(lease) = lease.or_else(|| lease_of(participant))
-                && !view.state.has_lost_party_of(participant)
+                && !is_known(participant)
             {
                 let request = LeaseTimeToLive::new(lease);
                 let backend = self.session.backend();

@@ -1,5 +1,6 @@
 //! The error of a message queue.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, LossReason, Outcome, PrimitiveError};
@@ -66,6 +67,19 @@ impl MessageQueueError {
                 false
             }
             Self::Primitive(error) => error.is_retryable(),
+        }
+    }
+}
+
+impl From<MessageQueueError> for PrimitiveError {
+    /// [`MessageQueueError::OutcomeUnknown`] keeps its outcome, also after a loss.
+    fn from(error: MessageQueueError) -> Self {
+        match error {
+            MessageQueueError::Primitive(error) => error,
+            MessageQueueError::OutcomeUnknown(_) => {
+                Self::Recipe { error: Arc::new(error), outcome: Outcome::Unknown }
+            }
+            error => Self::of_recipe(error),
         }
     }
 }

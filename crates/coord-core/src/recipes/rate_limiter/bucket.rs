@@ -114,7 +114,7 @@ mod tests {
                 let units = 1 + n % rate.min(5);
                 if let Err(at) = bucket.take(now, units) {
                     now = at;
-                    assert_eq!(bucket.take(now, units), Ok(()), "when it said");
+                    assert_eq!(bucket.take(now, units), Ok(()), "at the time that it returned");
                 }
                 spent += u128::from(units);
             }

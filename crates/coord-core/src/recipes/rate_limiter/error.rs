@@ -158,6 +158,15 @@ impl From<Error> for RateLimiterError {
     }
 }
 
+impl From<RateLimiterError> for PrimitiveError {
+    fn from(error: RateLimiterError) -> Self {
+        match error {
+            RateLimiterError::Primitive(error) => error,
+            error => Self::of_recipe(error),
+        }
+    }
+}
+
 impl<T: Debug> From<ReleaseError<T>> for RateLimiterError {
     /// Drops the guard: the session task continues to delete its key.
     fn from(error: ReleaseError<T>) -> Self {

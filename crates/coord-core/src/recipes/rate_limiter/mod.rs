@@ -126,7 +126,7 @@ impl RateLimiter {
         self.name.clone()
     }
 
-    /// Waits for a slice of `rate` units per second, behind all members that asked before.
+    /// Waits for a slice of `rate` units per second, behind all members that requested before.
     ///
     /// To bound the wait, wrap it in `tokio::time::timeout`. While the store is unavailable, a
     /// member that waits keeps waiting until the session is lost.
@@ -205,7 +205,7 @@ impl RateLimiter {
     /// A higher budget gives waiting members their slices at once. A lower budget takes nothing
     /// from members: they keep their slices, and the bound holds for the former budget until enough
     /// of them are released. Other handles keep their budget, and their next calls fail with
-    /// `BudgetDiffers`, as with [`Semaphore::set_limit`].
+    /// `BudgetDiffers`, as with [`Semaphore::set_limit`]; so may overlapping calls.
     ///
     /// # Errors
     /// - `InvalidBudget` if the budget is zero: nothing was sent.

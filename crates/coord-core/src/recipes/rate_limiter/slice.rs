@@ -26,9 +26,11 @@ use crate::session::{Session, SessionState};
 ///
 /// # Loss
 /// After a loss, [`acquire`](Self::acquire) fails, and calls that wait fail at once. The loss is
-/// detected before the store can give the rate to another member, except if another client deletes
-/// the key of the slice: then within one watch event. A program that is suspended after `acquire`
-/// has returned may do its work late, as with [a lock](crate::mutex::MutexGuard).
+/// detected before the store can give the rate to another member. The exceptions: another client
+/// deletes the key of the slice or revokes its lease, the store is restored from a backup, or the
+/// machine was suspended. Then the slice is spent until the loss is detected, usually after one
+/// watch event. A program that is suspended after `acquire` has returned may do its work late, as
+/// with [a lock](crate::mutex::MutexGuard).
 ///
 /// # When the program ends
 /// A program that exits without releasing leaves its key in the store, and its rate is free when
@@ -200,10 +202,13 @@ impl RateSlice {
         })
     }
 
-    /// Checks a number of units, and that no release may have been applied.
-    const fn check(&self, units: u32) -> Result<(), RateLimiterError> {
+    /// Checks a number of units, and that no loss was reported and no release may have been applied.
+    fn check(&self, units: u32) -> Result<(), RateLimiterError> {
         if units == 0 || units > self.burst {
             return Err(RateLimiterError::InvalidUnits { units, burst: self.burst });
+        }
+        if let Some(reason) = self.permits.contender().reported_loss() {
+            return Err(reason.into());
         }
         if self.may_be_released { Err(RateLimiterError::Released) } else { Ok(()) }
     }

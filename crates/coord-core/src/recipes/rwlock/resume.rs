@@ -83,7 +83,11 @@ impl RwLock {
                 if let Some(upgraded) = upgraded {
                     readers.retain(|key| key.key != upgraded.key);
                     let rule = self.rule(Usage::Read, None);
-                    contender.adopt(former.contender(&self.readers, (upgraded, None), rule));
+                    contender.take_as_companion(former.contender(
+                        &self.readers,
+                        (upgraded, None),
+                        rule,
+                    ));
                 }
                 writer = Some(WriteGuard::of(self.clone(), contender));
             }

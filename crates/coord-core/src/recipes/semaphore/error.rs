@@ -98,8 +98,8 @@ impl From<PrimitiveError> for SemaphoreError {
     /// The error of a semaphore that was converted before is that error again.
     fn from(error: PrimitiveError) -> Self {
         match &error {
-            PrimitiveError::Recipe(source) => {
-                source.downcast_ref().cloned().unwrap_or(Self::Primitive(error))
+            PrimitiveError::Recipe { error: refused, .. } => {
+                refused.downcast_ref().cloned().unwrap_or(Self::Primitive(error))
             }
             _ => Self::Primitive(error),
         }
