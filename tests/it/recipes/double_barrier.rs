@@ -165,8 +165,8 @@ async fn participant_lost_while_others_wait_is_named() {
     }
 }
 
-/// A store in which the first `behind` queries of a lease are answered by a server that has not
-/// applied the end of the lease, and perhaps nothing that was written before.
+/// A store in which the first `behind` queries of a lease go to a server that has not applied the
+/// end of the lease, and perhaps nothing that was written before.
 #[derive(Debug)]
 struct LaggingLeases {
     inner: MemBackend,
@@ -200,8 +200,8 @@ impl Layer for LaggingLeases {
     }
 }
 
-/// Regression: a participant counted as withdrawn if a server that lagged behind was the one that
-/// answered for its lease, and the others waited without end.
+/// Regression: a participant counted as withdrawn if its lease was queried on a server that lagged
+/// behind, and the others waited without end.
 #[tokio::test(start_paused = true)]
 async fn lagging_server_delays_the_loss_of_a_participant() {
     for (behind, is_behind_all_writes, within) in [(0, false, 1), (1, false, 2), (5, true, 6)] {

@@ -72,7 +72,7 @@ async fn slices_of_all_members_are_at_most_the_budget() {
     .await;
     drop((second, third));
     settle().await;
-    assert_eq!(keys(&store, "r/").await, ["r/rate/limit/permits"], "the budget is stored");
+    assert_eq!(keys(&store, "").await, ["coord/limit/r/rate"], "the budget is stored");
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,7 +175,7 @@ async fn budget_that_differs_from_the_stored_one_is_an_error() {
     assert_eq!(name, "r");
     assert!(error.to_string().contains("create it with 10, or call `set_budget(20)`"), "{error}");
     assert_eq!(newest_revision(&store).await, before, "nothing was written");
-    store.put("r/rate/limit/permits", "ten").await.unwrap();
+    store.put("coord/limit/r/rate", "ten").await.unwrap();
     let error = other.budget().await.unwrap_err();
     assert!(matches!(error, RateLimiterError::UnreadableBudget { .. }), "{error}");
     other.set_budget(20).await.unwrap();

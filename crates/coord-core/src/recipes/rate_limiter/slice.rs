@@ -44,8 +44,8 @@ pub struct RateSlice {
     bucket: Mutex<Bucket>,
     /// Cancelled when the permits are lost.
     lost: CancellationToken,
-    /// Whether a failed release may have returned the permits.
-    may_be_released: bool,
+    /// Why a failed release has ended the slice, if it has or may have.
+    ended: Option<RateLimiterError>,
 }
 
 impl RateSlice {
@@ -55,7 +55,7 @@ impl RateSlice {
         let bucket = Mutex::new(Bucket::new(rate, burst, Instant::now()));
         let lost = permits.cancellation_token();
         let burst = burst_units(rate, burst);
-        Self { permits, burst, bucket, lost, may_be_released: false }
+        Self { permits, burst, bucket, lost, ended: None }
     }
 
     /// Returns the rate of the slice, in units per second.
@@ -194,23 +194,24 @@ impl RateSlice {
     /// # Cancel safety
     /// Dropping the future returns the slice all the same, in the background.
     pub async fn release(self) -> Result<(), ReleaseError<Self>> {
-        let Self { permits, burst, bucket, lost, may_be_released } = self;
+        let Self { permits, burst, bucket, lost, ended } = self;
         permits.release().await.map_err(|ReleaseError { held: permits, cause }| {
-            let may_be_released = may_be_released || cause.outcome() == Outcome::Unknown;
-            let slice = Self { permits: *permits, burst, bucket, lost, may_be_released };
+            let ended = match (cause.loss(), cause.outcome()) {
+                (Some(reason), _) => Some(reason.into()),
+                (None, Outcome::Unknown) => Some(RateLimiterError::Released),
+                (None, _) => ended,
+            };
+            let slice = Self { permits: *permits, burst, bucket, lost, ended };
             ReleaseError::new(slice, cause)
         })
     }
 
-    /// Checks a number of units, and that no loss was reported and no release may have been applied.
+    /// Checks a number of units, and that no failed release has ended the slice.
     fn check(&self, units: u32) -> Result<(), RateLimiterError> {
         if units == 0 || units > self.burst {
             return Err(RateLimiterError::InvalidUnits { units, burst: self.burst });
         }
-        if let Some(reason) = self.permits.contender().reported_loss() {
-            return Err(reason.into());
-        }
-        if self.may_be_released { Err(RateLimiterError::Released) } else { Ok(()) }
+        self.ended.clone().map_or(Ok(()), Err)
     }
 
     /// Why the slice was lost.
