@@ -33,6 +33,7 @@ mod election;
 mod leases;
 mod multi_lock;
 mod mutex;
+mod prefix_cache;
 mod queue;
 mod release_requests;
 mod rwlock;
@@ -166,6 +167,7 @@ fn every_public_async_function_has_a_case() {
         leases::cases(),
         multi_lock::cases(),
         mutex::cases(),
+        prefix_cache::cases(),
         queue::cases(),
         release_requests::cases(),
         rwlock::cases(),

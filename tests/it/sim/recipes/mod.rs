@@ -6,6 +6,7 @@ mod double_barrier;
 mod latch;
 mod lock_delay;
 mod multi_lock;
+mod prefix_cache;
 mod release_request;
 mod rwlock;
 mod semaphore;
