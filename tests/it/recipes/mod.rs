@@ -4,6 +4,7 @@ mod barrier;
 mod counter;
 mod double_barrier;
 mod latch;
+mod membership;
 mod multi_lock;
 mod prefix_cache;
 mod release_request;
