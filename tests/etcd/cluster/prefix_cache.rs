@@ -1,13 +1,13 @@
-//! Prefix caches on a real etcd of each version: consistent reads, and a watch across a compaction
-//! and a restart.
+//! Prefix caches and memberships on a real etcd of each version: consistent reads, a watch across a
+//! compaction and a restart, and members that follow each other.
 
 use coord_core::Client;
 use coord_core::kv::Compact;
-use coord_core::recipes::PrefixCache;
+use coord_core::recipes::{MemberEvent, Membership, PrefixCache};
 use coord_etcd_tests::{ClusterBuilder, Release};
 use tokio::time::timeout;
 
-use crate::support::{client, secs, single_member, wait_until, within};
+use crate::support::{client, secs, session, single_member, wait_until, within};
 
 async fn open(client: &Client) -> PrefixCache {
     within(secs(20), PrefixCache::open(client, "p/")).await.unwrap()
@@ -63,4 +63,30 @@ async fn changes_survive_compaction_and_restart() {
     assert!(values.is_sorted() && values.starts_with(&[1, 2, 3]), "{values:?}");
     let read = async || timeout(secs(10), cache.read()).await.is_ok_and(|read| read.is_ok());
     wait_until("a consistent read succeeds", read).await;
+}
+
+/// A member is seen by the others when it joins, and leaves when its process is gone.
+#[tokio::test]
+async fn members_follow_each_other() {
+    for release in Release::all().unwrap() {
+        let cluster = ClusterBuilder::new(release).start().await;
+        let (kv, other) = (client(&cluster.endpoints()).await, client(&cluster.endpoints()).await);
+        let group = Membership::<String>::new(&other, "g");
+        let members = within(secs(20), group.members()).await.unwrap();
+        let mut events = members.events();
+        let session = session(&kv, 5).await;
+        let own = Membership::<String>::new(&kv, "g");
+        let member = own.join(&session, &"one".to_owned()).await.unwrap();
+        let joined = within(secs(20), events.next()).await.unwrap().unwrap();
+        assert!(matches!(&joined, MemberEvent::Joined(found) if found.id() == member.id()));
+        member.update(&"two".to_owned()).await.unwrap();
+        let list = within(secs(20), members.read()).await.unwrap();
+        assert_eq!(list[0].metadata().unwrap(), "two");
+        // As after a crash, nothing is sent any more but the keys expire.
+        session.orphan().await.unwrap();
+        let updated = within(secs(20), events.next()).await.unwrap().unwrap();
+        assert!(matches!(updated, MemberEvent::Updated { .. }), "{updated:?}");
+        let left = within(secs(30), events.next()).await.unwrap().unwrap();
+        assert!(matches!(left, MemberEvent::Left(_)), "{left:?}");
+    }
 }

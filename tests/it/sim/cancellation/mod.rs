@@ -31,6 +31,7 @@ mod client;
 mod double_barrier;
 mod election;
 mod leases;
+mod membership;
 mod multi_lock;
 mod mutex;
 mod prefix_cache;
@@ -165,6 +166,7 @@ fn every_public_async_function_has_a_case() {
         double_barrier::cases(),
         election::cases(),
         leases::cases(),
+        membership::cases(),
         multi_lock::cases(),
         mutex::cases(),
         prefix_cache::cases(),

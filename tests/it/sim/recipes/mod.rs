@@ -5,6 +5,7 @@ mod counter;
 mod double_barrier;
 mod latch;
 mod lock_delay;
+mod membership;
 mod multi_lock;
 mod prefix_cache;
 mod release_request;

@@ -6,10 +6,10 @@
 //!
 //! ```text
 //! group `cache-nodes`      keys                                         events
-//! A joins: 10.0.0.1        members/a1-0 = 10.0.0.1                      Joined A
-//! B joins: 10.0.0.2        members/a1-0 = …1, members/b7-0 = …2         Joined B
-//! B updates: 10.0.0.3      members/a1-0 = …1, members/b7-0 = …3         Updated B
-//! A's session ends         members/b7-0 = …3                            Left A
+//! A joins: 10.0.0.1        members/a1.0 = 10.0.0.1                      Joined A
+//! B joins: 10.0.0.2        members/a1.0 = …1, members/b7.0 = …2         Joined B
+//! B updates: 10.0.0.3      members/a1.0 = …1, members/b7.0 = …3         Updated B
+//! A's session ends         members/b7.0 = …3                            Left A
 //! ```
 
 mod guard;
@@ -65,7 +65,7 @@ pub struct Membership<M> {
 }
 
 impl<M: Value> Membership<M> {
-    /// The group `name`. Its keys are `name/members/LEASE-N`.
+    /// The group `name`. Its keys are `name/members/LEASE.N`.
     pub fn new(client: &Client, name: impl IntoBytes) -> Self {
         let prefix = [&name.into_bytes()[..], MEMBERS].concat().into();
         Self { client: client.clone(), prefix, metadata: PhantomData }
@@ -98,7 +98,8 @@ impl<M: Value> Membership<M> {
             let mut suffix = session.key_suffix();
             // The id of a member is never used again, so an event is of one member.
             suffix.retire();
-            let id = format!("{}-{suffix}", session.lease_id());
+            // With a dot, because a key with a hyphen is that of a contender of a lock.
+            let id = format!("{}.{suffix}", session.lease_id());
             let key: Bytes = [&self.prefix[..], id.as_bytes()].concat().into();
             let mut guard = KeyGuard::new(session, key.clone(), None);
             let create = Txn::new().when([Compare::absent(&key)]).and_then([guard.put(&value)]);
