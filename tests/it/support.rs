@@ -1,14 +1,16 @@
 //! Shared steps of the tests: clients, sessions, fault-injection rules and virtual time.
 
 use std::borrow::Borrow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use coord_core::{
     Client, Session,
     kv::{LeaseGrant, LeaseId, Put, Range, Revision, WatchBatch},
+    layer::Layer,
 };
+use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Intercept, Rule};
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
@@ -108,6 +110,35 @@ pub(crate) fn scripted(actions: Vec<Action>) -> impl Rule {
     move |_: &Call| {
         let next = next.fetch_add(1, Ordering::Relaxed);
         actions.get(next).cloned().unwrap_or(Action::Pass)
+    }
+}
+
+/// A backend whose store can be replaced once, as etcd's by another data directory. Watches of the
+/// old store then deliver nothing more.
+#[derive(Clone, Debug)]
+pub(crate) struct ReplaceableStore(Arc<(MemBackend, OnceLock<MemBackend>)>);
+
+impl ReplaceableStore {
+    pub(crate) fn new(store: MemBackend) -> Self {
+        Self(Arc::new((store, OnceLock::new())))
+    }
+
+    pub(crate) fn replace(&self, store: MemBackend) {
+        self.0.1.set(store).expect("the store is replaced once");
+    }
+
+    /// A client of the current store.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.clone())
+    }
+}
+
+impl Layer for ReplaceableStore {
+    type Inner = MemBackend;
+
+    fn inner(&self) -> &MemBackend {
+        let (old, new) = &*self.0;
+        new.get().unwrap_or(old)
     }
 }
 

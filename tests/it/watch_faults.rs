@@ -1,14 +1,15 @@
-//! Watch faults: a layer whose watches end, or start at an old revision.
+//! Watch faults: layers whose watches end, start at an old revision, or are late.
 //!
 //! `Intercept` injects faults into requests, and silences watches; [`WatchFaults`] ends watches, or
-//! makes them stale. A real backend reconnects its watches by itself. When it cannot, the stream
-//! ends, with an error or without. And a stale member may serve a watch, so that a watch from the
-//! current revision on starts at an older revision.
+//! makes them stale; [`LateWatches`] delays their batches. A real backend reconnects its watches by
+//! itself. When it cannot, the stream ends, with an error or without. And a stale member may serve
+//! a watch, so that a watch from the current revision on starts at an older revision.
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -96,5 +97,72 @@ impl<B: KvBackend, F: Fn() -> WatchLifetime + Send + Sync + 'static> Layer for W
         let (lifetime, error) = (self.lifetimes)();
         let end = Box::pin(sleep(lifetime));
         Ok(Watcher::new(header, LimitedWatch { watch, end, error, has_ended: false }))
+    }
+}
+
+/// A layer whose watches deliver each batch late, and that counts requests for progress.
+#[derive(Debug)]
+pub(crate) struct LateWatches<B> {
+    inner: B,
+    delay: Duration,
+    progress_requests: Arc<AtomicUsize>,
+}
+
+impl<B: KvBackend> LateWatches<B> {
+    pub(crate) fn new(inner: B, delay: Duration) -> Self {
+        Self { inner, delay, progress_requests: Arc::default() }
+    }
+
+    /// The number of requests for progress.
+    pub(crate) fn progress_requests(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.progress_requests)
+    }
+}
+
+/// A watch whose batches are late.
+struct LateWatch {
+    watch: Watcher,
+    delay: Duration,
+    late: Option<(Result<WatchBatch>, Pin<Box<Sleep>>)>,
+    progress_requests: Arc<AtomicUsize>,
+}
+
+impl Stream for LateWatch {
+    type Item = Result<WatchBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.late.is_none() {
+            let Some(batch) = ready!(self.watch.poll_next_unpin(cx)) else {
+                return Poll::Ready(None);
+            };
+            self.late = Some((batch, Box::pin(sleep(self.delay))));
+        }
+        if let Some((_, arrives)) = &mut self.late {
+            ready!(arrives.as_mut().poll(cx));
+        }
+        Poll::Ready(self.late.take().map(|(batch, _)| batch))
+    }
+}
+
+impl WatchStream for LateWatch {
+    fn request_progress(mut self: Pin<&mut Self>) {
+        self.progress_requests.fetch_add(1, Ordering::Relaxed);
+        self.watch.request_progress();
+    }
+}
+
+#[async_trait]
+impl<B: KvBackend> Layer for LateWatches<B> {
+    type Inner = B;
+
+    fn inner(&self) -> &B {
+        &self.inner
+    }
+
+    async fn watch(&self, request: Watch) -> Result<Watcher> {
+        let watch = self.inner.watch(request).await?;
+        let progress_requests = Arc::clone(&self.progress_requests);
+        let (header, delay) = (watch.header(), self.delay);
+        Ok(Watcher::new(header, LateWatch { watch, delay, late: None, progress_requests }))
     }
 }

@@ -5,13 +5,17 @@
 //!
 //! `cargo bench -p coord-core`
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{self, Arc};
 use std::time::Duration;
 
+use bytes::Bytes;
 use coord_core::{
     Client, Election, Mutex, Session, Stm,
-    kv::{Compare, CompareOp, Delete, Put, Revision, Txn},
+    kv::{Compare, CompareOp, Delete, KeyValue, Op, Put, Revision, Txn},
+    recipes::PrefixCache,
     recording::{Attempt, AttemptRecorder},
 };
 use coord_mem::MemBackend;
@@ -32,6 +36,40 @@ fn store() -> Client {
 
 async fn session(store: &Client) -> Session {
     Session::builder(store).open().await.expect("the store is available")
+}
+
+/// Reads of a prefix cache, compared with those of a map behind a lock.
+fn cached_reads(criterion: &mut Criterion) {
+    let runtime = runtime();
+    for keys in [1_000, 10_000, 100_000] {
+        let store = store();
+        let names: Vec<_> = (0..keys).map(|n| Bytes::from(format!("jobs/{n:08}"))).collect();
+        let cache = runtime.block_on(async {
+            for chunk in names.chunks(100) {
+                let puts = chunk.iter().map(|key| Op::from(Put::new(key, "0123456789abcdef")));
+                store.txn(Txn::new().and_then(puts)).await.expect("the store is available");
+            }
+            PrefixCache::open(&store, "jobs/").await.expect("the store is available")
+        });
+        let map: BTreeMap<Bytes, KeyValue> =
+            cache.snapshot().iter().map(|kv| (kv.key.clone(), kv.clone())).collect();
+        let map = sync::Mutex::new(map);
+        // Keys in no order, so that one read does not prepare the next.
+        let mut rng = fastrand::Rng::with_seed(1);
+        let probes: Vec<_> = (0..4_096).map(|_| &names[rng.usize(..names.len())]).collect();
+        let mut next = probes.iter().cycle();
+        criterion.bench_function(&format!("get of a map of {keys} keys behind a lock"), |bench| {
+            bench.iter(|| {
+                let key = next.next().expect("it has no end");
+                let map = map.lock().expect("no panic while locked");
+                black_box(map.get(&key[..]).cloned())
+            });
+        });
+        let mut next = probes.iter().cycle();
+        criterion.bench_function(&format!("get of a prefix cache of {keys} keys"), |bench| {
+            bench.iter(|| black_box(cache.get(next.next().expect("it has no end"))));
+        });
+    }
 }
 
 fn uncontended(criterion: &mut Criterion) {
@@ -155,5 +193,5 @@ async fn contend(store: &Client, contenders: usize, count: u64) -> Duration {
     began.elapsed()
 }
 
-criterion_group!(benches, uncontended, transactions, contended);
+criterion_group!(benches, cached_reads, uncontended, transactions, contended);
 criterion_main!(benches);

@@ -20,6 +20,7 @@ mod lock_delay;
 mod member_faults;
 mod observer;
 mod paused_member;
+mod prefix_cache;
 mod proxy_responses;
 mod recipes;
 mod replay;

@@ -1,57 +1,20 @@
 //! Replaced history: the store returns empty, or restored from an older backup.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use coord_core::{
-    Client, Election, Error, KvBackend, Mutex, Session,
+    Client, Election, Error, KvBackend, Mutex,
     election::GapCause,
     error::LossReason,
     kv::{Compact, LeaseGrant, Put, Revision, Txn},
-    layer::Layer,
 };
 use coord_mem::MemBackend;
 use tokio::time::{sleep, timeout};
 
 use super::{election, observe, some, value_of};
-use crate::support::secs;
+use crate::support::{ReplaceableStore, secs, session_on};
 use crate::watch_faults::{UNLIMITED_LIFETIME, WatchFaults};
 use crate::while_waiting::{while_waiting, while_waiting_after};
-
-/// A backend whose store can be replaced once. Watches of the old store then deliver nothing more.
-#[derive(Clone, Debug)]
-struct ReplaceableStore(Arc<(MemBackend, OnceLock<MemBackend>)>);
-
-impl ReplaceableStore {
-    fn new(store: MemBackend) -> Self {
-        Self(Arc::new((store, OnceLock::new())))
-    }
-
-    fn replace(&self, store: MemBackend) {
-        self.0.1.set(store).expect("the store is replaced once");
-    }
-
-    /// A client of the current store.
-    fn client(&self) -> Client {
-        Client::new(self.clone())
-    }
-
-    /// A session of 10 s.
-    async fn session(&self) -> Session {
-        let builder = Session::builder(&self.client()).ttl(secs(10));
-        builder.open().await.expect("the store is available")
-    }
-}
-
-impl Layer for ReplaceableStore {
-    type Inner = MemBackend;
-
-    fn inner(&self) -> &MemBackend {
-        let (old, new) = &*self.0;
-        new.get().unwrap_or(old)
-    }
-}
 
 /// A store at revision `writes` + 1.
 async fn store_with_writes(writes: usize) -> MemBackend {
@@ -68,14 +31,14 @@ async fn observer_starts_afresh_when_history_was_replaced() {
     // The new history is shorter, or has already grown longer than the old one.
     for (writes, has_leader) in [(0, false), (0, true), (500, false), (500, true)] {
         let store = ReplaceableStore::new(store_with_writes(100).await);
-        let owner = store.session().await;
+        let owner = session_on(store.client()).await;
         let _old = Election::new(&owner, "e").campaign("old").await.unwrap();
         let mut leaders = Election::observer(&store.client(), "e").observe();
         assert_eq!(leaders.next().await.unwrap().unwrap().unwrap().value(), "old");
         assert_eq!(leaders.gap(), None);
 
         store.replace(store_with_writes(writes).await);
-        let new = store.session().await;
+        let new = session_on(store.client()).await;
         let leadership = match has_leader {
             true => Some(Election::new(&new, "e").campaign("new").await.unwrap()),
             false => None,
@@ -98,10 +61,10 @@ async fn observer_starts_afresh_when_history_was_replaced() {
 #[tokio::test(start_paused = true)]
 async fn former_holder_is_lost_when_store_returns_empty() {
     let store = ReplaceableStore::new(MemBackend::new());
-    let old = store.session().await;
+    let old = session_on(store.client()).await;
     let former = Mutex::new(&old, "m").lock().await.unwrap();
     store.replace(MemBackend::new());
-    let new = store.session().await;
+    let new = session_on(store.client()).await;
     let guard = Mutex::new(&new, "m").lock().await.unwrap();
     assert_ne!(old.lease_id(), new.lease_id());
     assert_ne!(former.key(), guard.key());
@@ -116,7 +79,7 @@ async fn former_holder_is_lost_when_store_returns_empty() {
 #[tokio::test(start_paused = true)]
 async fn waiter_fails_when_replaced_history_lacks_its_key() {
     let store = ReplaceableStore::new(store_with_writes(100).await);
-    let (holder, waiter) = (store.session().await, store.session().await);
+    let (holder, waiter) = (session_on(store.client()).await, session_on(store.client()).await);
     let _guard = Mutex::new(&holder, "m").lock().await.unwrap();
     let mutex = Mutex::new(&waiter, "m");
     let waiting = async { mutex.lock().await.map(drop) };
@@ -137,12 +100,12 @@ async fn waiter_fails_when_replaced_history_lacks_its_key() {
 #[tokio::test(start_paused = true)]
 async fn observer_of_busy_replaced_history_starts_afresh() {
     let store = ReplaceableStore::new(MemBackend::new());
-    let owner = store.session().await;
+    let owner = session_on(store.client()).await;
     let _old = Election::new(&owner, "e").campaign("old").await.unwrap();
     let mut leaders = Election::observer(&store.client(), "e").observe();
     assert_eq!(leaders.next().await.unwrap().unwrap().unwrap().value(), "old");
     store.replace(store_with_writes(1).await);
-    let new = store.session().await;
+    let new = session_on(store.client()).await;
     let leadership = Election::new(&new, "e").campaign("new").await.unwrap();
     let busy = async {
         for _ in 0..20 {

@@ -33,7 +33,7 @@ use super::contenders::Contenders;
 use super::{Leader, Observer};
 use crate::client::Client;
 use crate::error::Result;
-use crate::follow::{Followed, Follower, Gap, Item};
+use crate::follow::{CurrentKey, CurrentKeys, Followed, Gap, Item, Verified};
 use crate::kv::{Event, Header, KeyRange, KeyValue, Revision};
 
 /// A stream of the leaders of an election, from now on. While the store is unavailable it waits. It
@@ -61,7 +61,7 @@ impl Leaders {
     pub(super) fn of(observer: Observer) -> Self {
         let name = observer.keys.name();
         // Fused, because a stream may be polled again after its end.
-        Self { name, stream: Follower::stream(observer).fuse().boxed(), gap: None }
+        Self { name, stream: CurrentKeys::stream(observer).fuse().boxed(), gap: None }
     }
 
     /// Returns the gap before the last item; `None` if no change is missing.
@@ -123,12 +123,17 @@ impl Followed for Observer {
         self.read_contenders(at).await
     }
 
-    fn apply(&self, contenders: &mut Contenders, event: Event) {
-        if self.keys.owns(&event.kv.key) {
-            contenders.apply(event);
-        }
+    fn apply(&self, contenders: &mut Contenders, events: Vec<Event>) {
+        let owned = events.into_iter().filter(|event| self.keys.owns(&event.kv.key));
+        owned.for_each(|event| contenders.apply(event));
     }
 
+    async fn verify(&self, contenders: &Contenders, revision: Revision) -> Result<Verified> {
+        self.verify_current(contenders, revision).await
+    }
+}
+
+impl CurrentKey for Observer {
     fn current(contenders: &Contenders) -> Option<&KeyValue> {
         contenders.first()
     }

@@ -308,6 +308,32 @@ impl KeyGuard {
         }
     }
 
+    /// Deletes the key, and waits for the confirmation. `may_be_released` is whether an earlier
+    /// call may have deleted it. After an error that is no loss, call it again or drop the guard.
+    pub(crate) async fn release(
+        &mut self,
+        may_be_released: &mut bool,
+    ) -> Result<(), PrimitiveError> {
+        let ownership = self.ownership.clone();
+        ownership.set_released(true);
+        let delete = Op::Delete(Delete::new(ownership.key()));
+        match ownership.session().while_held(ownership.while_in_queue([delete])).await {
+            Err(PrimitiveError::Backend(error)) => {
+                *may_be_released |= error.outcome() == Outcome::Unknown;
+                ownership.set_released(*may_be_released);
+                Err(error.into())
+            }
+            Err(PrimitiveError::Lost(LossReason::KeyDeleted)) if *may_be_released => {
+                self.set_armed(false);
+                Ok(())
+            }
+            released => {
+                self.set_armed(false);
+                released.map(drop)
+            }
+        }
+    }
+
     /// Whether dropping the guard deletes the key.
     pub(super) const fn is_armed(&self) -> bool {
         self.is_armed

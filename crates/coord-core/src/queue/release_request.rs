@@ -30,7 +30,7 @@ use super::foreign::is_foreign;
 use super::key_guard::Ownership;
 use crate::client::Client;
 use crate::error::{PrimitiveError, Result};
-use crate::follow::{FollowedKey, Follower};
+use crate::follow::{CurrentKeys, FollowedKey};
 use crate::kv::{Compare, CompareOp, FencingToken, KeyValue, Put, Revision, Txn};
 use crate::session::SessionState;
 
@@ -141,7 +141,7 @@ impl Ownership {
         };
         let token = self.fencing_token();
         let requested = async {
-            let mut items = Box::pin(Follower::stream(followed));
+            let mut items = Box::pin(CurrentKeys::stream(followed));
             while let Some(item) = items.next().await {
                 let request = item?.kv.and_then(|kv| ReleaseRequest::read(&kv, token));
                 if let Some(request) = request {

@@ -21,11 +21,9 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use crate::client::Client;
-use crate::error::{LossReason, Outcome, PrimitiveError, ReleaseError, Result};
+use crate::error::{LossReason, PrimitiveError, ReleaseError, Result};
 use crate::key_watch::{next_batch, range_with_retry, watch_deletions};
-use crate::kv::{
-    Compare, Delete, IntoBytes, Op, Range, Revision, Txn, TxnResponse, Watch, Watcher,
-};
+use crate::kv::{Compare, IntoBytes, Range, Revision, Txn, TxnResponse, Watch, Watcher};
 use crate::queue::{KeyGuard, run_until_lost};
 use crate::retry_read::RETRY_PAUSE_MIN;
 use crate::session::Session;
@@ -284,27 +282,9 @@ impl BarrierGuard {
     /// # Cancel safety
     /// Dropping the future releases the barrier all the same, in the background.
     pub async fn release(mut self) -> Result<(), ReleaseError<Self>> {
-        let ownership = self.guard.ownership().clone();
-        ownership.set_released(true);
-        let delete = Op::Delete(Delete::new(ownership.key()));
-        match ownership.session().while_held(ownership.while_in_queue([delete])).await {
-            Err(PrimitiveError::Backend(error)) => {
-                self.may_be_released |= error.outcome() == Outcome::Unknown;
-                ownership.set_released(self.may_be_released);
-                Err(ReleaseError::new(self, error.into()))
-            }
-            Err(PrimitiveError::Lost(LossReason::KeyDeleted)) if self.may_be_released => {
-                self.guard.set_armed(false);
-                Ok(())
-            }
-            Err(lost) => {
-                self.guard.set_armed(false);
-                Err(ReleaseError::new(self, lost))
-            }
-            Ok(_) => {
-                self.guard.set_armed(false);
-                Ok(())
-            }
+        match self.guard.release(&mut self.may_be_released).await {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(ReleaseError::new(self, cause)),
         }
     }
 }

@@ -8,6 +8,8 @@
 //! | hold several locks at once | [`MultiLock`] | all or none; no deadlock | lock 1, unlock 1 |
 //! | count exactly, with the new value | [`Counter`] | each addition counts | read 1, add 2 |
 //! | count under contention | [`StripedCounter`] | as `Counter` | read 1, add 2 |
+//! | keep a prefix in memory | [`PrefixCache`] | as of one revision | get 0, consistent read 1 |
+//! | list running processes | [`Membership`] | gone with its session | join, update, leave 1 |
 //! | share a changing value | [`SharedValue`] | no change is lost | read 1, set 1, update 2 |
 //! | let many read, or one write | [`RwLock`] | a writer is alone | lock 1, unlock 1 |
 //! | limit how many work at once | [`Semaphore`] | at most the limit | acquire 1, release 1 |
@@ -20,8 +22,10 @@ pub mod barrier;
 pub mod counter;
 pub mod double_barrier;
 pub mod latch;
+pub mod membership;
 pub mod message_queue;
 pub mod multi_lock;
+pub mod prefix_cache;
 pub mod rate_limiter;
 pub mod rwlock;
 pub mod semaphore;
@@ -34,10 +38,14 @@ pub use double_barrier::{
     DoubleBarrier, DoubleBarrierError, DoubleBarrierGuard, OnParticipantLoss,
 };
 pub use latch::{Latch, LatchError};
+pub use membership::{Member, MemberEvent, MemberEvents, MemberGuard, Members, Membership};
 pub use message_queue::{
     DeadLetter, Delivery, Message, MessageCounts, MessageQueue, MessageQueueError, TakenMessage,
 };
 pub use multi_lock::{MultiLock, MultiLockError, MultiLockGuard};
+pub use prefix_cache::{
+    KeyChange, PrefixCache, PrefixCacheError, PrefixChanges, PrefixSnapshot, PrefixUpdate,
+};
 pub use rate_limiter::{RateLimiter, RateLimiterError, RateSlice};
 pub use rwlock::{ReadGuard, ResumedLock, RwLock, UpgradeError, UpgradeFailure, WriteGuard};
 pub use semaphore::{Semaphore, SemaphoreError, SemaphorePermits};

@@ -26,7 +26,7 @@ use futures_util::stream::BoxStream;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::follow::{FollowedKey, Follower, Gap, Item};
+use crate::follow::{CurrentKeys, FollowedKey, Gap, Item};
 use crate::kv::{
     Compare, CompareOp, Delete, IntoBytes, KeyValue, Op, OpResponse, Put, Range, Revision, Txn,
     Value,
@@ -284,7 +284,7 @@ impl<V: Value> SharedValue<V> {
     {
         let followed = FollowedKey { client: self.client.clone(), key: self.key.clone() };
         // Fused, because a stream may be polled again after its end.
-        let stream = Follower::stream(followed).fuse().boxed();
+        let stream = CurrentKeys::stream(followed).fuse().boxed();
         Values { value: self.clone(), stream, gap: None, revision: Revision::ZERO }
     }
 

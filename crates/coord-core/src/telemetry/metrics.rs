@@ -69,6 +69,7 @@ pub fn describe_metrics() {
         ("coord_queue_lost_total", "Contenders that lost their key, by reason"),
         ("coord_stm_transactions_total", "Transactions that ended, by result"),
         ("coord_stm_conflicts_total", "Attempts that conflicted"),
+        ("coord_cache_read_again_total", "Prefix caches that read their prefix again, by reason"),
         ("coord_requests_total", "Requests through a tracing layer, by operation and result"),
     ];
     for (name, description) in counters {
@@ -84,6 +85,10 @@ pub fn describe_metrics() {
     }
     let histograms = [
         ("coord_queue_wait_seconds", "From the enqueue until the contender is first or admitted"),
+        (
+            "coord_cache_staleness_seconds",
+            "Staleness of a prefix cache when its state was confirmed to be current",
+        ),
         ("coord_request_seconds", "From sending a request to its response"),
     ];
     for (name, description) in histograms {

@@ -10,6 +10,7 @@
 //! The feature changes nothing else. The values of labels are a fixed set: no key, lease or message
 //! becomes a label.
 
+pub(crate) mod cache;
 mod metrics;
 pub(crate) mod queue;
 pub(crate) mod request;
@@ -29,6 +30,7 @@ const STM: &str = "coord::stm";
 const LOCK: &str = "coord::lock";
 const ELECTION: &str = "coord::election";
 const REQUEST: &str = "coord::request";
+const CACHE: &str = "coord::cache";
 
 /// The reason as the value of a metric label.
 const fn label(reason: LossReason) -> &'static str {
@@ -53,6 +55,7 @@ mod tests {
     use super::session::SessionEvents;
     use super::*;
     use crate::error::Error;
+    use crate::follow::{Gap, GapCause};
     use crate::kv::{LeaseId, Revision};
     use crate::session::{Generation, SessionState};
 
@@ -72,6 +75,9 @@ mod tests {
         transaction::ended("committed");
         request::ended("put", Some(&Error::TooManyRequests), Duration::from_millis(2));
         request::dropped("put", Duration::from_millis(2));
+        cache::confirmed(Duration::from_secs(55));
+        let (after, until, cause) = (Revision(2), Revision(5), GapCause::Compacted);
+        cache::read_again(&Bytes::from_static(b"p/"), Gap { after, until, cause }, 1);
     }
 
     /// Three lists must agree: the counted metrics, the described metrics, and the guide's list.

@@ -31,9 +31,11 @@ mod client;
 mod double_barrier;
 mod election;
 mod leases;
+mod membership;
 mod message_queue;
 mod multi_lock;
 mod mutex;
+mod prefix_cache;
 mod queue;
 mod rate_limiter;
 mod release_requests;
@@ -167,9 +169,11 @@ fn every_public_async_function_has_a_case() {
         double_barrier::cases(),
         election::cases(),
         leases::cases(),
+        membership::cases(),
         message_queue::cases(),
         multi_lock::cases(),
         mutex::cases(),
+        prefix_cache::cases(),
         queue::cases(),
         rate_limiter::cases(),
         release_requests::cases(),

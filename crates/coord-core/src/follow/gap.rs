@@ -1,0 +1,51 @@
+//! Gaps: where a stream may have missed changes.
+
+use std::fmt;
+
+use crate::kv::Revision;
+
+/// An interval of revisions in which a stream, such as [`Leaders`](crate::election::Leaders), may
+/// have missed changes, and the cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// Up to this revision every change was yielded.
+    pub after: Revision,
+    /// From this revision on every change is yielded again.
+    pub until: Revision,
+    /// The cause.
+    pub cause: GapCause,
+}
+
+/// The reason why a stream may have missed changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GapCause {
+    /// Events that the stream had not processed yet are compacted.
+    Compacted,
+    /// The history of the store was replaced: an older backup was restored, or an empty store took
+    /// its place. The two revisions of the gap belong to two histories.
+    HistoryReplaced,
+    /// The consumer of the stream has fallen behind by more changes than are kept for it. The
+    /// changes are merged into one: none is missing in the result.
+    Lagged,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { after, until, cause } = self;
+        match cause {
+            GapCause::Compacted => {
+                write!(f, "changes between revisions {after} and {until} may be missing: compacted")
+            }
+            GapCause::Lagged => {
+                write!(f, "changes between revisions {after} and {until} are merged: read too late")
+            }
+            GapCause::HistoryReplaced => write!(
+                f,
+                "the history of the store was replaced: revision {after} of the old one, \
+                 {until} of the new one"
+            ),
+        }
+    }
+}

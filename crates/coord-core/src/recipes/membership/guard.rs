@@ -1,0 +1,145 @@
+//! The guard of a member.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+
+use crate::error::{LossReason, PrimitiveError, ReleaseError};
+use crate::kv::{Compare, Header, Revision, Txn, TxnResponse, Value};
+use crate::queue::{KeyGuard, run_until_lost};
+use crate::session::Session;
+use crate::stm::invalid;
+
+/// The guard of a member of a [`Membership`](super::Membership). Dropping it leaves the group in
+/// the background; [`leave`](Self::leave) waits for the confirmation.
+#[must_use = "dropping the guard leaves the group"]
+pub struct MemberGuard<M> {
+    guard: KeyGuard,
+    id: String,
+    /// Whether an earlier call of `leave` may have deleted the key.
+    may_be_released: bool,
+    metadata: PhantomData<fn() -> M>,
+}
+
+impl<M> MemberGuard<M> {
+    pub(super) const fn new(guard: KeyGuard, id: String) -> Self {
+        Self { guard, id, may_be_released: false, metadata: PhantomData }
+    }
+
+    /// Returns the id of the member: the lease of its session, and a number. No other member has
+    /// it, before or after.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns the key.
+    #[must_use]
+    pub fn key(&self) -> &Bytes {
+        self.guard.ownership().key()
+    }
+
+    /// Returns the revision at which the member joined. A member that joins later has a larger one.
+    #[must_use]
+    pub fn create_revision(&self) -> Revision {
+        self.guard.ownership().fencing_token().0
+    }
+
+    /// Returns the session of the member.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        self.guard.ownership().session()
+    }
+
+    /// Returns a compare, for a transaction, that holds as long as the member is in the group.
+    #[must_use]
+    pub fn held_condition(&self) -> Compare {
+        self.guard.ownership().held_condition()
+    }
+
+    /// Applies `txn` if the member is still in the group. The store evaluates that condition in the
+    /// same transaction.
+    ///
+    /// `txn` may have one operation less than the limit of the backend.
+    ///
+    /// # Errors
+    /// - `Lost` if the membership is lost: nothing was applied.
+    /// - The error of the backend, with its own outcome.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is unknown whether the transaction was applied.
+    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
+        self.guard.ownership().txn(txn).await
+    }
+
+    /// Waits until the membership is lost, and returns the reason: the session was lost, or another
+    /// client deleted the key. Other members may have been notified before.
+    ///
+    /// # Cancel safety
+    /// Safe: call it again.
+    pub async fn lost(&self) -> LossReason {
+        self.guard.ownership().lost().await
+    }
+
+    /// Runs `future` while the member is in the group. If the membership is lost, `future` is
+    /// dropped.
+    ///
+    /// # Errors
+    /// The reason of the loss. The side effects of `future` until then remain.
+    ///
+    /// # Cancel safety
+    /// Dropping this future drops `future`.
+    pub async fn run_while_held<F: Future + Send>(
+        &self,
+        future: F,
+    ) -> Result<F::Output, LossReason> {
+        run_until_lost(self.lost(), future).await
+    }
+
+    /// Leaves the group, and waits for the confirmation.
+    ///
+    /// Cost: 1 request.
+    ///
+    /// # Errors
+    /// [`ReleaseError`] returns the guard: leave again, or drop it, and the session task continues
+    /// to delete the key. Its cause is `Lost` if the membership was lost before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the group all the same, in the background.
+    pub async fn leave(mut self) -> Result<(), ReleaseError<Self>> {
+        match self.guard.release(&mut self.may_be_released).await {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(ReleaseError::new(self, cause)),
+        }
+    }
+}
+
+impl<M: Value> MemberGuard<M> {
+    /// Replaces the metadata. The others receive [`MemberEvent::Updated`](super::MemberEvent).
+    ///
+    /// Cost: 1 request.
+    ///
+    /// # Errors
+    /// - `Lost` if the membership is lost: nothing was applied.
+    /// - `InvalidValue` if the metadata cannot be encoded: nothing was sent.
+    /// - The error of the backend, with its own outcome. A repeated call with the same metadata is
+    ///   safe.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, it is unknown whether the metadata was replaced.
+    pub async fn update(&self, metadata: &M) -> Result<Header, PrimitiveError>
+    where
+        M: Sync,
+    {
+        let value = metadata.encode().map_err(|error| invalid(self.key(), error))?;
+        self.guard.ownership().set_value(value).await
+    }
+}
+
+impl<M> fmt::Debug for MemberGuard<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, created) = (self.key().escape_ascii(), self.create_revision());
+        write!(f, "MemberGuard(\"{key}\" created at {created})")
+    }
+}

@@ -1,0 +1,37 @@
+//! The error of a prefix cache.
+
+use bytes::Bytes;
+
+use crate::error::Error;
+
+/// The error of a [`PrefixCache`](super::PrefixCache).
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrefixCacheError {
+    /// The keys need more memory than the limit of the cache. The cache has stopped.
+    #[error(
+        "the keys with the prefix \"{}\" need more than {bytes_max} bytes: cache a longer prefix, \
+         or open the cache with a higher limit",
+        prefix.escape_ascii()
+    )]
+    TooLarge {
+        /// The prefix.
+        prefix: Bytes,
+        /// The limit, in bytes.
+        bytes_max: usize,
+    },
+    /// The backend failed. If the error is not retryable, the cache has stopped.
+    #[error(transparent)]
+    Backend(#[from] Error),
+}
+
+impl PrefixCacheError {
+    /// Returns whether the same call may succeed later, because the cache continues.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::TooLarge { .. } => false,
+            Self::Backend(error) => error.is_retryable(),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Faults of memberships that services write by hand, each as a regression test.
+
+use coord_core::error::PrimitiveError;
+use coord_core::kv::Put;
+use coord_core::{Client, Error};
+use coord_mem::MemBackend;
+use coord_testkit::{Action, poll_at_most};
+use tokio::time::sleep;
+
+use super::{group, metadata, next, summary};
+use crate::support::{intercepted, keys, nth, secs, session, session_on, settle};
+
+/// A join whose response is lost left a key: a member that no process is.
+#[tokio::test(start_paused = true)]
+async fn join_with_a_lost_response_leaves_no_key() {
+    let store = Client::new(MemBackend::new());
+    let faulty = intercepted(&store, nth("txn", 1, 1, Action::DropResponse));
+    let session = session_on(&faulty).await;
+    let error = group(&faulty).join(&session, &1).await.unwrap_err();
+    assert!(matches!(error, PrimitiveError::Backend(Error::Unavailable { .. })), "{error}");
+    settle().await;
+    assert_eq!(keys(&store, "g").await, [""; 0]);
+    let again = group(&faulty).join(&session, &1).await.unwrap();
+    sleep(secs(60)).await;
+    assert_eq!(keys(&store, "g").await.len(), 1, "the cleanup does not delete the next member");
+    again.leave().await.unwrap();
+}
+
+/// A join that arrives late, after its future was dropped, left a key.
+#[tokio::test(start_paused = true)]
+async fn late_join_of_a_dropped_future_leaves_no_key() {
+    let store = Client::new(MemBackend::new());
+    let faulty = intercepted(&store, nth("txn", 1, 1, Action::Delay(secs(5))));
+    let session = session_on(&faulty).await;
+    assert!(poll_at_most(1, group(&faulty).join(&session, &1)).await.is_none());
+    let second = group(&faulty).join(&session, &2).await.unwrap();
+    sleep(secs(30)).await;
+    let members = group(&store).members().await.unwrap();
+    assert_eq!(metadata(&members), [2]);
+    drop(second);
+}
+
+/// An update after the session has ended created the key again, without a lease: a member that
+/// never leaves.
+#[tokio::test(start_paused = true)]
+async fn update_does_not_create_the_key_again() {
+    let store = Client::new(MemBackend::new());
+    let faulty = intercepted(&store, nth("txn", 2, 2, Action::Delay(secs(5))));
+    let session = session_on(&faulty).await;
+    let member = group(&faulty).join(&session, &1).await.unwrap();
+    let close = async {
+        settle().await;
+        session.close().await.unwrap();
+    };
+    let (updated, ()) = tokio::join!(member.update(&2), close);
+    assert!(updated.is_err());
+    sleep(secs(30)).await;
+    assert_eq!(keys(&store, "g").await, [""; 0]);
+}
+
+/// A member that leaves and joins within one revision was an update for the others.
+#[tokio::test(start_paused = true)]
+async fn another_member_with_the_same_key_is_not_an_update() {
+    let store = Client::new(MemBackend::new());
+    let session = session(&store).await;
+    let mut events = group(&store).members().await.unwrap().events();
+    let member = group(&store).join(&session, &1).await.unwrap();
+    assert_eq!(summary(&next(&mut events).await), ("joined", 1));
+    // An operator deletes the key, and a program puts it again, in one transaction.
+    let delete = coord_core::kv::Op::Delete(coord_core::kv::Delete::new(member.key()));
+    store.txn(coord_core::kv::Txn::new().and_then([delete])).await.unwrap();
+    store.put_with(Put::new(member.key(), "2")).await.unwrap();
+    assert_eq!(summary(&next(&mut events).await), ("left", 1));
+    assert_eq!(summary(&next(&mut events).await), ("joined", 2));
+}
