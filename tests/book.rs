@@ -45,6 +45,22 @@ pub mod simulation {}
 #[doc = include_str!("../docs/guide/recipes.md")]
 pub mod recipes {}
 
+/// `docs/guide/recipes-data.md`
+#[doc = include_str!("../docs/guide/recipes-data.md")]
+pub mod recipes_data {}
+
+/// `docs/guide/recipes-locks.md`
+#[doc = include_str!("../docs/guide/recipes-locks.md")]
+pub mod recipes_locks {}
+
+/// `docs/guide/recipes-rounds.md`
+#[doc = include_str!("../docs/guide/recipes-rounds.md")]
+pub mod recipes_rounds {}
+
+/// `docs/guide/recipes-work.md`
+#[doc = include_str!("../docs/guide/recipes-work.md")]
+pub mod recipes_work {}
+
 /// `docs/guide/etcd.md`, with the feature `etcd`
 #[cfg(feature = "etcd")]
 #[doc = include_str!("../docs/guide/etcd.md")]

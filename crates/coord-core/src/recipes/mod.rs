@@ -16,7 +16,7 @@
 //! | limit how much is done per second | [`RateLimiter`] | at most the budget | slice 1, unit 0 |
 //! | pass work to other processes | [`MessageQueue`] | put once, in order | put 1, take 1 or 2 |
 //!
-//! `docs/guide/recipes.md` has the hazards of each, and the layout of its keys.
+//! `docs/guide/recipes.md` has the hazards of each, and links to the layout of its keys.
 
 pub mod barrier;
 pub mod counter;
