@@ -2,8 +2,9 @@
 //!
 //! A [`Follower`] keeps a state of the followed keys up to date. [`CurrentKeys`] is a stream that
 //! yields the *current key* of a state after each revision that changes it: the leader of an
-//! election, the key of a shared value, or a release request. It yields every change, in order, none
-//! twice, and a change costs no request. A [`PrefixCache`](crate::recipes::PrefixCache) follows a whole prefix.
+//! election, the key of a shared value, or a release request. It yields every change, in order,
+//! none twice, and a change costs no request. A [`PrefixCache`](crate::recipes::PrefixCache)
+//! follows a whole prefix.
 //!
 //! ```text
 //! revision   event          state      item
