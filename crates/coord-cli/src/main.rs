@@ -22,6 +22,7 @@ mod hold;
 mod list;
 mod lock;
 mod manual;
+mod members;
 mod observe;
 mod positional;
 mod queue;
@@ -59,6 +60,7 @@ enum Command {
     Observe(observe::Observe),
     Who(who::Who),
     List(list::List),
+    Members(members::Members),
     Break(break_lock::Break),
     Check(check::Check),
     Serve(serve::Serve),
@@ -105,6 +107,7 @@ impl Command {
             Self::Observe(observe) => ("observe", observe.run().await),
             Self::Who(who) => ("who", who.run().await),
             Self::List(list) => ("list", list.run().await),
+            Self::Members(members) => ("members", members.run().await),
             Self::Break(break_lock) => ("break", break_lock.run().await),
             Self::Check(check) => ("check", check.run()),
             Self::Serve(serve) => ("serve", serve.run().await),
