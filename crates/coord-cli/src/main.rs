@@ -23,6 +23,7 @@ mod hold;
 mod list;
 mod lock;
 mod manual;
+mod members;
 mod message_queue;
 mod observe;
 mod positional;
@@ -61,6 +62,7 @@ enum Command {
     Observe(observe::Observe),
     Who(who::Who),
     List(list::List),
+    Members(members::Members),
     Break(break_lock::Break),
     Queue(message_queue::Queue),
     Check(check::Check),
@@ -110,6 +112,7 @@ impl Command {
             Self::Observe(observe) => ("observe", observe.run().await),
             Self::Who(who) => ("who", who.run().await),
             Self::List(list) => ("list", list.run().await),
+            Self::Members(members) => ("members", members.run().await),
             Self::Break(break_lock) => ("break", break_lock.run().await),
             Self::Queue(queue) => ("queue", queue.run().await),
             Self::Check(check) => ("check", check.run()),

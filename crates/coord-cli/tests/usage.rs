@@ -147,7 +147,9 @@ fn zero_ttl_is_refused_with_the_rule() {
 /// Regression: `coord elect --help` named `--try`, a flag of `coord lock`.
 #[test]
 fn help_names_only_flags_that_the_subcommand_has() {
-    for subcommand in ["lock", "elect", "observe", "who", "list", "break", "check", "serve"] {
+    for subcommand in
+        ["lock", "elect", "observe", "who", "list", "members", "break", "check", "serve"]
+    {
         let help = text(coord(&[subcommand, "--help"]).stdout);
         let (options, rest) = help.split_once("Examples:").expect("it has examples");
         let described: Vec<_> =

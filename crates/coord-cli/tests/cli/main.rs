@@ -10,6 +10,7 @@ mod interop;
 mod list_break;
 mod lock;
 mod loss;
+mod members;
 mod min_hold;
 mod observe_who;
 mod processes;
@@ -66,6 +67,7 @@ fn trials_on(release: &Release, pool: &Pool) -> impl Iterator<Item = Trial> {
         list_break::TESTS,
         processes::TESTS,
         connection::TESTS,
+        members::TESTS,
         min_hold::TESTS,
         serve::TESTS,
         slots::TESTS,

@@ -97,7 +97,10 @@ fn replay(sim: &Sim, keys: &mut Keys, changes: Changes) {
     for (key, before, after) in changes {
         if keys.get(&key) != before.as_ref() || before == after {
             let key = key.escape_ascii();
-            sim.fail("changes", format!("a change of {key} does not follow from the one before"));
+            sim.fail(
+                "changes",
+                format!("a change of {key} does not follow from the change before"),
+            );
         }
         match after {
             Some(kv) => drop(keys.insert(key, kv)),
