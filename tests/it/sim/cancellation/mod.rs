@@ -39,6 +39,7 @@ mod release_requests;
 mod rwlock;
 mod semaphore;
 mod session;
+mod shard_assignment;
 mod shared_values;
 mod stm;
 mod supervisor;
@@ -173,6 +174,7 @@ fn every_public_async_function_has_a_case() {
         rwlock::cases(),
         semaphore::cases(),
         session::cases(),
+        shard_assignment::cases(),
         shared_values::cases(),
         stm::cases(),
         supervisor::cases(),
