@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use coord_core::Mutex;
 use coord_core::recipes::{
     Barrier, Counter, DoubleBarrier, DoubleBarrierError, Latch, LatchError, Message, MessageQueue,
-    MultiLock, RateLimiter, RateLimiterError, Semaphore, StripedCounter,
+    MultiLock, RateLimiter, RateLimiterError, Semaphore, ShardAssignment, ShardOwners,
+    StripedCounter,
 };
 use futures_util::future::{join_all, try_join_all};
 use tokio::task::JoinSet;
@@ -286,4 +287,48 @@ async fn counter_counts_the_additions_of_all_clients() {
     let kv = client(&cluster.endpoints()).await;
     assert_eq!(Counter::new(&kv, "exact").get().await.unwrap(), all);
     assert_eq!(StripedCounter::new(&kv, "striped", 3).unwrap().get().await.unwrap(), 2 * all);
+}
+
+/// A member joins, and then the first one vanishes: its lease is revoked.
+#[tokio::test]
+async fn shards_move_to_the_members_that_are_present() {
+    let cluster = single_member().await;
+    let shards = (0..10).map(|shard| shard.to_string());
+    let mut members = Vec::new();
+    let mut owners = ShardOwners::open(&client(&cluster.endpoints()).await, "s").await.unwrap();
+    for name in ["a", "b"] {
+        let session = session(&client(&cluster.endpoints()).await, 60).await;
+        let assignment = ShardAssignment::new(&session, "s", shards.clone()).unwrap();
+        let mut member = assignment.join(name).await.unwrap();
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut working = JoinSet::new();
+            while let Ok(shard) = member.next().await {
+                working.spawn(async move { shard.revoked().await });
+            }
+            working.join_all().await;
+        });
+        members.push((session, serving));
+        let count = |owners: &ShardOwners| {
+            let all = owners.all();
+            let own = all.iter().filter(|(_, owner)| owner.member == name).count();
+            (all.len(), own)
+        };
+        within(secs(10), async {
+            // The second member gets 7 at most, and leaves as many to the first.
+            while !matches!(count(&owners), (10, 3..=10)) {
+                owners.changed().await.unwrap();
+            }
+        })
+        .await;
+    }
+    let (first, mut serving) = members.remove(0);
+    client(&cluster.endpoints()).await.lease_revoke(first.lease_id()).await.unwrap();
+    within(secs(10), serving.join_next()).await.unwrap().unwrap();
+    within(secs(10), async {
+        while owners.all().iter().filter(|(_, owner)| owner.member == "b").count() < 10 {
+            owners.changed().await.unwrap();
+        }
+    })
+    .await;
 }

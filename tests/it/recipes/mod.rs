@@ -13,4 +13,5 @@ mod release_request;
 mod resume;
 mod rwlock;
 mod semaphore;
+mod shard_assignment;
 mod shared_value;

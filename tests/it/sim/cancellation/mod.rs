@@ -43,6 +43,7 @@ mod resume;
 mod rwlock;
 mod semaphore;
 mod session;
+mod shard_assignment;
 mod shared_values;
 mod stm;
 mod supervisor;
@@ -181,6 +182,7 @@ fn every_public_async_function_has_a_case() {
         rwlock::cases(),
         semaphore::cases(),
         session::cases(),
+        shard_assignment::cases(),
         shared_values::cases(),
         stm::cases(),
         supervisor::cases(),

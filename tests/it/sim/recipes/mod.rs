@@ -14,4 +14,5 @@ mod rate_limiter;
 mod release_request;
 mod rwlock;
 mod semaphore;
+mod shard_assignment;
 mod shared_value;

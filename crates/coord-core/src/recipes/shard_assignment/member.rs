@@ -1,0 +1,272 @@
+//! The member of a shard assignment: a task that follows the members, and acquires the shards that
+//! are assigned to this one.
+//!
+//! The *member task* evaluates the assignment after each change of the members. For each shard that
+//! is assigned to its member it starts a *shard task*, which waits in the queue of the shard, hands
+//! the guard to [`ShardMember::next`], and waits until the guard is gone. When the shard is
+//! assigned to another member, the shard task ends: it removes its contender from the queue, or
+//! revokes the guard.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::assign::assign;
+use super::live_keys::LiveKeys;
+use super::{Shard, Shards};
+use crate::backoff::Backoff;
+use crate::error::{LossReason, PrimitiveError, ReleaseError};
+use crate::kv::KeyValue;
+use crate::queue::{Contender, Ownership, WaitQueue, run_until_lost};
+use crate::retry_read::RETRY_PAUSE_MIN;
+use crate::session::{Session, SessionState};
+use crate::sync::lock;
+
+/// A member of a [`ShardAssignment`](super::ShardAssignment): receives the shards that are assigned
+/// to it. Dropping it leaves.
+///
+/// Its tasks run in the background, so a revoked shard is revoked also while
+/// [`next`](Self::next) is not called.
+#[must_use = "dropping the member leaves the shard assignment"]
+pub struct ShardMember {
+    /// The key among the members.
+    contender: Contender,
+    name: Bytes,
+    shared: Arc<Shared>,
+    /// Stops the tasks, and revokes all shards.
+    _stop: DropGuard,
+}
+
+/// What the handle and the tasks of a member share.
+struct Shared {
+    session: Session,
+    shards: Arc<Shards>,
+    name: Bytes,
+    state: Mutex<State>,
+    /// Wakes `next`.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Shards that were acquired and not yet returned by `next`.
+    ready: VecDeque<Shard>,
+    /// Why the member has ended.
+    end: Option<PrimitiveError>,
+}
+
+impl ShardMember {
+    pub(super) fn start(
+        contender: Contender,
+        name: Bytes,
+        keys: LiveKeys,
+        shards: &Arc<Shards>,
+    ) -> Self {
+        let session = contender.session().clone();
+        let shared = Arc::new(Shared {
+            session: session.clone(),
+            shards: Arc::clone(shards),
+            name: name.clone(),
+            state: Mutex::default(),
+            changed: Notify::new(),
+        });
+        let stop = CancellationToken::new();
+        let run = run(Arc::clone(&shared), keys, contender.ownership().clone(), stop.clone());
+        session.spawn(run);
+        Self { contender, name, shared, _stop: stop.drop_guard() }
+    }
+
+    /// Returns the name of the member.
+    #[must_use]
+    pub const fn name(&self) -> &Bytes {
+        &self.name
+    }
+
+    /// Returns the key of the member.
+    #[must_use]
+    pub fn key(&self) -> &Bytes {
+        self.contender.key()
+    }
+
+    /// Returns the session of the member.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.shared.session
+    }
+
+    /// Waits for the next shard that this member owns, and returns its guard. A shard whose guard
+    /// was dropped is returned again, if it is still assigned to this member, or again later.
+    ///
+    /// # Errors
+    /// An error is final: all shards are revoked, and later calls return it again. Drop the member
+    /// then.
+    /// - `Lost` if the session is lost, or another client has deleted the key of the member.
+    /// - The error of the backend, if it is not retryable.
+    ///
+    /// # Cancel safety
+    /// Safe: no shard is lost.
+    pub async fn next(&mut self) -> Result<Shard, PrimitiveError> {
+        loop {
+            let changed = self.shared.changed.notified();
+            tokio::pin!(changed);
+            // Enabled before the state is read, so that no notification in between is missed.
+            changed.as_mut().enable();
+            // After a pause of the process, the shards may be lost already.
+            self.session().check_deadline().await?;
+            {
+                let mut state = lock(&self.shared.state);
+                if let Some(error) = &state.end {
+                    return Err(error.clone());
+                }
+                if let SessionState::Lost(reason) = self.session().state() {
+                    return Err(reason.into());
+                }
+                if let Some(shard) = state.ready.pop_front() {
+                    return Ok(shard);
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Leaves, and waits for the confirmation. Then the shards of this member are assigned to
+    /// others. All its shards are revoked: the guards that exist stay valid until they are dropped,
+    /// so that the work on them can end.
+    ///
+    /// # Errors
+    /// [`ReleaseError`] returns the member: leave again, or drop it, and the session task continues
+    /// to delete its key. Its cause is `Lost` if the session, or the key, was lost before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves all the same, in the background.
+    pub async fn leave(mut self) -> Result<(), ReleaseError<Self>> {
+        match self.contender.try_release().await {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(ReleaseError::new(self, cause)),
+        }
+    }
+}
+
+impl fmt::Debug for ShardMember {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardMember")
+            .field("name", &format_args!("\"{}\"", self.name.escape_ascii()))
+            .field("key", &format_args!("\"{}\"", self.key().escape_ascii()))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Ends the member: `next` returns the error.
+    fn end(&self, error: PrimitiveError) {
+        let revoked = {
+            let mut state = lock(&self.state);
+            state.end.get_or_insert(error);
+            std::mem::take(&mut state.ready)
+        };
+        drop(revoked);
+        self.changed.notify_waiters();
+    }
+
+    /// The indexes of the shards that are assigned to this member; `None` if its key is gone.
+    fn assigned(&self, keys: &LiveKeys, own: &Ownership) -> Option<Vec<usize>> {
+        keys.kvs().get(own.key()).filter(|kv| own.is(kv))?;
+        let members = newest_of_each_name(keys.kvs().values());
+        if members.get(&self.name).is_none_or(|newest| !own.is(newest)) {
+            // Another member with this name has joined later.
+            return Some(Vec::new());
+        }
+        let names: Vec<_> = members.keys().collect();
+        let own = names.iter().position(|name| **name == self.name);
+        let assigned = assign(&names, &self.shards.names);
+        Some((0..assigned.len()).filter(|shard| Some(assigned[*shard]) == own).collect())
+    }
+}
+
+/// The newest key of each name of a member.
+fn newest_of_each_name<'a>(
+    kvs: impl Iterator<Item = &'a KeyValue>,
+) -> BTreeMap<Bytes, &'a KeyValue> {
+    let mut newest: BTreeMap<Bytes, &KeyValue> = BTreeMap::new();
+    for kv in kvs {
+        let known = newest.entry(kv.value.clone()).or_insert(kv);
+        if known.create_revision < kv.create_revision {
+            *known = kv;
+        }
+    }
+    newest
+}
+
+/// The member task.
+async fn run(shared: Arc<Shared>, mut keys: LiveKeys, own: Ownership, stop: CancellationToken) {
+    let session = shared.session.clone();
+    // The shard tasks, by the index of their shard. Dropping a guard revokes the shard.
+    let mut running: BTreeMap<usize, DropGuard> = BTreeMap::new();
+    let follow = async {
+        loop {
+            let Some(assigned) = shared.assigned(&keys, &own) else {
+                return own.why_evicted().await.into();
+            };
+            running.retain(|shard, _| assigned.binary_search(shard).is_ok());
+            for index in assigned {
+                running.entry(index).or_insert_with(|| {
+                    let revoked = stop.child_token();
+                    let task = acquire_again(Arc::clone(&shared), index, revoked.clone());
+                    session.spawn(task);
+                    revoked.drop_guard()
+                });
+            }
+            if let Err(error) = keys.changed().await {
+                return PrimitiveError::from(error);
+            }
+        }
+    };
+    let ended = run_until_lost(session.lost(), follow);
+    if let Some(ended) = stop.run_until_cancelled(ended).await {
+        drop(running);
+        shared.end(ended.unwrap_or_else(PrimitiveError::from));
+    }
+}
+
+/// A shard task: acquires a shard again and again, until it is revoked.
+async fn acquire_again(shared: Arc<Shared>, index: usize, revoked: CancellationToken) {
+    let shard = shared.shards.names[index].clone();
+    let queue = WaitQueue::of_kind("shard", &shared.session, shared.shards.queue_of(&shard));
+    let pause_max = shared.session.ttl() / 4;
+    let mut backoff = Backoff::new(RETRY_PAUSE_MIN, pause_max);
+    let run = async {
+        loop {
+            match queue.acquire(shared.name.clone()).await {
+                Ok(contender) => {
+                    backoff.reset();
+                    let gone = CancellationToken::new();
+                    let guard = gone.clone().drop_guard();
+                    let shard = Shard::new(contender, shard.clone(), revoked.clone(), guard);
+                    lock(&shared.state).ready.push_back(shard);
+                    shared.changed.notify_waiters();
+                    gone.cancelled().await;
+                }
+                // The key of the waiter was deleted, or the store is unavailable.
+                Err(PrimitiveError::Lost(LossReason::KeyDeleted)) => sleep(backoff.next()).await,
+                Err(error) if error.is_retryable() => sleep(backoff.next()).await,
+                // The session is lost, or no attempt can succeed.
+                Err(error) => return shared.end(error),
+            }
+        }
+    };
+    revoked.run_until_cancelled(run).await;
+    // A guard that `next` has not returned yet is released.
+    let released: VecDeque<_> = {
+        let mut state = lock(&shared.state);
+        let ready = std::mem::take(&mut state.ready);
+        let (released, ready) = ready.into_iter().partition(Shard::is_revoked);
+        state.ready = ready;
+        released
+    };
+    drop(released);
+}

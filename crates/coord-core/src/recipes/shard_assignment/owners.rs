@@ -1,0 +1,141 @@
+//! The owners of shards, as a live map for clients that route.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Shards;
+use super::live_keys::LiveKeys;
+use crate::client::Client;
+use crate::error::Result;
+use crate::kv::{FencingToken, IntoBytes, KeyValue, Revision};
+use crate::queue::is_foreign;
+
+/// How often the keys are read, in case the watch has fallen silent.
+const READ_AFTER: Duration = Duration::from_secs(30);
+
+/// The owners of the shards of a [`ShardAssignment`](super::ShardAssignment), in memory, for
+/// clients that send each request to the owner of its shard. It needs no session.
+///
+/// The map is as of one revision: [`changed`](Self::changed) waits for the next change. A client
+/// may find that a shard has moved since: the member must check that it owns the shard, and the
+/// client then waits for a change and tries again.
+///
+/// ```
+/// use coord_core::recipes::{ShardAssignment, ShardOwners};
+/// use coord_core::{Client, Session};
+/// use coord_mem::MemBackend;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::new(MemBackend::new());
+/// let mut owners = ShardOwners::open(&client, "orders").await?;
+/// assert!(owners.owner("3").is_none());
+///
+/// let session = Session::builder(&client).open().await?;
+/// let shards = ShardAssignment::new(&session, "orders", (0..8).map(|n| n.to_string()))?;
+/// let _member = shards.join("10.0.0.7:80").await?;
+/// while owners.owner("3").is_none() {
+///     owners.changed().await?;
+/// }
+/// assert_eq!(owners.owner("3").expect("owned").member, "10.0.0.7:80");
+/// # Ok(())
+/// # }
+/// ```
+pub struct ShardOwners {
+    prefix: Bytes,
+    keys: LiveKeys,
+}
+
+/// The owner of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShardOwner {
+    /// The name of the member.
+    pub member: Bytes,
+    /// The fencing token of the owner.
+    pub fencing_token: FencingToken,
+    /// The key of the owner.
+    pub key: Bytes,
+}
+
+impl ShardOwners {
+    /// Reads the owners of the shards of the assignment `name`.
+    ///
+    /// Cost: 1 read here; a watch from the first call of [`changed`](Self::changed), and a read
+    /// each 30 s in which nothing changes. A change costs no request.
+    ///
+    /// # Errors
+    /// The error of the backend, if it is not retryable.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed.
+    pub async fn open(client: &Client, name: impl IntoBytes + Send) -> Result<Self> {
+        let prefix = Shards::prefix_of_shards(&name.into_bytes());
+        let keys = LiveKeys::open(client, prefix.clone(), READ_AFTER).await?;
+        Ok(Self { prefix, keys })
+    }
+
+    /// Returns the owner of a shard; `None` if it has none at this revision. It sends no request.
+    #[must_use]
+    pub fn owner(&self, shard: impl AsRef<[u8]>) -> Option<ShardOwner> {
+        let prefix = [&self.prefix[..], shard.as_ref(), b"/"].concat();
+        let from = Bytes::from(prefix.clone());
+        let of_shard =
+            self.keys.kvs().range(from..).take_while(|(key, _)| key.starts_with(&prefix));
+        first(of_shard.map(|(_, kv)| kv))
+    }
+
+    /// Returns all shards that have an owner, in the order of their names. It sends no request.
+    #[must_use]
+    pub fn all(&self) -> Vec<(Bytes, ShardOwner)> {
+        let kvs: Vec<_> = self.keys.kvs().values().collect();
+        let shard = |kv: &KeyValue| {
+            let end = kv.key.iter().rposition(|byte| *byte == b'/').unwrap_or(kv.key.len());
+            kv.key.slice(self.prefix.len().min(end)..end)
+        };
+        let of_shards = kvs.chunk_by(|one, next| shard(one) == shard(next));
+        let owned = of_shards.filter_map(|kvs| {
+            let owner = first(kvs.iter().copied())?;
+            Some((shard(kvs.first()?), owner))
+        });
+        owned.collect()
+    }
+
+    /// Returns the revision of the map.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        self.keys.revision()
+    }
+
+    /// Waits until the map has changed: an owner, or a member that waits for a shard.
+    ///
+    /// While the store is unavailable, it keeps waiting.
+    ///
+    /// # Errors
+    /// The error of the backend, if it is not retryable.
+    ///
+    /// # Cancel safety
+    /// Safe: call it again. No change is missed.
+    pub async fn changed(&mut self) -> Result<()> {
+        self.keys.changed().await
+    }
+}
+
+/// The owner among the contenders of a shard: the first one.
+fn first<'a>(kvs: impl Iterator<Item = &'a KeyValue>) -> Option<ShardOwner> {
+    let own = kvs.filter(|kv| !is_foreign(&kv.key, kv.lease));
+    let first = own.min_by_key(|kv| kv.create_revision)?;
+    let (member, key) = (first.value.clone(), first.key.clone());
+    Some(ShardOwner { member, fencing_token: FencingToken(first.create_revision), key })
+}
+
+impl fmt::Debug for ShardOwners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardOwners")
+            .field("prefix", &format_args!("\"{}\"", self.prefix.escape_ascii()))
+            .field("revision", &self.revision())
+            .finish_non_exhaustive()
+    }
+}
