@@ -8,8 +8,9 @@ use support::{coord, text};
 
 /// The subcommands that have a page in the guide.
 const COMMANDS: [&str; 11] = [
-        "lock", "elect", "observe", "who", "list", "members", "break", "queue", "check", "serve", "bench",
-    ];
+    "lock", "elect", "observe", "who", "list", "members", "break", "queue", "check", "serve",
+    "bench",
+];
 
 /// The standard output of a successful run.
 fn stdout_of(arguments: &[&str]) -> String {
