@@ -22,7 +22,7 @@ pub(crate) struct Store {
     clients: Vec<Client>,
     /// The metrics of the first member; `None` for a store in memory.
     metrics: Option<MetricsEndpoint>,
-    /// The prefix of every key of this run. No other key has it.
+    /// The prefix of every key of this run. No other run on this host has it.
     prefix: String,
 }
 
@@ -51,8 +51,8 @@ impl Store {
                 Some(MetricsEndpoint::new(address, flags.certificates()?)?)
             }
         };
-        // The process id and the store's revision identify the run. A later run with the same
-        // process id reads a later revision, because every run that has keys writes.
+        // The process id and the store's revision identify the run on this host. A later run with
+        // the same process id reads a later revision, because every run that has keys writes.
         let mut revision = Revision::ZERO;
         for client in &clients {
             let read = client.range(Range::new(prefix.to_owned())).await.context("connect")?;

@@ -8,7 +8,7 @@
 //!
 //! Primitives return [`PrimitiveError`], which distinguishes a loss from a failed request. A
 //! release that was not confirmed returns [`ReleaseError`]. A recipe with errors of its own has an
-//! error type of its own, with the same methods, which converts into [`PrimitiveError`].
+//! error type of its own, which converts into [`PrimitiveError`].
 
 mod kind;
 mod loss;
@@ -153,8 +153,9 @@ pub enum Error {
         /// The requested TTL.
         ttl: Duration,
     },
-    /// A lock-delay had a fraction of a second, or it is not shorter than the TTL of a lease to
-    /// adopt. See [`SessionBuilder::lock_delay`](crate::session::SessionBuilder::lock_delay).
+    /// A lock-delay had a fraction of a second, or with its margin it is not shorter than the TTL
+    /// of a lease to adopt. See
+    /// [`SessionBuilder::lock_delay`](crate::session::SessionBuilder::lock_delay).
     #[error(
         "invalid lock-delay {lock_delay:?}: must be a whole number of seconds{}",
         within(.lease_ttl)

@@ -117,7 +117,7 @@ enum Step {
     End,
 }
 
-/// A step has read the keys.
+/// The result of a step that has read the keys.
 pub(crate) struct Reread<S> {
     /// The state before, and its revision.
     pub(crate) before: S,

@@ -2,7 +2,7 @@
 //!
 //! | to | use | guarantee | requests |
 //! |---|---|---|---|
-//! | let others wait | [`Barrier`] | none passes while it is held | hold 1, release 1, wait 1 |
+//! | let clients wait | [`Barrier`] | no waiter passes while held | hold 1, release 1, wait 1 |
 //! | start and end rounds together | [`DoubleBarrier`] | no party is early | enter 1, leave 1 |
 //! | wait until several are done | [`Latch`] | each counts once | count down 1, wait 1 |
 //! | hold several locks at once | [`MultiLock`] | all or none; no deadlock | lock 1, unlock 1 |

@@ -8,7 +8,8 @@ use super::{CACHE, metrics};
 use crate::follow::{Gap, GapCause};
 use crate::recipes::PrefixCacheError;
 
-/// A cache has learned that its state was current: the time since it last learned that.
+/// The state of a cache was confirmed to be current. `staleness` is the time since the last
+/// confirmation.
 pub(crate) fn confirmed(staleness: Duration) {
     metrics::observe("coord_cache_staleness_seconds", staleness, &[]);
 }

@@ -3,8 +3,8 @@
 //! Log lines and spans are reported through `tracing`, with a target that begins with `coord::`.
 //! Their fields are the subject (`lease`, `generation`, `name`), its state (`state`, `reason`,
 //! `error`), and what happens next (`next`). Events that need attention have the level warn, or
-//! error if a supervisor has failed; changes of state have info, repeated events and details debug
-//! or trace.
+//! error if a supervisor has failed or a prefix cache has stopped; changes of state have info,
+//! repeated events and details debug or trace.
 //!
 //! With the feature `metrics` the same functions also report metrics, through the `metrics` facade.
 //! The feature changes nothing else. The values of labels are a fixed set: no key, lease or message

@@ -46,7 +46,7 @@ pub(crate) enum Sharing {
     PerWorker,
     /// All workers have the same one, and never wait for each other.
     Shared,
-    /// All workers contend for the same one, and so many may hold it at a time.
+    /// All workers contend for the same one, which at most `holders` of them may hold at a time.
     Contended { holders: u32 },
 }
 
@@ -175,7 +175,8 @@ struct ExclusionMonitor {
 struct MonitorState {
     /// The number of current holders.
     holders: u32,
-    /// How often a worker acquired while as many held as may, warm-up included.
+    /// How often a worker acquired while `max_holders` or more workers were holders, warm-up
+    /// included.
     violations: u64,
     /// The last holder.
     last: Option<usize>,

@@ -116,7 +116,8 @@ impl<M> MemberGuard<M> {
 }
 
 impl<M: Value> MemberGuard<M> {
-    /// Replaces the metadata. The others receive [`MemberEvent::Updated`](super::MemberEvent).
+    /// Replaces the metadata. Each stream of events yields
+    /// [`MemberEvent::Updated`](super::MemberEvent).
     ///
     /// Cost: 1 request.
     ///

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::kv::{Event, EventKind, IntoBytes, KeyValue, Revision, Value};
 use crate::stm::invalid;
 
-/// How many keys a node of the map has: a change copies the node. With 32 keys a change is seven
+/// How many keys a node of the map has: a change copies the node. With 32 keys a change is six
 /// times as fast as with 512, and a read as fast.
 const NODE_SIZE: usize = 32;
 

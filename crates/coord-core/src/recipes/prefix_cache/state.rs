@@ -316,7 +316,7 @@ impl ProgressRequests {
     }
 }
 
-/// A future waits for a revision, until this is dropped.
+/// Counts a future that waits for a revision, until this guard is dropped.
 struct Waiting<'a>(&'a Shared);
 
 impl<'a> Waiting<'a> {

@@ -98,7 +98,7 @@ struct LastChanged {
 }
 
 impl LastChanged {
-    /// Whether the keys can be these.
+    /// Whether `keys` has this count and this last change.
     fn is_of(&self, keys: &Keys) -> bool {
         let last = keys.map.into_iter().map(|(_, kv)| kv.mod_revision).max();
         usize::try_from(self.count) == Ok(keys.map.len())

@@ -10,7 +10,7 @@
 //! shard 0               41    87    12        b
 //! shard 1               66    70     5        b
 //! shard 2               23    91    64        c, because b has 2
-//!          d joins: only shards of which d has the largest weight move to it
+//!          d joins: a shard moves to d if no other member below the bound has a larger weight
 //! ```
 //!
 //! Without the bound, a member that joins or leaves moves no shard between two others. With it, few

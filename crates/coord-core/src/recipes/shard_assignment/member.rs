@@ -30,8 +30,8 @@ use crate::sync::lock;
 /// A member of a [`ShardAssignment`](super::ShardAssignment): receives the shards that are assigned
 /// to it. Dropping it leaves.
 ///
-/// Its tasks run in the background, so a revoked shard is revoked also while
-/// [`next`](Self::next) is not called.
+/// Its tasks run in the background, so a shard is revoked also while [`next`](Self::next) is not
+/// called.
 #[must_use = "dropping the member leaves the shard assignment"]
 pub struct ShardMember {
     /// The key among the members.

@@ -3,13 +3,13 @@
 //!
 //! Three parts, each a known one:
 //!
-//! - *Who is present.* A member has the key `NAME/members/LIST/<lease>-<n>` on the lease of its
-//!   session, with its name as the value. `LIST` is a hash of the list of shards.
+//! - *Which members are present.* A member has the key `NAME/members/LIST/<lease>-<n>` on the lease
+//!   of its session, with its name as the value. `LIST` is a hash of the list of shards.
 //! - *Which member should own a shard.* Every member evaluates the same function of the members and
 //!   the shards (`assign.rs`). There is no coordinator.
 //! - *Which member owns a shard.* Each shard is a wait queue, `NAME/shards/SHARD`. The member that
 //!   should own it waits there, and the first contender is the owner. So a shard has one owner and
-//!   a fencing token also while the members have different views of who is present.
+//!   a fencing token also while the members have different views of which members are present.
 //!
 //! ```text
 //! a and b are present              c joins, and should own 2            queue of shard 2

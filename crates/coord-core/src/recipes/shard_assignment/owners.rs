@@ -87,7 +87,7 @@ impl ShardOwners {
         first(of_shard.map(|(_, kv)| kv))
     }
 
-    /// Returns all shards that have an owner, in the order of their names. It sends no request.
+    /// Returns all shards that have an owner, in the order of their keys. It sends no request.
     #[must_use]
     pub fn all(&self) -> Vec<(Bytes, ShardOwner)> {
         let kvs: Vec<_> = self.keys.kvs().values().collect();
