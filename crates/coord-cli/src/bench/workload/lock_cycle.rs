@@ -278,7 +278,7 @@ mod tests {
         monitor.on_acquired(2, now);
         assert_eq!(monitor.state().violations, 1);
         monitor.on_release(now);
-        assert_eq!(monitor.on_acquired(3, at(now, 3)), None, "there is no one predecessor");
+        assert_eq!(monitor.on_acquired(3, at(now, 3)), None, "there is no single last holder");
     }
 
     #[test]

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_not_confused_with_their_neighbours() {
+    fn hash_separates_adjacent_names() {
         assert_ne!(hash([&b"ab"[..], b"c"]), hash([&b"a"[..], b"bc"]));
         assert_ne!(hash([&b"a"[..]]), hash([&b"a"[..], b""]));
     }
