@@ -1,5 +1,5 @@
-//! Prefix caches and memberships on a real etcd of each version: consistent reads, a watch across a
-//! compaction and a restart, and members that follow each other.
+//! Prefix caches and memberships on a real etcd: consistent reads, a watch across a compaction and
+//! a restart, and members that follow each other.
 
 use coord_core::Client;
 use coord_core::kv::Compact;
