@@ -200,7 +200,7 @@ impl Layer for LaggingLeases {
     }
 }
 
-/// Regression: a participant counted as withdrawn if its lease was queried on a server that lagged
+/// Regression: a participant counted as withdrawn if its lease was queried on a server that was
 /// behind, and the others waited without end.
 #[tokio::test(start_paused = true)]
 async fn lagging_server_delays_the_loss_of_a_participant() {
