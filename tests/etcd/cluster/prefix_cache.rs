@@ -65,7 +65,7 @@ async fn changes_survive_compaction_and_restart() {
     wait_until("a consistent read succeeds", read).await;
 }
 
-/// A member is seen by the others when it joins, and leaves when its process is gone.
+/// The others receive an event when a member joins, when it updates, and when its lease has ended.
 #[tokio::test]
 async fn members_follow_each_other() {
     for release in Release::all().unwrap() {
