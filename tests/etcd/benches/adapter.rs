@@ -75,7 +75,7 @@ async fn adapter_get(etcd: EtcdBackend, worker: usize) {
     }
 }
 
-/// Additions to a counter with as many stripes as there are workers, or with one.
+/// Additions to a counter with one stripe for each of 64 workers, or with one stripe.
 async fn additions(counter: StripedCounter) {
     for _ in 0..REQUESTS_PER_WORKER {
         counter.add(1).await.unwrap();

@@ -1,5 +1,5 @@
-//! Prefix caches and memberships on a real etcd of each version: consistent reads, a watch across a
-//! compaction and a restart, and members that follow each other.
+//! Prefix caches and memberships on a real etcd: consistent reads, a watch across a compaction and
+//! a restart, and members that follow each other.
 
 use coord_core::Client;
 use coord_core::kv::Compact;
@@ -65,7 +65,7 @@ async fn changes_survive_compaction_and_restart() {
     wait_until("a consistent read succeeds", read).await;
 }
 
-/// A member is seen by the others when it joins, and leaves when its process is gone.
+/// The others receive an event when a member joins, when it updates, and when its lease has ended.
 #[tokio::test]
 async fn members_follow_each_other() {
     for release in Release::all().unwrap() {

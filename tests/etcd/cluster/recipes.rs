@@ -315,7 +315,7 @@ async fn shards_move_to_the_members_that_are_present() {
             (all.len(), own)
         };
         within(secs(10), async {
-            // The second member gets 7 at most, and leaves as many to the first.
+            // Each of two members owns 7 at most, so the second owns 3 at least.
             while !matches!(count(&owners), (10, 3..=10)) {
                 owners.changed().await.unwrap();
             }

@@ -168,14 +168,14 @@ async fn participant_lost_while_others_wait_is_named() {
 /// A store in which the first `behind` queries of a lease go to a server that has not applied the
 /// end of the lease, and perhaps nothing that was written before.
 #[derive(Debug)]
-struct LaggingLeases {
+struct StaleLeases {
     inner: MemBackend,
     behind: AtomicUsize,
     is_behind_all_writes: bool,
 }
 
 #[async_trait]
-impl Layer for LaggingLeases {
+impl Layer for StaleLeases {
     type Inner = MemBackend;
 
     fn inner(&self) -> &MemBackend {
@@ -200,16 +200,16 @@ impl Layer for LaggingLeases {
     }
 }
 
-/// Regression: a participant counted as withdrawn if its lease was queried on a server that lagged
+/// Regression: a participant counted as withdrawn if its lease was queried on a server that was
 /// behind, and the others waited without end.
 #[tokio::test(start_paused = true)]
-async fn lagging_server_delays_the_loss_of_a_participant() {
+async fn stale_server_delays_the_loss_of_a_participant() {
     for (behind, is_behind_all_writes, within) in [(0, false, 1), (1, false, 2), (5, true, 6)] {
         let inner = MemBackend::new();
         let store = Client::new(inner.clone());
         let behind = AtomicUsize::new(behind);
-        let lagging = LaggingLeases { inner, behind, is_behind_all_writes };
-        let waits = barrier(&session_on(Client::new(lagging)).await, 2 + 1);
+        let stale = StaleLeases { inner, behind, is_behind_all_writes };
+        let waits = barrier(&session_on(Client::new(stale)).await, 2 + 1);
         let doomed = session(&store).await;
         let crashing = barrier(&doomed, 2 + 1);
         let waiting = async { (timeout(secs(100), waits.enter(1)).await, Instant::now()) };

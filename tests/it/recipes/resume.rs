@@ -112,7 +112,7 @@ async fn permits_resume_with_the_stored_limit_only() {
     assert_eq!(keys(&store, "s/permits/").await.len(), 1, "released beyond the lowered limit");
 }
 
-/// The guards of the readers that the adopter of the former session's lease resumes.
+/// The readers that the adopter of the lease of `former` resumes.
 async fn resumed_readers(store: &Client, former: Session) -> Vec<ReadGuard> {
     let lock = RwLock::new(&adopter(store, &former).await, "l");
     match lock.resume().await.unwrap() {

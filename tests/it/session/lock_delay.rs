@@ -176,8 +176,8 @@ async fn lock_delay_is_part_of_the_lease_and_not_of_the_session() {
     }
 }
 
-/// An adopter with the same lock-delay has the same TTL. One that sets none uses the whole TTL of
-/// the lease, and one with a longer delay is refused.
+/// An adopter with the same lock-delay has the same TTL. An adopter that sets none uses the whole
+/// TTL of the lease, and a delay that leaves less than a second for the session is refused.
 #[tokio::test(start_paused = true)]
 async fn adopter_sets_the_lock_delay_again() {
     let store = Client::new(MemBackend::new());

@@ -58,7 +58,7 @@ async fn update_does_not_create_the_key_again() {
     assert_eq!(keys(&store, "g").await, [""; 0]);
 }
 
-/// A member that leaves and joins within one revision was an update for the others.
+/// A member whose key was deleted and created again was an update for the others.
 #[tokio::test(start_paused = true)]
 async fn another_member_with_the_same_key_is_not_an_update() {
     let store = Client::new(MemBackend::new());
@@ -66,7 +66,7 @@ async fn another_member_with_the_same_key_is_not_an_update() {
     let mut events = group(&store).members().await.unwrap().events();
     let member = group(&store).join(&session, &1).await.unwrap();
     assert_eq!(summary(&next(&mut events).await), ("joined", 1));
-    // An operator deletes the key, and a program puts it again, in one transaction.
+    // An operator deletes the key, and then a program puts it again.
     let delete = coord_core::kv::Op::Delete(coord_core::kv::Delete::new(member.key()));
     store.txn(coord_core::kv::Txn::new().and_then([delete])).await.unwrap();
     store.put_with(Put::new(member.key(), "2")).await.unwrap();

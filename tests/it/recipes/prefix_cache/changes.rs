@@ -74,9 +74,9 @@ async fn each_revision_with_changes_is_one_update() {
     assert!(timeout(secs(30), changes.next()).await.is_err(), "no item without a change");
 }
 
-/// A key that one transaction deletes and creates, and one that it creates and deletes.
+/// One transaction, with two nested in it, deletes one key and creates two others.
 #[tokio::test(start_paused = true)]
-async fn several_events_of_a_key_in_a_revision_are_one_change() {
+async fn nested_transactions_are_one_update() {
     let store = Client::new(MemBackend::new());
     put(&store, "p/a", "old").await;
     let cache = open(&store).await;

@@ -111,8 +111,8 @@ async fn replaced_history_yields_the_difference_with_a_gap() {
     assert!(cache.wait_for(new).await.unwrap().get("p/d").is_some());
 }
 
-/// A cache with 20 changes, on a store whose watches do not detect that its history is replaced, as
-/// those of etcd.
+/// A cache that is opened after 20 changes, on a store whose watches do not detect that its history
+/// is replaced, as those of etcd.
 async fn replaceable() -> (ReplaceableStore, PrefixCache) {
     let store = ReplaceableStore::new(MemBackend::new());
     for n in 0..20 {

@@ -214,7 +214,7 @@ async fn rate_limiter_is_independent_of_a_semaphore_of_its_name() {
     let _slice = slice_now(&RateLimiter::new(&session, "r", 10), 10).await;
 }
 
-/// The bar of the recipe: a request for each slice, and none for the units.
+/// The documented cost: a request for each slice, and none for its units.
 #[tokio::test(start_paused = true)]
 async fn slice_costs_one_request_and_its_units_none() {
     let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());

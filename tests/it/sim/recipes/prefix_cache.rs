@@ -192,7 +192,7 @@ impl WrongCache {
         self.check(sim).await;
     }
 
-    /// Applies the next batch of a watch. Returns whether the watch continues.
+    /// Applies the next batch of a watch. Returns `None` if the watch has ended.
     async fn apply(&mut self, sim: &Sim, watch: &mut Watcher) -> Option<Result<(), Error>> {
         let batch = match watch.next().await? {
             Ok(batch) => batch,
