@@ -176,9 +176,9 @@ impl ShardAssignment {
     /// later one counts.
     ///
     /// # Cost
-    /// Joining costs 2 requests and a watch, and afterwards 1 read in each TTL of the session, and 1
-    /// each 55 s. A shard that is free costs 1 request; a shard that another member hands over 2 or
-    /// 3, and a watch, and that member 1. A change of the members costs no request.
+    /// Joining costs 2 requests and a watch, and afterwards 1 read in each TTL of the session and 1
+    /// read each 55 s. A shard that is free costs 1 request; a shard that another member hands over
+    /// 2 or 3, and a watch, and that member 1. A change of the members costs no request.
     ///
     /// # Errors
     /// - `NoMember`: nothing was sent.
