@@ -3,6 +3,7 @@
 mod barrier;
 mod counter;
 mod double_barrier;
+mod errors;
 mod latch;
 mod membership;
 mod message_queue;

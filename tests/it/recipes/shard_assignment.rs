@@ -2,16 +2,17 @@
 //! over; typed errors, and requests.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex};
 use std::time::Duration;
 
 use coord_core::error::{LossReason, PrimitiveError};
-use coord_core::kv::{FencingToken, Put, Txn};
+use coord_core::kv::{FencingToken, Put, Txn, WatchBatch};
 use coord_core::recipes::shard_assignment::assign;
 use coord_core::recipes::{Shard, ShardAssignment, ShardAssignmentError, ShardMember, ShardOwners};
 use coord_core::{Client, Mutex, Session, sync};
 use coord_mem::MemBackend;
-use coord_testkit::{Action, Call, Recorder, Rule as _};
+use coord_testkit::{Action, Call, Recorder, Rule};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -170,6 +171,41 @@ async fn cut_off_member_stops_before_its_shards_are_owned_again() {
         sleep(secs(2)).await;
         assert_eq!(next.owned().len(), SHARDS, "within the TTL: {:?}", lost_at.elapsed());
     }
+}
+
+/// A rule under which nothing is delivered until a second watch is registered.
+#[derive(Default)]
+struct FirstWatchSilent(AtomicUsize);
+
+impl Rule for FirstWatchSilent {
+    fn action(&self, call: &Call) -> Action {
+        if matches!(call, Call::Watch(_)) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        Action::Pass
+    }
+
+    fn delivers(&self, _: &WatchBatch) -> bool {
+        self.0.load(Ordering::Relaxed) >= 2
+    }
+}
+
+/// The members are read once in a TTL, and the watch is replaced 5 s later.
+#[tokio::test(start_paused = true)]
+async fn member_with_silent_watch_hands_over_after_a_ttl() {
+    let store = Client::new(MemBackend::new());
+    let silent = session_on(intercepted(&store, FirstWatchSilent::default())).await;
+    let ttl = silent.ttl();
+    let mut member = shards_on(&silent).join("a").await.unwrap();
+    let mut guards = Vec::new();
+    while guards.len() < SHARDS {
+        guards.push(member.next().await.unwrap());
+    }
+    let _other = Owner::join(session(&store).await, "b").await;
+    let moves = &expected(&["a", "b"])[1][0];
+    let moving = guards.iter().find(|guard| guard.name() == moves).expect("owned by a");
+    let within = ttl + secs(6);
+    timeout(within, moving.revoked()).await.expect("the watch is replaced");
 }
 
 /// A member that starts again at once has its shards back, although its former lease lives.
@@ -359,14 +395,14 @@ async fn requests_of_a_member_grow_with_the_moves_only() {
     of_first.take();
     of_second.take();
     let mut member = shards_on(&first).join("a").await.unwrap();
-    assert_eq!(of_first.take().names(), "txn range");
+    assert_eq!(of_first.take().names(), "txn range watch");
     let mut guards = Vec::new();
     while guards.len() < SHARDS {
         guards.push(member.next().await.unwrap());
     }
     settle().await;
     let calls = of_first.take();
-    assert_eq!((calls.count("txn"), calls.count("watch"), calls.count("range")), (SHARDS, 1, 0));
+    assert_eq!((calls.count("txn"), calls.count("watch"), calls.count("range")), (SHARDS, 0, 0));
 
     let _other = shards_on(&second).join("b").await.unwrap();
     settle().await;

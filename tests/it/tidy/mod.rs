@@ -71,19 +71,34 @@ fn quoted_under(page: &str, headers: &[&str]) -> Vec<String> {
     quoted.into_iter().map(str::to_owned).collect()
 }
 
-/// The public async functions under a folder, as `Type::function`.
+/// The public async functions under a folder, as `Type::function`. Those that a macro defines
+/// belong to each type in whose `impl` the macro is called.
 pub(crate) fn public_async_functions(folder: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
+    let (mut of_macros, mut calls) = (Vec::new(), Vec::new());
     for (_, text) in files(folder, ".rs") {
-        let mut type_name = "";
+        let (mut type_name, mut macro_name) = ("", None);
         for line in text.lines() {
             if let Some(header) = line.strip_prefix("impl") {
-                type_name = implementing_type(header);
+                (type_name, macro_name) = (implementing_type(header), None);
+            } else if let Some(rest) = line.strip_prefix("macro_rules! ") {
+                macro_name = rest.split(' ').next().map(str::to_owned);
             } else if let Some(function) = line.trim().strip_prefix("pub async fn ") {
                 let name = function.split(['(', '<']).next().unwrap_or_default();
-                found.insert(format!("{type_name}::{name}"));
+                match &macro_name {
+                    Some(of) => of_macros.push((of.clone(), name.to_owned())),
+                    None => {
+                        found.insert(format!("{type_name}::{name}"));
+                    }
+                }
+            } else if let Some((called, _)) = line.trim().split_once("!(") {
+                calls.push((called.to_owned(), type_name.to_owned()));
             }
         }
+    }
+    for (called, type_name) in calls {
+        let functions = of_macros.iter().filter(|(of, _)| *of == called);
+        found.extend(functions.map(|(_, name)| format!("{type_name}::{name}")));
     }
     found
 }

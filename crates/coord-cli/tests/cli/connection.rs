@@ -35,6 +35,7 @@ async fn unreachable_store_is_named_with_an_exit_status(server: Server) {
         (&["elect", "jobs", "here"], 125),
         (&["observe", "jobs"], 1),
         (&["who", "jobs"], 1),
+        (&["members", "jobs"], 1),
     ] {
         let (ended, stdout, stderr) = server.coord(&[arguments, &dead].concat()).end().await;
         assert_eq!((ended, stdout.as_str()), (Some(status), ""), "{arguments:?}");
@@ -231,6 +232,7 @@ async fn store_error_names_the_operation(server: Server) {
         (&["lock", "other"][..], "coord lock: enqueue for other: permission denied"),
         (&["lock", "other", "--try"], "coord lock: acquire other: permission denied"),
         (&["who", "other"], "coord who: read the queue of other: permission denied"),
+        (&["members", "other"], "coord members: read the members of other: permission denied"),
         (&["observe", "other"], "coord observe: read the leader of other: permission denied"),
     ] {
         let stderr = refused(arguments).await;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::error::Error;
+use crate::error::{Error, Outcome, PrimitiveError};
 
 /// The error of a [`PrefixCache`](super::PrefixCache).
 #[derive(Clone, Debug, thiserror::Error)]
@@ -26,12 +26,31 @@ pub enum PrefixCacheError {
 }
 
 impl PrefixCacheError {
+    /// Returns whether the request was surely not applied. A cache sends only reads, so an unknown
+    /// outcome has changed nothing either.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::TooLarge { .. } => Outcome::NotApplied,
+            Self::Backend(error) => error.outcome(),
+        }
+    }
+
     /// Returns whether the same call may succeed later, because the cache continues.
     #[must_use]
-    pub fn is_retryable(&self) -> bool {
+    pub const fn is_retryable(&self) -> bool {
         match self {
             Self::TooLarge { .. } => false,
             Self::Backend(error) => error.is_retryable(),
+        }
+    }
+}
+
+impl From<PrefixCacheError> for PrimitiveError {
+    fn from(error: PrefixCacheError) -> Self {
+        match error {
+            PrefixCacheError::Backend(error) => error.into(),
+            error => Self::of_recipe(error),
         }
     }
 }

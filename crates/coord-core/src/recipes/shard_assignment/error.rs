@@ -78,6 +78,15 @@ impl From<Error> for ShardAssignmentError {
     }
 }
 
+impl From<ShardAssignmentError> for PrimitiveError {
+    fn from(error: ShardAssignmentError) -> Self {
+        match error {
+            ShardAssignmentError::Primitive(error) => error,
+            error => Self::of_recipe(error),
+        }
+    }
+}
+
 impl<T: Debug> From<ReleaseError<T>> for ShardAssignmentError {
     /// Drops the guard: the session task continues to delete its key.
     fn from(error: ReleaseError<T>) -> Self {

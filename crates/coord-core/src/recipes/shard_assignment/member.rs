@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -17,12 +18,12 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::assign::assign;
-use super::live_keys::LiveKeys;
-use super::{Shard, Shards};
+use super::{Shard, Shards, changed};
 use crate::backoff::Backoff;
 use crate::error::{LossReason, PrimitiveError, ReleaseError};
 use crate::kv::KeyValue;
 use crate::queue::{Contender, Ownership, WaitQueue, run_until_lost};
+use crate::recipes::{PrefixCache, PrefixSnapshot};
 use crate::retry_read::RETRY_PAUSE_MIN;
 use crate::session::{Session, SessionState};
 use crate::sync::lock;
@@ -64,7 +65,7 @@ impl ShardMember {
     pub(super) fn start(
         contender: Contender,
         name: Bytes,
-        keys: LiveKeys,
+        members: PrefixCache,
         shards: &Arc<Shards>,
     ) -> Self {
         let session = contender.session().clone();
@@ -76,7 +77,7 @@ impl ShardMember {
             changed: Notify::new(),
         });
         let stop = CancellationToken::new();
-        let run = run(Arc::clone(&shared), keys, contender.ownership().clone(), stop.clone());
+        let run = run(Arc::clone(&shared), members, contender.ownership().clone(), stop.clone());
         session.spawn(run);
         Self { contender, name, shared, _stop: stop.drop_guard() }
     }
@@ -174,9 +175,9 @@ impl Shared {
     }
 
     /// The indexes of the shards that are assigned to this member; `None` if its key is gone.
-    fn assigned(&self, keys: &LiveKeys, own: &Ownership) -> Option<Vec<usize>> {
-        keys.kvs().get(own.key()).filter(|kv| own.is(kv))?;
-        let members = newest_of_each_name(keys.kvs().values());
+    fn assigned(&self, members: &PrefixSnapshot, own: &Ownership) -> Option<Vec<usize>> {
+        members.get(own.key()).filter(|kv| own.is(kv))?;
+        let members = newest_of_each_name(members.iter());
         if members.get(&self.name).is_none_or(|newest| !own.is(newest)) {
             // Another member with this name has joined later.
             return Some(Vec::new());
@@ -203,13 +204,14 @@ fn newest_of_each_name<'a>(
 }
 
 /// The member task.
-async fn run(shared: Arc<Shared>, mut keys: LiveKeys, own: Ownership, stop: CancellationToken) {
+async fn run(shared: Arc<Shared>, members: PrefixCache, own: Ownership, stop: CancellationToken) {
     let session = shared.session.clone();
     // The shard tasks, by the index of their shard. Dropping a guard revokes the shard.
     let mut running: BTreeMap<usize, DropGuard> = BTreeMap::new();
+    let mut changes = members.changes();
     let follow = async {
         loop {
-            let Some(assigned) = shared.assigned(&keys, &own) else {
+            let Some(assigned) = shared.assigned(changes.snapshot(), &own) else {
                 return own.why_evicted().await.into();
             };
             running.retain(|shard, _| assigned.binary_search(shard).is_ok());
@@ -221,15 +223,35 @@ async fn run(shared: Arc<Shared>, mut keys: LiveKeys, own: Ownership, stop: Canc
                     revoked.drop_guard()
                 });
             }
-            if let Err(error) = keys.changed().await {
-                return PrimitiveError::from(error);
+            if let Err(error) = changed(&members, &mut changes).await {
+                return error.into();
             }
+        }
+    };
+    let follow = async {
+        tokio::select! {
+            biased;
+            error = follow => error,
+            error = confirm(&members, session.ttl()) => error,
         }
     };
     let ended = run_until_lost(session.lost(), follow);
     if let Some(ended) = stop.run_until_cancelled(ended).await {
         drop(running);
         shared.end(ended.unwrap_or_else(PrimitiveError::from));
+    }
+}
+
+/// Reads the members consistently once in a period, so that a watch which has fallen silent is
+/// detected and replaced. Returns the error of the cache after it has stopped.
+async fn confirm(members: &PrefixCache, period: Duration) -> PrimitiveError {
+    loop {
+        sleep(period).await;
+        // After an error of the store alone, the cache continues.
+        let _ = members.read().await;
+        if let Some(error) = members.error() {
+            return error.into();
+        }
     }
 }
 

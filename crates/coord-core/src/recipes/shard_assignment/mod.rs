@@ -20,22 +20,22 @@
 
 mod assign;
 mod error;
-mod live_keys;
 mod member;
 mod owners;
 mod shard;
 
 use std::fmt;
+use std::future;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::kv::IntoBytes;
 use crate::queue::WaitQueue;
+use crate::recipes::{PrefixCache, PrefixCacheError, PrefixChanges};
 use crate::session::Session;
 pub use assign::assign;
 pub use error::ShardAssignmentError;
-use live_keys::LiveKeys;
 pub use member::ShardMember;
 pub use owners::{ShardOwner, ShardOwners};
 pub use shard::Shard;
@@ -176,9 +176,9 @@ impl ShardAssignment {
     /// later one counts.
     ///
     /// # Cost
-    /// Joining costs 2 requests and a watch, and 1 read in each TTL of the session. A shard that is
-    /// free costs 1 request; a shard that another member hands over 2 or 3, and a watch, and that
-    /// member 1. A change of the members costs no request.
+    /// Joining costs 2 requests and a watch, and afterwards 1 read in each TTL of the session and 1
+    /// read each 55 s. A shard that is free costs 1 request; a shard that another member hands over
+    /// 2 or 3, and a watch, and that member 1. A change of the members costs no request.
     ///
     /// # Errors
     /// - `NoMember`: nothing was sent.
@@ -200,9 +200,22 @@ impl ShardAssignment {
         let (session, members) = (&self.session, self.shards.queue_of_members());
         let queue = WaitQueue::of_kind("shard", session, members.clone());
         let contender = queue.enqueue(member.clone()).await?;
-        let prefix = [&members[..], b"/"].concat().into();
-        let open = LiveKeys::open(session.client(), prefix, session.ttl());
-        let keys = session.while_held(async { Ok(open.await?) }).await?;
-        Ok(ShardMember::start(contender, member, keys, &self.shards))
+        let prefix = [&members[..], b"/"].concat();
+        let open = PrefixCache::open(session.client(), prefix);
+        let members = session.while_held(async { Ok(open.await?) }).await?;
+        Ok(ShardMember::start(contender, member, members, &self.shards))
+    }
+}
+
+/// Waits until the snapshot of the stream has changed. After the stream has ended, it returns the
+/// error of the cache again.
+async fn changed(cache: &PrefixCache, changes: &mut PrefixChanges) -> Result<(), PrefixCacheError> {
+    match changes.next().await {
+        Some(update) => update.map(drop),
+        None => match cache.error() {
+            Some(error) => Err(error),
+            // The stream of a cache that has a handle ends with an error only.
+            None => future::pending().await,
+        },
     }
 }
