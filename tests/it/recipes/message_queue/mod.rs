@@ -3,6 +3,7 @@
 mod cost;
 mod known_faults;
 mod put;
+mod reads;
 
 use std::num::NonZeroU32;
 use std::time::Duration;

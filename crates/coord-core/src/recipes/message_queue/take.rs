@@ -39,8 +39,7 @@ const READ_AFTER: Duration = Duration::from_secs(30);
 
 /// Why the first waiting taker wakes up.
 enum Change {
-    /// These messages were put. They are the first that are ready, because no message was ready
-    /// before.
+    /// These messages were put. They are the first that are ready if no message was ready before.
     Put(Revision, Vec<Candidate>),
     /// A message may be ready.
     Unknown,
@@ -157,7 +156,7 @@ impl MessageQueue {
             // Enabled before the read, so that no notification in between is missed.
             returned.as_mut().enable();
             match change {
-                Change::Put(revision, ready) => self.shared.window.replace(revision, ready),
+                Change::Put(revision, put) => self.shared.window.note_put(revision, put),
                 Change::Unknown | Change::WatchEnded => self.shared.window.clear(),
             }
             let taken = self.claim_ready(max).await?;
@@ -167,8 +166,9 @@ impl MessageQueue {
             let changed = async {
                 tokio::select! {
                     biased;
-                    change = self.next_change(messages) => Ok(change?),
+                    // Before the events: a message that is ready again is older than a new one.
                     () = returned => Ok(Change::Unknown),
+                    change = self.next_change(messages) => Ok(change?),
                     () = sleep(READ_AFTER) => Ok(Change::Unknown),
                 }
             };
@@ -214,15 +214,23 @@ impl MessageQueue {
         if let Some(claiming) = next() {
             return Ok(Some(claiming));
         }
-        if window.has_read_since(before) {
+        if window.was_empty_since(before) {
             return Ok(None);
         }
-        self.read_window().await?;
-        Ok(next())
+        loop {
+            self.fill_window().await?;
+            if let Some(claiming) = next() {
+                return Ok(Some(claiming));
+            }
+            // Unless it is empty, other takers have used it up, or one of their claims has failed.
+            if window.was_empty_since(before) {
+                return Ok(None);
+            }
+        }
     }
 
     /// Fills the window. It reads more messages if all that were read are claimed.
-    async fn read_window(&self) -> Result<(), PrimitiveError> {
+    async fn fill_window(&self) -> Result<(), PrimitiveError> {
         let (session, backend) = (self.session(), self.session().backend());
         let mut limit = READ_LIMIT;
         loop {
@@ -230,7 +238,7 @@ impl MessageQueue {
             let read = Txn::new().and_then(read_window(&self.shared.keys, limit));
             let read = async { Ok(retry_read(|| backend.txn(read.clone())).await?) };
             let response = session.while_held(read).await?;
-            if self.fill_window(response) {
+            if self.note_read(response) {
                 self.shared.window.complete_read(number);
                 return Ok(());
             }
@@ -238,13 +246,12 @@ impl MessageQueue {
         }
     }
 
-    /// Fills the window with a read. Returns whether it has read enough messages.
-    fn fill_window(&self, response: TxnResponse) -> bool {
+    /// Fills the window with a read. Returns whether it has returned enough messages.
+    fn note_read(&self, response: TxnResponse) -> bool {
         let revision = response.header.revision;
         let mut reads = response.responses.iter().filter_map(OpResponse::as_range);
         let (Some(messages), Some(claims)) = (reads.next(), reads.next()) else { return false };
-        let ready = ready(&self.shared.keys, messages, claims);
-        ready.map(|ready| self.shared.window.replace(revision, ready)).is_some()
+        self.shared.window.replace(revision, ready(&self.shared.keys, messages, claims))
     }
 
     /// The conditions of a claim: each message is ready, and none with a better priority was put
@@ -269,7 +276,7 @@ impl MessageQueue {
     /// Notes that a claim was refused, with the read of its failure branch.
     fn note_refused(&self, claiming: Claiming<'_>, response: TxnResponse) {
         drop(claiming);
-        self.fill_window(response);
+        self.note_read(response);
     }
 
     /// Moves a message to the dead letters, unless it has changed.
@@ -316,7 +323,7 @@ impl MessageQueue {
         let puts = batch.events.iter().filter(|event| event.is_create());
         let kvs = puts.map(|event| event.kv.clone()).collect();
         let created = RangeResponse { kvs, ..RangeResponse::default() };
-        ready(&self.shared.keys, &created, &created).unwrap_or_default()
+        ready(&self.shared.keys, &created, &created).candidates
     }
 
     /// Whether a message may be ready again: its claim was deleted, and the message was not.

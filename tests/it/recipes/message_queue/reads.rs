@@ -1,0 +1,68 @@
+//! Reads that do not return all messages, and reads that takers of one handle share.
+
+use coord_core::Client;
+use coord_core::recipes::MessageQueue;
+use coord_testkit::Action;
+use futures_util::future::join_all;
+use tokio::time::{sleep, timeout};
+
+use super::store;
+use crate::support::{intercepted, nth, secs, session, session_on};
+
+/// Puts messages with a number as payload into a section; claimed by another client if `claimed`.
+async fn put_raw(store: &Client, section: usize, numbers: std::ops::Range<usize>, claimed: bool) {
+    for number in numbers {
+        let key = format!("q/messages/00100/{section:016x}/{number:04}");
+        store.put(key, number.to_string()).await.unwrap();
+        if claimed {
+            store.put(format!("q/messages-claimed/{number:04}"), "other").await.unwrap();
+        }
+    }
+}
+
+/// A read returns 256 messages.
+#[tokio::test(start_paused = true)]
+async fn more_takers_than_a_read_returns_all_take() {
+    let store = store();
+    put_raw(&store, 0, 0..200, false).await;
+    put_raw(&store, 1, 200..400, false).await;
+    let taker = MessageQueue::new(&session(&store).await, "q");
+    let taken = join_all((0..400).map(|_| taker.try_take_at_most_once())).await;
+    let count = taken.into_iter().filter(|taken| taken.as_ref().unwrap().is_some()).count();
+    assert_eq!(count, 400);
+}
+
+/// 201 messages of the first section, the last of which this handle is claiming, and 100 of the
+/// next: a read of 256 messages cuts the next section off.
+async fn with_a_claim_in_flight() -> (Client, MessageQueue) {
+    let store = store();
+    put_raw(&store, 0, 0..200, true).await;
+    put_raw(&store, 0, 200..201, false).await;
+    put_raw(&store, 1, 201..301, false).await;
+    let client = intercepted(&store, nth("txn", 2, 2, Action::Delay(secs(5))));
+    (store, MessageQueue::new(&session_on(client).await, "q"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_messages_behind_a_claim_in_flight_are_found() {
+    let (_store, taker) = with_a_claim_in_flight().await;
+    let next = async {
+        sleep(secs(2)).await;
+        taker.try_take_at_most_once().await.unwrap()
+    };
+    let (first, next) = tokio::join!(taker.take_at_most_once(), next);
+    assert_eq!(first.unwrap().payload, "200");
+    assert_eq!(next.expect("100 messages are ready").payload, "201");
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_taker_finds_messages_behind_a_claim_in_flight() {
+    let (_store, taker) = with_a_claim_in_flight().await;
+    let next = async {
+        sleep(secs(2)).await;
+        timeout(secs(1), taker.take_at_most_once()).await
+    };
+    let (first, next) = tokio::join!(taker.take_at_most_once(), next);
+    assert_eq!(first.unwrap().payload, "200");
+    assert_eq!(next.expect("without a wait").unwrap().payload, "201");
+}
