@@ -1,6 +1,7 @@
 //! Reads that do not return all messages, and reads that takers of one handle share.
 
 use coord_core::Client;
+use coord_core::error::LossReason;
 use coord_core::recipes::MessageQueue;
 use coord_testkit::Action;
 use futures_util::future::join_all;
@@ -65,4 +66,37 @@ async fn waiting_taker_finds_messages_behind_a_claim_in_flight() {
     let (first, next) = tokio::join!(taker.take_at_most_once(), next);
     assert_eq!(first.unwrap().payload, "200");
     assert_eq!(next.expect("without a wait").unwrap().payload, "201");
+}
+
+/// One task waits for a take or a tick, and does not poll the take while it handles the tick.
+#[tokio::test(start_paused = true)]
+async fn take_that_is_not_polled_does_not_block_others() {
+    let store = store();
+    let client = intercepted(&store, nth("txn", 1, 1, Action::Delay(secs(5))));
+    let taker = MessageQueue::new(&session_on(client).await, "q");
+    put_raw(&store, 0, 0..1, false).await;
+    let mut take = Box::pin(taker.take());
+    tokio::select! {
+        _ = &mut take => panic!("its read is delayed"),
+        () = sleep(secs(1)) => {}
+    }
+    let taken = timeout(secs(3), taker.try_take()).await.expect("it reads by itself");
+    assert_eq!(taken.unwrap().expect("one is ready").payload(), "0");
+    drop(take);
+}
+
+#[tokio::test(start_paused = true)]
+async fn loss_ends_the_wait_for_a_shared_read() {
+    let store = store();
+    let session = session_on(intercepted(&store, nth("txn", 1, 1, Action::Hang))).await;
+    let taker = MessageQueue::new(&session, "q");
+    let mut take = Box::pin(taker.take());
+    tokio::select! {
+        _ = &mut take => panic!("its read hangs"),
+        () = sleep(secs(1)) => {}
+    }
+    session.close().await.unwrap();
+    let ended = timeout(secs(1), taker.try_take()).await.expect("it ends at once");
+    assert_eq!(ended.unwrap_err().loss(), Some(LossReason::Closed));
+    drop(take);
 }

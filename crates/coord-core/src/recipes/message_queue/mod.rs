@@ -227,6 +227,10 @@ impl MessageQueue {
     ///
     /// # Cancel safety
     /// Dropping the future leaves all messages in the queue: a claim is deleted in the background.
+    ///
+    /// Poll the future or drop it. A future that is not polled may be the first of the takers that
+    /// wait, and may have claimed a message: it delays the other takers, of other processes too,
+    /// until its session ends. So does a taker that crashes, until its lease expires.
     pub async fn take(&self) -> Result<Delivery, MessageQueueError> {
         let deliveries = self.claim_or_wait(1).await?;
         Ok(first(deliveries))

@@ -19,7 +19,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::delivery::Delivery;
 use super::message::TakenMessage;
@@ -36,6 +36,10 @@ use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
 
 /// How often the first waiting taker reads the messages, in case its watch has fallen silent.
 const READ_AFTER: Duration = Duration::from_secs(30);
+
+/// How long a taker waits for the read of another taker of its handle. The future of that taker may
+/// not be polled, so the wait must end.
+const SHARED_READ_WAIT: Duration = Duration::from_secs(2);
 
 /// Why the first waiting taker wakes up.
 enum Change {
@@ -202,7 +206,7 @@ impl MessageQueue {
     }
 
     /// The next candidates, after a read if the window has none. Takers of one handle that read at
-    /// the same time share the read.
+    /// the same time share the read, unless it takes long.
     async fn next_candidates(&self, max: usize) -> Result<Option<Claiming<'_>>, PrimitiveError> {
         let window = &self.shared.window;
         let next = || window.claim_next(max, self.max_attempts.get());
@@ -210,7 +214,8 @@ impl MessageQueue {
         if let Some(claiming) = next() {
             return Ok(Some(claiming));
         }
-        let _reading = window.reading.lock().await;
+        let turn = async { Ok(timeout(SHARED_READ_WAIT, window.reading.lock()).await.ok()) };
+        let _reading = self.session().while_held(turn).await?;
         if let Some(claiming) = next() {
             return Ok(Some(claiming));
         }
