@@ -26,6 +26,14 @@ pub enum MessageQueueError {
         /// The largest number.
         limit: usize,
     },
+    /// A payload is too large to be moved to the dead letters later, and back. Nothing was sent.
+    #[error("invalid payload of {size_bytes} bytes: must have at most {limit_bytes}: store it elsewhere, and put a reference")]
+    PayloadTooLarge {
+        /// The size of the payload.
+        size_bytes: usize,
+        /// The largest size.
+        limit_bytes: usize,
+    },
     /// It is unknown whether the messages were put: the session was lost, or the request failed
     /// for good, before that was found out. Putting them again may duplicate them.
     #[error("it is unknown whether the messages were put: {0}: look for them before a repetition")]
@@ -44,7 +52,9 @@ impl MessageQueueError {
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
-            Self::InvalidDelay { .. } | Self::InvalidBatch { .. } => Outcome::NotApplied,
+            Self::InvalidDelay { .. }
+            | Self::InvalidBatch { .. }
+            | Self::PayloadTooLarge { .. } => Outcome::NotApplied,
             Self::OutcomeUnknown(_) => Outcome::Unknown,
             Self::Primitive(error) => error.outcome(),
         }
@@ -54,7 +64,9 @@ impl MessageQueueError {
     #[must_use]
     pub const fn loss(&self) -> Option<LossReason> {
         match self {
-            Self::InvalidDelay { .. } | Self::InvalidBatch { .. } => None,
+            Self::InvalidDelay { .. }
+            | Self::InvalidBatch { .. }
+            | Self::PayloadTooLarge { .. } => None,
             Self::OutcomeUnknown(error) | Self::Primitive(error) => error.loss(),
         }
     }
@@ -63,9 +75,10 @@ impl MessageQueueError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::InvalidDelay { .. } | Self::InvalidBatch { .. } | Self::OutcomeUnknown(_) => {
-                false
-            }
+            Self::InvalidDelay { .. }
+            | Self::InvalidBatch { .. }
+            | Self::PayloadTooLarge { .. }
+            | Self::OutcomeUnknown(_) => false,
             Self::Primitive(error) => error.is_retryable(),
         }
     }

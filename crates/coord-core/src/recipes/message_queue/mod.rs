@@ -170,7 +170,7 @@ impl MessageQueue {
     /// whose response was lost costs 1 more to find out its outcome.
     ///
     /// # Errors
-    /// - `InvalidDelay`: nothing was sent.
+    /// - `InvalidDelay`, `PayloadTooLarge`: nothing was sent.
     /// - `OutcomeUnknown` if the session was lost while the request was in flight: the message may
     ///   be in the queue, or not.
     /// - `Lost`, or the error of the backend: the message was not put.

@@ -50,6 +50,11 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long one attempt may take. A store that responds at all responds sooner.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The bytes of a request that are kept for what is not payload. The largest request with a payload
+/// puts a dead letter back: it names the queue in 7 keys, and has less than 1 KiB besides.
+const RESERVED_BYTES: usize = 1024;
+const RESERVED_NAMES: usize = 8;
+
 /// What one transaction puts.
 struct Batch<'a> {
     messages: &'a [Message],
@@ -81,6 +86,13 @@ impl MessageQueue {
         let limit = if is_delayed { ops / 2 } else { ops };
         if messages.is_empty() || messages.len() > limit {
             return Err(MessageQueueError::InvalidBatch { count: messages.len(), limit });
+        }
+        let reserve = RESERVED_BYTES.saturating_add(RESERVED_NAMES.saturating_mul(self.name().len()));
+        let limits = self.session().client().limits();
+        let limit_bytes = limits.max_request_bytes.saturating_sub(reserve);
+        let sizes = messages.iter().map(|message| message.payload.len());
+        if let Some(size_bytes) = sizes.max().filter(|&size| size > limit_bytes) {
+            return Err(MessageQueueError::PayloadTooLarge { size_bytes, limit_bytes });
         }
         let is_valid = |delay: &Duration| {
             *delay >= Duration::from_secs(1) && LeaseGrant::new(*delay).check().is_ok()
