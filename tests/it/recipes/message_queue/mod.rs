@@ -5,6 +5,7 @@ mod ends;
 mod known_faults;
 mod put;
 mod reads;
+mod unknown;
 
 use std::num::NonZeroU32;
 use std::time::Duration;

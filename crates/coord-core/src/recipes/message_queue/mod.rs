@@ -275,8 +275,8 @@ impl MessageQueue {
     /// Cost: as [`take`](Self::take).
     ///
     /// # Errors
-    /// As [`take`](Self::take). If the outcome of the error is unknown, or the session was lost, a
-    /// message may have been deleted: then it is lost.
+    /// As [`take`](Self::take), and `TakeUnknown` if a message may have been deleted: then it is
+    /// lost.
     ///
     /// # Cancel safety
     /// If the future is dropped, a message may be lost. Use [`take`](Self::take) if each message

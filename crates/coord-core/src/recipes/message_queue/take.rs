@@ -25,7 +25,7 @@ use super::delivery::Delivery;
 use super::message::TakenMessage;
 use super::window::{Candidate, Claiming, READ_LIMIT, read_window, ready};
 use super::{MessageQueue, MessageQueueError};
-use crate::error::{PrimitiveError, Result};
+use crate::error::{Outcome, PrimitiveError, Result};
 use crate::key_watch::{next_batch, range_with_retry};
 use crate::kv::{
     Compare, CompareOp, Delete, EventKind, Op, OpResponse, Put, Range, RangeResponse, Revision,
@@ -33,6 +33,7 @@ use crate::kv::{
 };
 use crate::queue::{KeyGuard, WaitQueue};
 use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
+use crate::session::SessionState;
 
 /// How often the first waiting taker reads the messages, in case its watch has fallen silent.
 const READ_AFTER: Duration = Duration::from_secs(30);
@@ -56,7 +57,7 @@ pub(super) trait Claim: Sized + Send {
     fn claim(
         queue: &MessageQueue,
         claiming: Claiming<'_>,
-    ) -> impl Future<Output = Result<Option<Vec<Self>>, PrimitiveError>> + Send;
+    ) -> impl Future<Output = Result<Option<Vec<Self>>, MessageQueueError>> + Send;
 }
 
 /// At least once: a claim on the lease of the session, which the acknowledgement deletes.
@@ -64,7 +65,7 @@ impl Claim for Delivery {
     async fn claim(
         queue: &MessageQueue,
         claiming: Claiming<'_>,
-    ) -> Result<Option<Vec<Self>>, PrimitiveError> {
+    ) -> Result<Option<Vec<Self>>, MessageQueueError> {
         let keys = &queue.shared.keys;
         let mut guards = Vec::new();
         let mut ops: Vec<Op> = Vec::new();
@@ -107,7 +108,7 @@ impl Claim for TakenMessage {
     async fn claim(
         queue: &MessageQueue,
         claiming: Claiming<'_>,
-    ) -> Result<Option<Vec<Self>>, PrimitiveError> {
+    ) -> Result<Option<Vec<Self>>, MessageQueueError> {
         let keys = &queue.shared.keys;
         let message = |candidate: &Candidate| keys.message(&candidate.place);
         let deletes = claiming
@@ -115,8 +116,15 @@ impl Claim for TakenMessage {
             .iter()
             .map(|candidate| Delete::new(message(candidate)).with_prev_kv());
         let txn = queue.claim_txn(&claiming).and_then(deletes);
-        let sent = async { Ok(queue.session().backend().txn(txn).await?) };
-        let response = queue.session().while_held(sent).await?;
+        let session = queue.session();
+        if let SessionState::Lost(reason) = session.state() {
+            return Err(reason.into());
+        }
+        let sent = async { Ok(session.backend().txn(txn).await?) };
+        let response = session.while_held(sent).await.map_err(|error| {
+            let is_unknown = error.loss().is_some() || error.outcome() == Outcome::Unknown;
+            if is_unknown { MessageQueueError::TakeUnknown(error) } else { error.into() }
+        })?;
         if !response.succeeded {
             queue.note_refused(claiming, response);
             return Ok(None);
@@ -194,7 +202,10 @@ impl MessageQueue {
     }
 
     /// Claims up to `max` ready messages; none if there are none.
-    pub(super) async fn claim_ready<T: Claim>(&self, max: usize) -> Result<Vec<T>, PrimitiveError> {
+    pub(super) async fn claim_ready<T: Claim>(
+        &self,
+        max: usize,
+    ) -> Result<Vec<T>, MessageQueueError> {
         loop {
             let Some(claiming) = self.next_candidates(max).await? else { return Ok(Vec::new()) };
             if claiming.candidates[0].attempts >= self.max_attempts.get() {
