@@ -62,6 +62,16 @@ async fn put_reports_an_unknown_outcome() {
     assert!(!error.is_retryable());
 }
 
+#[tokio::test(start_paused = true)]
+async fn put_on_a_lost_session_is_not_sent() {
+    let store = store();
+    let session = session(&store).await;
+    let queue = MessageQueue::new(&session, "q");
+    session.close().await.unwrap();
+    let error = queue.put("a").await.unwrap_err();
+    assert_eq!((error.outcome(), error.loss()), (Outcome::NotApplied, Some(LossReason::Closed)));
+}
+
 /// The largest payload can be moved to the dead letters, and back.
 #[tokio::test(start_paused = true)]
 async fn largest_payload_does_not_block_the_head() {

@@ -39,6 +39,7 @@ use crate::kv::{
     Txn, TxnResponse,
 };
 use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
+use crate::session::SessionState;
 use crate::stm::{IdempotencyKey, Resolution};
 
 /// One in this many messages begins the next section.
@@ -172,6 +173,10 @@ impl MessageQueue {
         section: Revision,
     ) -> Result<Attempt, MessageQueueError> {
         let (session, backend) = (self.session(), self.session().backend());
+        if let SessionState::Lost(reason) = session.state() {
+            // No attempt is in flight: nothing was put.
+            return Err(reason.into());
+        }
         let txn = key.add_to(self.put_txn(batch, section));
         let sent = async {
             let response = timeout(ATTEMPT_TIMEOUT, backend.txn(txn)).await;
