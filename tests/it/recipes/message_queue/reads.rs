@@ -1,13 +1,13 @@
 //! Reads that do not return all messages, and reads that takers of one handle share.
 
-use coord_core::Client;
+use coord_core::{Client, Mutex};
 use coord_core::error::LossReason;
 use coord_core::recipes::MessageQueue;
 use coord_testkit::Action;
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
-use super::store;
+use super::{store, text};
 use crate::support::{intercepted, nth, secs, session, session_on};
 
 /// Puts messages with a number as payload into a section; claimed by another client if `claimed`.
@@ -66,6 +66,22 @@ async fn waiting_taker_finds_messages_behind_a_claim_in_flight() {
     let (first, next) = tokio::join!(taker.take_at_most_once(), next);
     assert_eq!(first.unwrap().payload, "200");
     assert_eq!(next.expect("without a wait").unwrap().payload, "201");
+}
+
+/// The wait queue names its keys with the smallest suffix of the session that is free.
+#[tokio::test(start_paused = true)]
+async fn deliveries_use_up_no_key_suffix() {
+    let store = store();
+    let session = session(&store).await;
+    let taker = MessageQueue::new(&session, "q");
+    for _ in 0..3 {
+        taker.put("a").await.unwrap();
+        taker.take().await.unwrap().acknowledge().await.unwrap();
+    }
+    let guard = Mutex::new(&session, "lock").lock().await.unwrap();
+    let suffix = text(guard.key());
+    // The handle and its idempotency key have one each.
+    assert!(suffix.ends_with("-2"), "{suffix}");
 }
 
 /// One task waits for a take or a tick, and does not poll the take while it handles the tick.

@@ -109,9 +109,11 @@ struct Shared {
     keys: Keys,
     window: Window,
     idempotency_keys: IdempotencyKeys,
-    /// The beginning of the ids of messages that this handle puts. No other handle has it.
+    /// The beginning of the ids of messages that this handle puts, and of the values of its claims.
+    /// No other handle has it.
     id: String,
     next_id: AtomicU64,
+    next_claim: AtomicU64,
     /// The current section, as far as the handle knows.
     section: AtomicI64,
 }
@@ -125,7 +127,8 @@ impl MessageQueue {
     /// another queue, unless `x` is one of these words.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
         let mut suffix = session.key_suffix();
-        // Another handle with this suffix would put messages with the same ids.
+        // Another handle with this suffix would put messages with the same ids, and claims with the
+        // same values.
         suffix.retire();
         let shared = Shared {
             session: session.clone(),
@@ -134,6 +137,7 @@ impl MessageQueue {
             idempotency_keys: IdempotencyKeys::new(session),
             id: format!("{}-{suffix}", session.lease_id()),
             next_id: AtomicU64::new(0),
+            next_claim: AtomicU64::new(0),
             section: AtomicI64::new(0),
         };
         Self { shared: Arc::new(shared), max_attempts: MAX_ATTEMPTS }

@@ -16,6 +16,7 @@
 //! ```
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -72,9 +73,8 @@ impl Claim for Delivery {
         for candidate in &claiming.candidates {
             // Each claim has a value of its own, so that the cleanup of an earlier one, whose
             // outcome is unknown, leaves it alone.
-            let mut suffix = queue.session().key_suffix();
-            suffix.retire();
-            let value: Bytes = format!("{}-{suffix}", queue.session().lease_id()).into();
+            let number = queue.shared.next_claim.fetch_add(1, Ordering::Relaxed);
+            let value: Bytes = format!("{}-{number}", queue.shared.id).into();
             let key = keys.claim(&candidate.place);
             let guard = KeyGuard::with_value(queue.session(), key, value.clone());
             let message = keys.message(&candidate.place);
