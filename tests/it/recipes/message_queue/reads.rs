@@ -1,8 +1,8 @@
 //! Reads that do not return all messages, and reads that takers of one handle share.
 
-use coord_core::{Client, Mutex};
 use coord_core::error::LossReason;
 use coord_core::recipes::MessageQueue;
+use coord_core::{Client, Mutex};
 use coord_testkit::Action;
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};

@@ -27,7 +27,9 @@ pub enum MessageQueueError {
         limit: usize,
     },
     /// A payload is too large to be moved to the dead letters later, and back. Nothing was sent.
-    #[error("invalid payload of {size_bytes} bytes: must have at most {limit_bytes}: store it elsewhere, and put a reference")]
+    #[error(
+        "invalid payload of {size_bytes} bytes: must have at most {limit_bytes}: store it elsewhere, and put a reference"
+    )]
     PayloadTooLarge {
         /// The size of the payload.
         size_bytes: usize,

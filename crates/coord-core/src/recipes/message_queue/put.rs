@@ -88,7 +88,8 @@ impl MessageQueue {
         if messages.is_empty() || messages.len() > limit {
             return Err(MessageQueueError::InvalidBatch { count: messages.len(), limit });
         }
-        let reserve = RESERVED_BYTES.saturating_add(RESERVED_NAMES.saturating_mul(self.name().len()));
+        let reserve =
+            RESERVED_BYTES.saturating_add(RESERVED_NAMES.saturating_mul(self.name().len()));
         let limits = self.session().client().limits();
         let limit_bytes = limits.max_request_bytes.saturating_sub(reserve);
         let sizes = messages.iter().map(|message| message.payload.len());

@@ -249,11 +249,7 @@ pub(super) struct Ready {
 ///
 /// Keys are in the order of priority and section. In a section the create revision decides, so a
 /// section that was not read to its end is left out.
-pub(super) fn ready(
-    keys: &Keys,
-    messages: &RangeResponse,
-    claims: &RangeResponse,
-) -> Ready {
+pub(super) fn ready(keys: &Keys, messages: &RangeResponse, claims: &RangeResponse) -> Ready {
     let claimed: BTreeSet<_> =
         claims.kvs.iter().filter_map(|kv| keys.claimed_id(&kv.key)).collect();
     let place = |kv: &KeyValue| Some((keys.place(&kv.key)?, kv.clone()));
