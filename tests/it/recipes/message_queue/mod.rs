@@ -1,6 +1,7 @@
 //! The message queue: order, deliveries, dead letters, delays, and typed errors.
 
 mod cost;
+mod delay;
 mod ends;
 mod known_faults;
 mod put;

@@ -22,11 +22,12 @@
 //!                lease expires        claims m1          m1        m1 (B)
 //! ```
 //!
-//! - `put.rs`: order by sections, and how a message is put once;
+//! - `put.rs`: order by sections, and how a message is put once; `delay.rs`: the leases of delays;
 //! - `take.rs`: claims, and the wait of takers; `window.rs`: the next messages in memory;
 //! - `delivery.rs`: what a taker does with a message; `dead.rs`: dead letters.
 
 mod dead;
+mod delay;
 mod delivery;
 mod error;
 mod keys;
@@ -112,6 +113,7 @@ struct Shared {
     /// The beginning of the ids of messages that this handle puts, and of the values of its claims.
     /// No other handle has it.
     id: String,
+    /// The number of the next message or delay.
     next_id: AtomicU64,
     next_claim: AtomicU64,
     /// The current section, as far as the handle knows.

@@ -22,23 +22,22 @@
 //! the session, as a commit of `Stm` does (`stm/idempotency_key.rs`). If no response is received,
 //! the key shows whether the messages were put.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
 
+use super::delay::DelayLeases;
 use super::keys::Place;
 use super::{DeadLetter, Message, MessageQueue, MessageQueueError};
 use crate::backoff::Backoff;
 use crate::error::{Error, Outcome, PrimitiveError};
 use crate::kv::{
-    Compare, CompareOp, Delete, LeaseGrant, LeaseId, Op, OpResponse, Put, Range, Revision, TTL_MAX,
-    Txn, TxnResponse,
+    Compare, CompareOp, Delete, LeaseGrant, Op, OpResponse, Put, Range, Revision, TTL_MAX, Txn,
+    TxnResponse,
 };
-use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
+use crate::retry_read::RETRY_PAUSE_MIN;
 use crate::session::SessionState;
 use crate::stm::{IdempotencyKey, Resolution};
 
@@ -62,7 +61,7 @@ struct Batch<'a> {
     /// An id for each message.
     ids: Vec<String>,
     /// The leases that end when a delay has passed.
-    delays: BTreeMap<Duration, LeaseId>,
+    delays: DelayLeases,
     /// The dead letter that becomes a message again.
     dead: Option<&'a DeadLetter>,
     begins_section: bool,
@@ -116,7 +115,7 @@ impl MessageQueue {
             messages.iter().map(|_| shared.next_id.fetch_add(1, Ordering::Relaxed)).collect();
         let ids = numbers.iter().map(|number| format!("{}-{number:010}", shared.id)).collect();
         let begins_section = numbers.iter().any(|number| self.begins_section(*number));
-        let delays = BTreeMap::new();
+        let delays = DelayLeases::new(self.session());
         let mut batch = Batch { messages, ids, delays, dead, begins_section };
         let mut key = shared.idempotency_keys.take();
         let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
@@ -155,12 +154,10 @@ impl MessageQueue {
     /// Grants a lease for each delay that has none. It ends when the delay has passed.
     async fn grant_delays(&self, batch: &mut Batch<'_>) -> Result<(), PrimitiveError> {
         for delay in batch.messages.iter().filter_map(|message| message.delay) {
-            if let Entry::Vacant(lease) = batch.delays.entry(delay) {
-                let backend = self.session().backend();
-                // Safe to repeat: a lease without keys has no effect.
-                let grant = retry_read(|| backend.lease_grant(LeaseGrant::new(delay)));
-                let granted = self.session().while_held(async { Ok(grant.await?) }).await?;
-                lease.insert(granted.id);
+            if batch.delays.get(delay).is_none() {
+                // A number of its own, because a lease that has ended is granted again.
+                let number = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+                batch.delays.grant(delay, (&self.shared.id, number)).await?;
             }
         }
         Ok(())
@@ -179,6 +176,7 @@ impl MessageQueue {
             return Err(reason.into());
         }
         let txn = key.add_to(self.put_txn(batch, section));
+        batch.delays.set_used(true);
         let sent = async {
             let response = timeout(ATTEMPT_TIMEOUT, backend.txn(txn)).await;
             Ok(response.unwrap_or(Err(Error::Timeout { after: ATTEMPT_TIMEOUT }))?)
@@ -189,6 +187,7 @@ impl MessageQueue {
                 return Ok(Attempt::Put(response.header.revision));
             }
             Ok(response) => {
+                batch.delays.set_used(false);
                 let refused = refused(&response, batch.dead);
                 let is_settled = !matches!(refused, Attempt::SectionEnded(now) if now == section);
                 if is_settled {
@@ -200,13 +199,14 @@ impl MessageQueue {
             Err(lost) => return Err(MessageQueueError::OutcomeUnknown(lost)),
         };
         if error.outcome() == Outcome::NotApplied {
+            batch.delays.set_used(false);
             key.note_not_applied();
             if matches!(error, Error::LeaseNotFound { .. }) {
                 if let Some(reason) = session.why_lost().await {
                     return Err(reason.into());
                 }
                 // The lease of a delay has ended before the message was put.
-                batch.delays.clear();
+                batch.delays = DelayLeases::new(session);
             } else if !error.is_retryable() {
                 return Err(error.into());
             }
@@ -215,7 +215,10 @@ impl MessageQueue {
         let resolve = async { Ok(key.resolve(&**backend).await?) };
         match session.while_held(resolve).await {
             Ok(Resolution::Applied(revision)) => Ok(Attempt::Put(revision)),
-            Ok(Resolution::NotApplied) => Ok(Attempt::Repeat),
+            Ok(Resolution::NotApplied) => {
+                batch.delays.set_used(false);
+                Ok(Attempt::Repeat)
+            }
             Ok(Resolution::Unknown) => Err(MessageQueueError::OutcomeUnknown(error.into())),
             Err(unresolved) => Err(MessageQueueError::OutcomeUnknown(unresolved)),
         }
@@ -232,8 +235,8 @@ impl MessageQueue {
         for (message, id) in batch.messages.iter().zip(&batch.ids) {
             let place = Place::new(message.priority, section, id);
             ops.push(Put::new(keys.message(&place), &message.payload).into());
-            if let Some(lease) = message.delay.and_then(|delay| batch.delays.get(&delay)) {
-                ops.push(Put::new(keys.claim(&place), "delay").lease(*lease).into());
+            if let Some(lease) = message.delay.and_then(|delay| batch.delays.get(delay)) {
+                ops.push(Put::new(keys.claim(&place), "delay").lease(lease).into());
             }
         }
         ops.extend(batch.begins_section.then(|| Put::new(keys.section(), Bytes::new()).into()));
