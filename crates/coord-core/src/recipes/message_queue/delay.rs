@@ -17,6 +17,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -89,7 +90,7 @@ impl Drop for DelayLeases {
             return;
         }
         for id in self.leases.values().copied() {
-            let backend = self.session.backend().clone();
+            let backend = Arc::clone(self.session.backend());
             self.session.spawn(async move {
                 let revoke = retry_read(|| backend.lease_revoke(id));
                 // Without a response, the lease expires by itself.
