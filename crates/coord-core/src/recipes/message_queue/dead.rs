@@ -5,7 +5,8 @@ use super::{MessageQueue, MessageQueueError};
 use crate::kv::{Compare, CompareOp, Delete, KeyValue, OpResponse, Range, Txn};
 
 impl MessageQueue {
-    /// Reads the first dead letters, at most `limit`, by priority and then roughly by age.
+    /// Reads the first dead letters, at most `limit`, by priority and then roughly by age. A limit of
+    /// 0 reads all of them.
     ///
     /// Cost: 1 request.
     ///
