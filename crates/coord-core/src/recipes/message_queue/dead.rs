@@ -27,8 +27,8 @@ impl MessageQueue {
         Some(DeadLetter { payload: kv.value, priority, attempts, key: kv.key, revision })
     }
 
-    /// Puts a dead letter back: it becomes a new message with the same priority, behind those that
-    /// are in the queue. Returns whether the dead letter still existed.
+    /// Puts a dead letter back: it becomes a new message with the same priority, after the messages
+    /// that are in the queue. Returns whether the dead letter still existed.
     ///
     /// Cost: as [`put`](Self::put).
     ///

@@ -62,7 +62,7 @@ impl<B: IntoBytes> From<B> for Message {
     }
 }
 
-/// A message that was taken at most once: the queue has it no more.
+/// A message that was taken at most once, and deleted from the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TakenMessage {

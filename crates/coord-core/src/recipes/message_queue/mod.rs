@@ -70,7 +70,7 @@ const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(10).expect("10 is not zero");
 ///   returns it.
 /// - **Put once**: a message whose response was lost is not put twice.
 /// - **Dead letters**: a message that was delivered [`max_attempts`](Self::max_attempts) times
-///   without an acknowledgement is moved to the dead letters, so it does not block those behind it.
+///   without an acknowledgement is moved to the dead letters, so it does not block later messages.
 ///
 /// ```
 /// use coord_core::recipes::{Message, MessageQueue};
@@ -172,8 +172,9 @@ impl MessageQueue {
     ///
     /// # Cost
     /// 1 request; 2 if a section has begun since the last put of this handle, about once in 64
-    /// messages of the queue; 1 more, to request a lease, for a message with a delay. A request
-    /// whose response was lost costs 1 more to find out its outcome.
+    /// messages of the queue, and for the first put of a handle in a queue that has sections. So
+    /// with 64 producers or more nearly each put costs 2. A message with a delay costs 1 more, to
+    /// request a lease. A request whose response was lost costs 1 more, to determine its outcome.
     ///
     /// # Errors
     /// - `InvalidDelay`, `PayloadTooLarge`: nothing was sent.
@@ -224,7 +225,12 @@ impl MessageQueue {
     /// # Cost
     /// 1 request, the claim. The first take of a handle, and one in at most 256 takes, costs 1
     /// more; so does a take after more than one second, or after another process has taken the same
-    /// message. A wait costs 4 or 5 requests more and a watch.
+    /// message. If more than 256 messages that are claimed or delayed are before the first ready
+    /// one, reads are more frequent and need 2 or more requests each. A wait costs 4 or 5 requests
+    /// more and a watch.
+    ///
+    /// A claim compares all messages with a lower priority number, and etcd loads them with their
+    /// values: many such messages in delivery or with a delay make it expensive.
     ///
     /// # Errors
     /// - `Lost` if the session is lost.

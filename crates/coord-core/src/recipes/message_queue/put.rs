@@ -68,7 +68,7 @@ struct Batch<'a> {
 }
 
 /// The result of one attempt.
-enum Attempt {
+enum PutResult {
     Put(Revision),
     /// The section has ended. Nothing was put.
     SectionEnded(Revision),
@@ -123,20 +123,20 @@ impl MessageQueue {
             self.grant_delays(&mut batch).await?;
             let section = Revision(shared.section.load(Ordering::Relaxed));
             match self.attempt_put(&mut batch, &mut key, section).await? {
-                Attempt::Put(revision) => {
+                PutResult::Put(revision) => {
                     if batch.begins_section {
                         shared.section.fetch_max(revision.0, Ordering::Relaxed);
                     }
                     return Ok(Some(revision));
                 }
-                Attempt::SectionEnded(current) if current != section => {
+                PutResult::SectionEnded(current) if current != section => {
                     shared.section.store(current.0, Ordering::Relaxed);
                 }
                 // The condition of the idempotency key does not hold: another client has changed
                 // or deleted it. Use another.
-                Attempt::SectionEnded(_) => key = shared.idempotency_keys.take(),
-                Attempt::NoDeadLetter => return Ok(None),
-                Attempt::Repeat => self.pause(backoff.next()).await?,
+                PutResult::SectionEnded(_) => key = shared.idempotency_keys.take(),
+                PutResult::NoDeadLetter => return Ok(None),
+                PutResult::Repeat => self.pause(backoff.next()).await?,
             }
         }
     }
@@ -169,7 +169,7 @@ impl MessageQueue {
         batch: &mut Batch<'_>,
         key: &mut IdempotencyKey,
         section: Revision,
-    ) -> Result<Attempt, MessageQueueError> {
+    ) -> Result<PutResult, MessageQueueError> {
         let (session, backend) = (self.session(), self.session().backend());
         if let SessionState::Lost(reason) = session.state() {
             // No attempt is in flight: nothing was put.
@@ -184,12 +184,12 @@ impl MessageQueue {
         let error = match session.while_held(sent).await {
             Ok(response) if response.succeeded => {
                 key.note_applied(response.header.revision);
-                return Ok(Attempt::Put(response.header.revision));
+                return Ok(PutResult::Put(response.header.revision));
             }
             Ok(response) => {
                 batch.delays.set_used(false);
                 let refused = refused(&response, batch.dead);
-                let is_settled = !matches!(refused, Attempt::SectionEnded(now) if now == section);
+                let is_settled = !matches!(refused, PutResult::SectionEnded(now) if now == section);
                 if is_settled {
                     key.note_not_applied();
                 }
@@ -210,14 +210,14 @@ impl MessageQueue {
             } else if !error.is_retryable() {
                 return Err(error.into());
             }
-            return Ok(Attempt::Repeat);
+            return Ok(PutResult::Repeat);
         }
         let resolve = async { Ok(key.resolve(&**backend).await?) };
         match session.while_held(resolve).await {
-            Ok(Resolution::Applied(revision)) => Ok(Attempt::Put(revision)),
+            Ok(Resolution::Applied(revision)) => Ok(PutResult::Put(revision)),
             Ok(Resolution::NotApplied) => {
                 batch.delays.set_used(false);
-                Ok(Attempt::Repeat)
+                Ok(PutResult::Repeat)
             }
             Ok(Resolution::Unknown) => Err(MessageQueueError::OutcomeUnknown(error.into())),
             Err(unresolved) => Err(MessageQueueError::OutcomeUnknown(unresolved)),
@@ -248,7 +248,7 @@ impl MessageQueue {
 }
 
 /// Why a transaction was refused, by the reads of its failure branch.
-fn refused(response: &TxnResponse, dead: Option<&DeadLetter>) -> Attempt {
+fn refused(response: &TxnResponse, dead: Option<&DeadLetter>) -> PutResult {
     let mut reads = response.responses.iter().filter_map(OpResponse::as_range);
     let mut mod_revision = || {
         let found = reads.next().and_then(|read| read.kvs.first());
@@ -256,7 +256,7 @@ fn refused(response: &TxnResponse, dead: Option<&DeadLetter>) -> Attempt {
     };
     let section = mod_revision();
     match dead {
-        Some(dead) if mod_revision() != dead.revision => Attempt::NoDeadLetter,
-        _ => Attempt::SectionEnded(section),
+        Some(dead) if mod_revision() != dead.revision => PutResult::NoDeadLetter,
+        _ => PutResult::SectionEnded(section),
     }
 }

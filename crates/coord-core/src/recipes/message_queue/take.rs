@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use super::delivery::Delivery;
 use super::message::TakenMessage;
-use super::window::{Candidate, Claiming, READ_LIMIT, read_window, ready};
+use super::window::{Claiming, READ_LIMIT, ReadyMessage, read_window, ready};
 use super::{MessageQueue, MessageQueueError};
 use crate::error::{Outcome, PrimitiveError, Result};
 use crate::key_watch::{next_batch, range_with_retry};
@@ -46,7 +46,7 @@ const SHARED_READ_WAIT: Duration = Duration::from_secs(2);
 /// Why the first waiting taker wakes up.
 enum Change {
     /// These messages were put. They are the first that are ready if no message was ready before.
-    Put(Revision, Vec<Candidate>),
+    Put(Revision, Vec<ReadyMessage>),
     /// A message may be ready.
     Unknown,
     WatchEnded,
@@ -110,7 +110,7 @@ impl Claim for TakenMessage {
         claiming: Claiming<'_>,
     ) -> Result<Option<Vec<Self>>, MessageQueueError> {
         let keys = &queue.shared.keys;
-        let message = |candidate: &Candidate| keys.message(&candidate.place);
+        let message = |candidate: &ReadyMessage| keys.message(&candidate.place);
         let deletes = claiming
             .candidates
             .iter()
@@ -238,7 +238,7 @@ impl MessageQueue {
             if let Some(claiming) = next() {
                 return Ok(Some(claiming));
             }
-            // Unless it is empty, other takers have used it up, or one of their claims has failed.
+            // Other takers have used the window up, or one of their claims has failed.
             if window.was_empty_since(before) {
                 return Ok(None);
             }
@@ -296,7 +296,7 @@ impl MessageQueue {
     }
 
     /// Moves a message to the dead letters, unless it has changed.
-    async fn give_up(&self, candidate: &Candidate) -> Result<(), PrimitiveError> {
+    async fn give_up(&self, candidate: &ReadyMessage) -> Result<(), PrimitiveError> {
         let (session, keys) = (self.session(), &self.shared.keys);
         let (backend, key) = (session.backend(), keys.message(&candidate.place));
         let read = async { Ok(range_with_retry(&**backend, Range::new(&key)).await?) };
@@ -335,7 +335,7 @@ impl MessageQueue {
     }
 
     /// The messages that these events have put, without those that have a delay.
-    fn ready_after(&self, batch: &WatchBatch) -> Vec<Candidate> {
+    fn ready_after(&self, batch: &WatchBatch) -> Vec<ReadyMessage> {
         let puts = batch.events.iter().filter(|event| event.is_create());
         let kvs = puts.map(|event| event.kv.clone()).collect();
         let created = RangeResponse { kvs, ..RangeResponse::default() };

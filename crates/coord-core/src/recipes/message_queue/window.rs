@@ -46,7 +46,7 @@ const WINDOW_MAX_AGE: Duration = Duration::from_secs(1);
 
 /// A message that was ready when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(super) struct ReadyMessage {
     pub(super) place: Place,
     pub(super) put_revision: Revision,
     pub(super) mod_revision: Revision,
@@ -54,7 +54,7 @@ pub(super) struct Candidate {
     pub(super) attempts: u32,
 }
 
-impl Candidate {
+impl ReadyMessage {
     fn new(place: Place, kv: &KeyValue) -> Self {
         let (put_revision, mod_revision) = (kv.create_revision, kv.mod_revision);
         Self { place, put_revision, mod_revision, attempts: attempts(kv) }
@@ -79,7 +79,7 @@ pub(super) struct Window {
 
 #[derive(Debug, Default)]
 struct State {
-    ready: VecDeque<Candidate>,
+    ready: VecDeque<ReadyMessage>,
     /// The revision of the read, and its time; `None` if the next take must read.
     read: Option<(Revision, Instant)>,
     /// Whether the read has returned all messages.
@@ -101,7 +101,7 @@ struct Reads {
 /// reads, because they may be ready.
 pub(super) struct Claiming<'a> {
     window: &'a Window,
-    pub(super) candidates: Vec<Candidate>,
+    pub(super) candidates: Vec<ReadyMessage>,
     /// The revision at which they were the first that are ready.
     pub(super) revision: Revision,
     is_claimed: bool,
@@ -176,7 +176,7 @@ impl Window {
 
     /// Notes the messages that were put until `revision`, according to a watch. If the window does
     /// not show that no other message is ready, the next take reads.
-    pub(super) fn note_put(&self, revision: Revision, put: Vec<Candidate>) {
+    pub(super) fn note_put(&self, revision: Revision, put: Vec<ReadyMessage>) {
         let mut state = lock(&self.state);
         if state.shows_no_message() {
             state.set(revision, Ready { candidates: put, is_complete: true });
@@ -240,7 +240,7 @@ pub(super) fn read_window(keys: &Keys, limit: u64) -> [Op; 2] {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ready {
     /// In the order in which they are taken.
-    pub(super) candidates: Vec<Candidate>,
+    pub(super) candidates: Vec<ReadyMessage>,
     /// Whether the read has returned all messages. If not, others behind the last may be ready.
     pub(super) is_complete: bool,
 }
@@ -263,7 +263,7 @@ pub(super) fn ready(keys: &Keys, messages: &RangeResponse, claims: &RangeRespons
         let by_revision = one.create_revision.cmp(&other.create_revision);
         a.group().cmp(b.group()).then(by_revision).then_with(|| a.cmp(b))
     });
-    let candidates = found.into_iter().map(|(place, kv)| Candidate::new(place, &kv)).collect();
+    let candidates = found.into_iter().map(|(place, kv)| ReadyMessage::new(place, &kv)).collect();
     Ready { candidates, is_complete: !messages.more }
 }
 
