@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::mpsc;
@@ -129,6 +129,17 @@ fn unblock_handled() -> io::Result<SigSet> {
     }
     needed.thread_unblock()?;
     Ok(inherited)
+}
+
+/// Spawns a child with this signal mask: a child inherits the mask of the thread that spawns it.
+pub(crate) fn spawn_with_mask<T>(
+    mask: SigSet,
+    spawn: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let own = mask.thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let child = spawn();
+    own.thread_set_mask()?;
+    child
 }
 
 /// The exit status by which a shell reports that this signal ended a process.

@@ -3,9 +3,12 @@
 mod support;
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, Stdio};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use support::{coord, program, text};
+use tokio::time::Instant;
 
 /// A server, which ends with the test.
 struct Server {
@@ -106,6 +109,97 @@ fn failed_command_releases_the_message_until_it_is_dead() {
     assert_eq!(status, Some(1));
     assert!(stderr.contains("run /nowhere/x"), "{stderr}");
     assert_eq!(server.stdout(&["take", "q", "--timeout", "0s"]), "poison\n", "released");
+}
+
+#[test]
+fn timeout_beyond_the_range_of_the_clock_is_no_limit() {
+    let server = Server::start();
+    server.stdout(&["put", "q", "a"]);
+    assert_eq!(server.stdout(&["take", "q", "--timeout", "18446744073709551615s"]), "a\n");
+}
+
+/// A process that the command has left keeps the input open, which has more than a pipe holds.
+#[test]
+fn take_ends_when_its_command_has_ended() {
+    let server = Server::start();
+    let (status, ..) = server.run(&["put", "q"], &"x".repeat(300_000));
+    assert_eq!(status, Some(0));
+    let started = Instant::now();
+    let script = "exec 3<&0; sleep 30 > /dev/null 2>&1 & exit 0";
+    server.stdout(&["take", "q", "--", "sh", "-c", script]);
+    assert!(started.elapsed() < Duration::from_secs(20), "it did not wait for the other process");
+    assert_eq!(server.stdout(&["list", "q"]), "0 ready, 0 in delivery or delayed, 0 dead\n");
+}
+
+/// Sends TERM to a program and waits for its end.
+fn terminate(program: &mut Child) -> Option<i32> {
+    let killed = Command::new("kill").arg(program.id().to_string()).status();
+    assert!(killed.expect("kill runs").success());
+    program.wait().expect("it ends").code()
+}
+
+#[test]
+fn signal_kills_the_process_group_of_the_command() {
+    let server = Server::start();
+    server.stdout(&["put", "q", "a"]);
+    let mut take = program();
+    take.args(["queue", "take", "q", "--endpoints", &server.endpoint, "--", "sh", "-c"]);
+    take.arg("sleep 60 & echo started; wait").stdout(Stdio::piped());
+    let mut take = take.spawn().expect("the program is built");
+    let mut stdout = BufReader::new(take.stdout.take().expect("it is a pipe"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("it prints a line");
+    let started = Instant::now();
+    assert_eq!(terminate(&mut take), Some(128 + 15));
+    // The output ends when no process has it open any more.
+    stdout.read_line(&mut line).expect("it ends");
+    assert_eq!(line, "started\n");
+    assert!(started.elapsed() < Duration::from_secs(20), "a process of the command still ran");
+    assert_eq!(server.stdout(&["list", "q"]), "1 ready, 0 in delivery or delayed, 0 dead\n");
+}
+
+#[test]
+fn command_of_take_gets_the_inherited_signal_mask() {
+    let server = Server::start();
+    server.stdout(&["put", "q", "a"]);
+    let mut take = Command::new("env");
+    take.arg("--block-signal=TERM").arg(program().get_program());
+    take.args(["queue", "take", "q", "--endpoints", &server.endpoint]);
+    let output = take.args(["--", "grep", "SigBlk", "/proc/self/status"]).output();
+    let output = text(output.expect("env runs").stdout);
+    assert_eq!(output, "SigBlk:\t0000000000004000\n", "TERM is signal 15");
+}
+
+#[test]
+fn signal_ends_a_take_that_connects() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let endpoint = silent.local_addr().expect("it is bound").to_string();
+    let mut take = program();
+    take.args(["queue", "take", "q", "--connect-timeout", "60s", "--endpoints", &endpoint]);
+    let mut take = take.spawn().expect("the program is built");
+    let connection = silent.accept().expect("it connects");
+    let started = Instant::now();
+    assert_eq!(terminate(&mut take), Some(128 + 15));
+    assert!(started.elapsed() < Duration::from_secs(20));
+    drop(connection);
+}
+
+#[test]
+fn dead_letter_is_printed_by_the_command_that_put_it_back() {
+    let server = Server::start();
+    server.stdout(&["put", "q", "a"]);
+    let (status, ..) = server.run(&["take", "q", "--max-attempts", "1", "--", "false"], "");
+    assert_eq!(status, Some(5));
+    let letter = server.stdout(&["list", "q", "--dead", "--json"]);
+    let letter: serde_json::Value = serde_json::from_str(&letter).expect("it is JSON");
+    assert!(letter["key"].as_str().is_some_and(|key| key.starts_with("q/dead/")), "{letter}");
+    // Of two commands that put it back at once, only one prints it.
+    let both = std::thread::scope(|scope| {
+        let list = || server.stdout(&["list", "q", "--dead", "--put-back"]);
+        let (one, other) = (scope.spawn(list), scope.spawn(list));
+        [one, other].map(|listed| listed.join().expect("it ends")).concat()
+    });
+    assert_eq!(both, "1 100 a\n");
 }
 
 #[test]

@@ -11,11 +11,11 @@ use rustix::process::{
 
 /// A process group, by its id.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Group(pub(super) Pid);
+pub(crate) struct Group(pub(crate) Pid);
 
 impl Group {
     /// Sends a signal to all members. Returns a member that refuses signals, if there is one.
-    pub(super) fn send(self, signal: Signal) -> Option<Pid> {
+    pub(crate) fn send(self, signal: Signal) -> Option<Pid> {
         // The result of this call hides errors of single members, which `refusing_member` finds.
         let _ = kill_process_group(self.0, signal);
         self.refusing_member()

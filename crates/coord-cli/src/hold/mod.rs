@@ -31,7 +31,7 @@
 //! protects must check `COORD_FENCING_TOKEN` then.
 
 mod child;
-mod group;
+pub(crate) mod group;
 mod loss;
 mod min_hold;
 mod progress;

@@ -14,11 +14,13 @@ use std::process;
 use std::sync::{Arc, Mutex};
 
 use coord_core::sync;
-use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::signal::SigSet;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use crate::signals::spawn_with_mask;
 
 /// Reaps every child of this process until it is dropped.
 #[derive(Debug)]
@@ -59,11 +61,8 @@ impl Reaper {
         mask: SigSet,
     ) -> io::Result<(Pid, CommandExit)> {
         let mut spawned = sync::lock(&self.command);
-        // A child inherits the mask of the thread that spawns it.
-        let own = mask.thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-        let child = command.spawn();
-        own.thread_set_mask()?;
-        let process = Pid::from_raw(child?.id().cast_signed());
+        let child = spawn_with_mask(mask, || command.spawn())?;
+        let process = Pid::from_raw(child.id().cast_signed());
         let process = process.expect("no process has the number 0");
         let (status, receiver) = watch::channel(None);
         *spawned = Some(SpawnedCommand { process, status });

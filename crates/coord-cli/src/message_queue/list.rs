@@ -13,7 +13,8 @@ use crate::text;
 /// Show how many messages a queue has, or its dead letters.
 ///
 /// With --dead, prints a line for each dead letter: how often it was delivered, its priority and
-/// the message. With --put-back, each of them becomes a new message, behind those of its priority.
+/// the message. With --put-back, each of them becomes a new message, after those of its priority,
+/// and the line is printed when that has happened.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct List {
@@ -83,14 +84,24 @@ impl List {
     async fn show_dead(&self, queue: &MessageQueue) -> Result<(), ExitError> {
         let letters = queue.dead_letters(0).await.map_err(|error| self.failed(&error))?;
         for letter in letters {
+            // Another client may have put it back, or discarded it.
+            if self.put_back && !self.put_back(queue, &letter).await? {
+                continue;
+            }
             if !print(self.line(&letter))? {
                 return Ok(());
             }
-            if self.put_back {
-                queue.put_back(&letter).await.map_err(|error| self.failed(&error))?;
-            }
         }
         Ok(())
+    }
+
+    /// Puts a dead letter back. Returns whether it still existed.
+    async fn put_back(&self, queue: &MessageQueue, letter: &DeadLetter) -> Result<bool, ExitError> {
+        let operation = || {
+            let (key, name) = (text::escape(&letter.key), text::escape(self.name.as_bytes()));
+            format!("put {key} back into {name}")
+        };
+        queue.put_back(letter).await.map_err(|error| failure(&operation(), &error))
     }
 
     fn line(&self, letter: &DeadLetter) -> String {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use coord_core::recipes::{Delivery, MessageQueue};
+use nix::sys::signal::SigSet;
+use rustix::process::{Pid, Signal};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -15,8 +17,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{failure, open};
 use crate::exit::{ExitError, print};
+use crate::hold::group::Group;
 use crate::positional;
-use crate::signals::{Signals, status_of};
+use crate::signals::{Signals, spawn_with_mask, status_of};
 use crate::store::{ENVIRONMENT_HELP, StoreFlags, duration};
 use crate::text;
 
@@ -32,8 +35,9 @@ const COMMAND_FAILED_STATUS: u8 = 5;
 /// If this machine fails, the message is delivered again when the lease has expired, after 10 s.
 /// Each delivery is an attempt. After --max-attempts of them the message becomes a dead letter.
 ///
-/// If coord loses its lease, or receives INT, TERM, HUP or QUIT, CMD gets KILL, and the message is
-/// ready again. A message can be processed twice: CMD can have done its work before.
+/// If coord loses its lease, or receives INT, TERM, HUP or QUIT, the process group of CMD gets KILL,
+/// and the message is ready again. A message can be processed twice: CMD can have done its work
+/// before.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Take {
@@ -88,22 +92,41 @@ fn after_help() -> String {
     [EXAMPLES, ENVIRONMENT_HELP].join("\n\n")
 }
 
+/// The process group of the command while it runs. Dropping it kills the group.
+struct RunningGroup(Option<Group>);
+
+impl Drop for RunningGroup {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // A process of another user refuses it, and the message is ready all the same.
+            let _ = group.send(Signal::KILL);
+        }
+    }
+}
+
 impl Take {
     pub(crate) async fn run(self) -> Result<(), ExitError> {
         let mut signals = Signals::new().map_err(anyhow::Error::from)?;
-        let session = open(&self.store.connect().await?).await?;
+        let mask = signals.inherited_mask();
+        let opened = async { open(&self.store.connect().await?).await };
+        let session = tokio::select! {
+            biased;
+            signal = signals.next() => return Err(ExitError::silent(status_of(signal))),
+            opened = opened => opened?,
+        };
         let queue = MessageQueue::new(&session, self.name.as_str()).max_attempts(self.max_attempts);
         let taken = tokio::select! {
             biased;
             signal = signals.next() => Err(ExitError::silent(status_of(signal))),
-            taken = self.take_all(&queue) => taken,
+            taken = self.take_all(&queue, mask) => taken,
         };
         // This makes a message ready that was in delivery. Otherwise the lease expires by itself.
         let _ = session.close().await;
         taken
     }
 
-    async fn take_all(&self, queue: &MessageQueue) -> Result<(), ExitError> {
+    /// Takes the messages. The commands get this signal mask.
+    async fn take_all(&self, queue: &MessageQueue, mask: SigSet) -> Result<(), ExitError> {
         for _ in 0..self.count {
             let delivery = self.next(queue).await?;
             if self.command.is_empty() {
@@ -114,7 +137,7 @@ impl Take {
                 }
                 continue;
             }
-            let ended = delivery.run_while_held(self.run_command(&delivery)).await;
+            let ended = delivery.run_while_held(self.run_command(&delivery, mask)).await;
             let status = ended.map_err(|lost| {
                 let message = format!("the delivery was lost: {lost}: the message is ready again");
                 ExitError::new(ExitError::FAILED, message)
@@ -140,28 +163,36 @@ impl Take {
         let operation = || format!("take from {}", text::escape(self.name.as_bytes()));
         let failed = |error| failure(&operation(), &error);
         let none = || ExitError::new(ExitError::NOT_HELD, format!("{}: no message", operation()));
-        match self.timeout {
+        if self.timeout == Some(Duration::ZERO) {
+            return queue.try_take().await.map_err(failed)?.ok_or_else(none);
+        }
+        // A time that exceeds the range of `Instant` is no limit.
+        match self.timeout.and_then(|timeout| Instant::now().checked_add(timeout)) {
             None => queue.take().await.map_err(failed),
-            Some(Duration::ZERO) => queue.try_take().await.map_err(failed)?.ok_or_else(none),
-            Some(timeout) => match timeout_at(Instant::now() + timeout, queue.take()).await {
+            Some(until) => match timeout_at(until, queue.take()).await {
                 Ok(taken) => taken.map_err(failed),
                 Err(_) => Err(none()),
             },
         }
     }
 
-    /// Runs the command with the message on its standard input. Dropping the future kills it.
-    async fn run_command(&self, delivery: &Delivery) -> anyhow::Result<ExitStatus> {
+    /// Runs the command with the message on its standard input. Dropping the future kills its
+    /// process group.
+    async fn run_command(&self, delivery: &Delivery, mask: SigSet) -> anyhow::Result<ExitStatus> {
         let (program, arguments) = self.command.split_first().context("the command is empty")?;
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(arguments)
+            .process_group(0)
             .env("COORD_MESSAGE_KEY", text::escape(delivery.key()))
             .env("COORD_MESSAGE_ATTEMPTS", delivery.attempts().to_string())
             .env("COORD_FENCING_TOKEN", delivery.fencing_token().to_string())
             .stdin(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
+            .kill_on_drop(true);
+        let mut child = spawn_with_mask(mask, || command.spawn())
             .with_context(|| format!("run {}", program.display()))?;
+        let process = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let mut running = RunningGroup(process.map(Group));
         let mut input = child.stdin.take();
         let write = async {
             if let Some(input) = &mut input {
@@ -170,7 +201,12 @@ impl Take {
             }
             drop(input);
         };
-        let ((), status) = tokio::join!(write, child.wait());
+        // A process that the command has left may keep the input open without reading it.
+        let status = tokio::select! {
+            status = child.wait() => status,
+            () = write => child.wait().await,
+        };
+        running.0 = None;
         status.context("wait for the command")
     }
 

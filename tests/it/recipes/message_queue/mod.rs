@@ -1,8 +1,12 @@
 //! The message queue: order, deliveries, dead letters, delays, and typed errors.
 
 mod cost;
+mod delay;
+mod ends;
 mod known_faults;
 mod put;
+mod reads;
+mod unknown;
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -5,8 +5,8 @@ use coord_core::recipes::{Message, MessageQueue, MessageQueueError};
 use coord_testkit::{Action, Call};
 use tokio::time::sleep;
 
-use super::{drain, queue, store};
-use crate::support::{intercepted, nth, secs, session_on};
+use super::{attempts, drain, queue, store, take_now};
+use crate::support::{intercepted, nth, secs, session, session_on};
 
 /// A response is lost, and the message is taken before the producer finds out.
 #[tokio::test(start_paused = true)]
@@ -60,6 +60,45 @@ async fn put_reports_an_unknown_outcome() {
     assert!(matches!(error, MessageQueueError::OutcomeUnknown(_)), "{error}");
     assert_eq!((error.outcome(), error.loss()), (Outcome::Unknown, Some(LossReason::Closed)));
     assert!(!error.is_retryable());
+}
+
+#[tokio::test(start_paused = true)]
+async fn put_on_a_lost_session_is_not_sent() {
+    let store = store();
+    let session = session(&store).await;
+    let queue = MessageQueue::new(&session, "q");
+    session.close().await.unwrap();
+    let error = queue.put("a").await.unwrap_err();
+    assert_eq!((error.outcome(), error.loss()), (Outcome::NotApplied, Some(LossReason::Closed)));
+}
+
+/// The largest payload can be moved to the dead letters, and back.
+#[tokio::test(start_paused = true)]
+async fn largest_payload_does_not_block_the_head() {
+    let store = store();
+    let queue = queue(&store).await.max_attempts(attempts(1));
+    let payload = |size: usize| vec![b'x'; size];
+    let error = queue.put(payload(3 << 19)).await.unwrap_err();
+    let MessageQueueError::PayloadTooLarge { size_bytes, limit_bytes } = error else {
+        panic!("{error}")
+    };
+    assert_eq!((size_bytes, error.outcome()), (3 << 19, Outcome::NotApplied));
+    assert!(store.get_prefix("q/").await.unwrap().is_empty(), "nothing was sent");
+    assert!(queue.put(payload(limit_bytes + 1)).await.is_err());
+
+    for is_released in [true, false] {
+        queue.put(payload(limit_bytes)).await.unwrap();
+        let crashing = session(&store).await;
+        let delivery = take_now(&MessageQueue::new(&crashing, "q").max_attempts(attempts(1))).await;
+        if is_released {
+            delivery.release().await.unwrap();
+        }
+        crashing.close().await.unwrap();
+        assert!(queue.try_take().await.unwrap().is_none());
+        let dead = queue.dead_letters(1).await.unwrap().remove(0);
+        assert!(queue.put_back(&dead).await.unwrap());
+        assert_eq!(queue.take_at_most_once().await.unwrap().payload.len(), limit_bytes);
+    }
 }
 
 /// The lease of the delay ends before the message is put: the delay starts again.

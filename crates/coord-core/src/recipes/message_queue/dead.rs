@@ -5,7 +5,8 @@ use super::{MessageQueue, MessageQueueError};
 use crate::kv::{Compare, CompareOp, Delete, KeyValue, OpResponse, Range, Txn};
 
 impl MessageQueue {
-    /// Reads the first dead letters, at most `limit`, by priority and then roughly by age.
+    /// Reads the first dead letters, at most `limit`, by priority and then roughly by age. A limit of
+    /// 0 reads all of them.
     ///
     /// Cost: 1 request.
     ///
@@ -26,8 +27,8 @@ impl MessageQueue {
         Some(DeadLetter { payload: kv.value, priority, attempts, key: kv.key, revision })
     }
 
-    /// Puts a dead letter back: it becomes a new message with the same priority, behind those that
-    /// are in the queue. Returns whether the dead letter still existed.
+    /// Puts a dead letter back: it becomes a new message with the same priority, after the messages
+    /// that are in the queue. Returns whether the dead letter still existed.
     ///
     /// Cost: as [`put`](Self::put).
     ///

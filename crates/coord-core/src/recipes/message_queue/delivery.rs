@@ -1,4 +1,15 @@
 //! Deliveries: messages that a taker processes, until it acknowledges or releases them.
+//!
+//! Each end of a delivery deletes the claim. So the missing claim after an unknown outcome shows
+//! that some end was applied, or that another client deleted the claim, but not which end:
+//!
+//! ```text
+//! release: applied, response lost          the claim is deleted, the message is ready
+//! acknowledge: the claim is missing        it must not succeed: the message is delivered again
+//! ```
+//!
+//! The delivery remembers the operations whose outcome is unknown. A missing claim confirms these
+//! operations only, and an acknowledgement only if the message does not exist any more.
 
 use std::fmt;
 
@@ -8,7 +19,10 @@ use super::MessageQueue;
 use super::keys::Place;
 use super::window::attempts;
 use crate::error::{LossReason, Outcome, PrimitiveError, ReleaseError};
-use crate::kv::{Compare, Delete, FencingToken, KeyValue, Op, Put, Revision, Txn, TxnResponse};
+use crate::key_watch::range_with_retry;
+use crate::kv::{
+    Compare, Delete, FencingToken, KeyValue, Op, Put, Range, Revision, Txn, TxnResponse,
+};
 use crate::queue::{KeyGuard, run_until_lost};
 use crate::session::Session;
 
@@ -43,8 +57,33 @@ pub struct Delivery {
     guard: KeyGuard,
     place: Place,
     message: KeyValue,
-    /// Whether an earlier request may have ended the delivery.
-    may_be_ended: bool,
+    unknown: UnknownEnd,
+}
+
+/// The requests to end a delivery whose outcome is unknown, by their operations.
+#[derive(Debug, PartialEq, Eq)]
+enum UnknownEnd {
+    None,
+    /// One request, or several with the same operations.
+    Of(Vec<Op>),
+    /// Requests with different operations: a missing claim confirms none of them.
+    Several,
+}
+
+impl UnknownEnd {
+    /// Notes that the outcome of a request with these operations is unknown.
+    fn note(&mut self, ops: &[Op]) {
+        match self {
+            Self::None => *self = Self::Of(ops.to_vec()),
+            Self::Of(noted) if noted == ops => {}
+            Self::Of(_) | Self::Several => *self = Self::Several,
+        }
+    }
+
+    /// Whether each request that may have been applied has these operations.
+    fn is_of(&self, ops: &[Op]) -> bool {
+        matches!(self, Self::Of(noted) if noted == ops)
+    }
 }
 
 impl Delivery {
@@ -55,7 +94,7 @@ impl Delivery {
         place: Place,
         message: KeyValue,
     ) -> Self {
-        Self { queue, guard, place, message, may_be_ended: false }
+        Self { queue, guard, place, message, unknown: UnknownEnd::None }
     }
 
     /// Returns the payload.
@@ -152,8 +191,9 @@ impl Delivery {
     /// # Errors
     /// [`ReleaseError`] returns the delivery. If its cause is `Lost`, the message is delivered
     /// again, unless the session was lost while the request was in flight and the request was
-    /// applied. After another error, acknowledge again: if the failed request was applied, that
-    /// succeeds.
+    /// applied. After another error, acknowledge again with the same operations: if the failed
+    /// request was applied, that succeeds. If a request with an unknown outcome had other
+    /// operations, such as a release, and may have ended the delivery, the cause is `Lost`.
     ///
     /// # Cancel safety
     /// If the future is dropped, it is unknown whether the message was acknowledged. If not, it is
@@ -212,20 +252,25 @@ impl Delivery {
         }
     }
 
-    /// Deletes the claim, with further operations, if the delivery has not ended. If an earlier
-    /// attempt may have been applied, a missing claim confirms it.
+    /// Deletes the claim, with further operations, if the delivery has not ended.
     async fn end(&mut self, ops: Vec<Op>) -> Result<(), PrimitiveError> {
         let ownership = self.guard.ownership().clone();
         ownership.set_released(true);
         let delete = Op::Delete(Delete::new(ownership.key()));
-        let ended = ownership.while_in_queue([delete].into_iter().chain(ops));
+        let ended = ownership.while_in_queue([delete].into_iter().chain(ops.iter().cloned()));
         match ownership.session().while_held(ended).await {
             Err(PrimitiveError::Backend(error)) => {
-                self.may_be_ended |= error.outcome() == Outcome::Unknown;
-                ownership.set_released(self.may_be_ended);
+                if error.outcome() == Outcome::Unknown {
+                    self.unknown.note(&ops);
+                }
+                ownership.set_released(self.unknown != UnknownEnd::None);
                 return Err(error.into());
             }
-            Err(PrimitiveError::Lost(LossReason::KeyDeleted)) if self.may_be_ended => {}
+            Err(lost @ PrimitiveError::Lost(LossReason::KeyDeleted)) => {
+                let is_confirmed = self.unknown.is_of(&ops) && self.is_confirmed(&ops).await?;
+                self.guard.set_armed(false);
+                return if is_confirmed { Ok(()) } else { Err(lost) };
+            }
             Err(lost) => {
                 self.guard.set_armed(false);
                 return Err(lost);
@@ -234,6 +279,18 @@ impl Delivery {
         }
         self.guard.set_armed(false);
         Ok(())
+    }
+
+    /// Whether the state of the message, after its claim was deleted, is that after `ops`: another
+    /// client may have deleted the claim before they arrived.
+    async fn is_confirmed(&self, ops: &[Op]) -> Result<bool, PrimitiveError> {
+        if !ops.contains(&Op::Delete(Delete::new(self.key()))) {
+            return Ok(true);
+        }
+        let backend = self.session().backend();
+        let message = Range::new(self.key()).keys_only();
+        let read = async { Ok(range_with_retry(&**backend, message).await?) };
+        Ok(self.session().while_held(read).await?.kvs.is_empty())
     }
 }
 

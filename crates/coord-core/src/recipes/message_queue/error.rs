@@ -26,10 +26,24 @@ pub enum MessageQueueError {
         /// The largest number.
         limit: usize,
     },
+    /// A payload is too large to be moved to the dead letters later, and back. Nothing was sent.
+    #[error(
+        "invalid payload of {size_bytes} bytes: must have at most {limit_bytes}: store it elsewhere, and put a reference"
+    )]
+    PayloadTooLarge {
+        /// The size of the payload.
+        size_bytes: usize,
+        /// The largest size.
+        limit_bytes: usize,
+    },
     /// It is unknown whether the messages were put: the session was lost, or the request failed
     /// for good, before that was found out. Putting them again may duplicate them.
     #[error("it is unknown whether the messages were put: {0}: look for them before a repetition")]
     OutcomeUnknown(#[source] PrimitiveError),
+    /// It is unknown whether a message was taken at most once: the session was lost while the
+    /// request was in flight, or its response was lost. If the message was taken, it is lost.
+    #[error("it is unknown whether a message was taken: {0}: if it was, it is lost")]
+    TakeUnknown(#[source] PrimitiveError),
     /// A loss, or a failed request.
     #[error(transparent)]
     Primitive(#[from] PrimitiveError),
@@ -39,13 +53,14 @@ impl MessageQueueError {
     /// Returns whether the call surely changed nothing.
     ///
     /// After a failed call that takes a message at least once, no message is lost: it is ready
-    /// again when its claim is deleted. A message that is taken at most once is lost if the outcome
-    /// is unknown and the request was applied.
+    /// again when its claim is deleted.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
-            Self::InvalidDelay { .. } | Self::InvalidBatch { .. } => Outcome::NotApplied,
-            Self::OutcomeUnknown(_) => Outcome::Unknown,
+            Self::InvalidDelay { .. }
+            | Self::InvalidBatch { .. }
+            | Self::PayloadTooLarge { .. } => Outcome::NotApplied,
+            Self::OutcomeUnknown(_) | Self::TakeUnknown(_) => Outcome::Unknown,
             Self::Primitive(error) => error.outcome(),
         }
     }
@@ -54,8 +69,12 @@ impl MessageQueueError {
     #[must_use]
     pub const fn loss(&self) -> Option<LossReason> {
         match self {
-            Self::InvalidDelay { .. } | Self::InvalidBatch { .. } => None,
-            Self::OutcomeUnknown(error) | Self::Primitive(error) => error.loss(),
+            Self::InvalidDelay { .. }
+            | Self::InvalidBatch { .. }
+            | Self::PayloadTooLarge { .. } => None,
+            Self::OutcomeUnknown(error) | Self::TakeUnknown(error) | Self::Primitive(error) => {
+                error.loss()
+            }
         }
     }
 
@@ -63,20 +82,22 @@ impl MessageQueueError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::InvalidDelay { .. } | Self::InvalidBatch { .. } | Self::OutcomeUnknown(_) => {
-                false
-            }
+            Self::InvalidDelay { .. }
+            | Self::InvalidBatch { .. }
+            | Self::PayloadTooLarge { .. }
+            | Self::OutcomeUnknown(_)
+            | Self::TakeUnknown(_) => false,
             Self::Primitive(error) => error.is_retryable(),
         }
     }
 }
 
 impl From<MessageQueueError> for PrimitiveError {
-    /// [`MessageQueueError::OutcomeUnknown`] keeps its outcome, also after a loss.
+    /// An unknown outcome is kept, also after a loss.
     fn from(error: MessageQueueError) -> Self {
         match error {
             MessageQueueError::Primitive(error) => error,
-            MessageQueueError::OutcomeUnknown(_) => {
+            MessageQueueError::OutcomeUnknown(_) | MessageQueueError::TakeUnknown(_) => {
                 Self::Recipe { error: Arc::new(error), outcome: Outcome::Unknown }
             }
             error => Self::of_recipe(error),

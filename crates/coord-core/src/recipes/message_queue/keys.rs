@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Messages and claims share the prefix `jobs/messages`, so that one watch covers both. Names are
-//! separated by slashes, and a key that has not these parts is ignored: the queue `jobs` has no
+//! separated by slashes, and a key without these parts is ignored: the queue `jobs` has no
 //! message of the queues `jobs2` or `jobs/night`.
 
 use std::str;

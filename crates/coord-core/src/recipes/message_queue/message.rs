@@ -21,8 +21,8 @@ use crate::kv::{IntoBytes, KeyValue, Revision};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Message {
-    /// The payload. The store limits its size: see
-    /// [`Limits::max_request_bytes`](crate::kv::Limits::max_request_bytes).
+    /// The payload. It may have [`Limits::max_request_bytes`](crate::kv::Limits::max_request_bytes)
+    /// less 1 KiB and 8 times the length of the name of the queue: 1.5 MiB with etcd's default.
     pub payload: Bytes,
     /// The priority: messages with a lower number are taken first.
     pub priority: u16,
@@ -62,7 +62,7 @@ impl<B: IntoBytes> From<B> for Message {
     }
 }
 
-/// A message that was taken at most once: the queue has it no more.
+/// A message that was taken at most once, and deleted from the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TakenMessage {

@@ -22,11 +22,12 @@
 //!                lease expires        claims m1          m1        m1 (B)
 //! ```
 //!
-//! - `put.rs`: order by sections, and how a message is put once;
+//! - `put.rs`: order by sections, and how a message is put once; `delay.rs`: the leases of delays;
 //! - `take.rs`: claims, and the wait of takers; `window.rs`: the next messages in memory;
 //! - `delivery.rs`: what a taker does with a message; `dead.rs`: dead letters.
 
 mod dead;
+mod delay;
 mod delivery;
 mod error;
 mod keys;
@@ -69,7 +70,7 @@ const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(10).expect("10 is not zero");
 ///   returns it.
 /// - **Put once**: a message whose response was lost is not put twice.
 /// - **Dead letters**: a message that was delivered [`max_attempts`](Self::max_attempts) times
-///   without an acknowledgement is moved to the dead letters, so it does not block those behind it.
+///   without an acknowledgement is moved to the dead letters, so it does not block later messages.
 ///
 /// ```
 /// use coord_core::recipes::{Message, MessageQueue};
@@ -109,9 +110,12 @@ struct Shared {
     keys: Keys,
     window: Window,
     idempotency_keys: IdempotencyKeys,
-    /// The beginning of the ids of messages that this handle puts. No other handle has it.
+    /// The beginning of the ids of messages that this handle puts, and of the values of its claims.
+    /// No other handle has it.
     id: String,
+    /// The number of the next message or delay.
     next_id: AtomicU64,
+    next_claim: AtomicU64,
     /// The current section, as far as the handle knows.
     section: AtomicI64,
 }
@@ -125,7 +129,8 @@ impl MessageQueue {
     /// another queue, unless `x` is one of these words.
     pub fn new(session: &Session, name: impl IntoBytes) -> Self {
         let mut suffix = session.key_suffix();
-        // Another handle with this suffix would put messages with the same ids.
+        // Another handle with this suffix would put messages with the same ids, and claims with the
+        // same values.
         suffix.retire();
         let shared = Shared {
             session: session.clone(),
@@ -134,6 +139,7 @@ impl MessageQueue {
             idempotency_keys: IdempotencyKeys::new(session),
             id: format!("{}-{suffix}", session.lease_id()),
             next_id: AtomicU64::new(0),
+            next_claim: AtomicU64::new(0),
             section: AtomicI64::new(0),
         };
         Self { shared: Arc::new(shared), max_attempts: MAX_ATTEMPTS }
@@ -166,11 +172,12 @@ impl MessageQueue {
     ///
     /// # Cost
     /// 1 request; 2 if a section has begun since the last put of this handle, about once in 64
-    /// messages of the queue; 1 more, to request a lease, for a message with a delay. A request
-    /// whose response was lost costs 1 more to find out its outcome.
+    /// messages of the queue, and for the first put of a handle in a queue that has sections. So
+    /// with 64 producers or more nearly each put costs 2. A message with a delay costs 1 more, to
+    /// request a lease. A request whose response was lost costs 1 more, to determine its outcome.
     ///
     /// # Errors
-    /// - `InvalidDelay`: nothing was sent.
+    /// - `InvalidDelay`, `PayloadTooLarge`: nothing was sent.
     /// - `OutcomeUnknown` if the session was lost while the request was in flight: the message may
     ///   be in the queue, or not.
     /// - `Lost`, or the error of the backend: the message was not put.
@@ -218,7 +225,12 @@ impl MessageQueue {
     /// # Cost
     /// 1 request, the claim. The first take of a handle, and one in at most 256 takes, costs 1
     /// more; so does a take after more than one second, or after another process has taken the same
-    /// message. A wait costs 4 or 5 requests more and a watch.
+    /// message. If more than 256 messages that are claimed or delayed are before the first ready
+    /// one, reads are more frequent and need 2 or more requests each. A wait costs 4 or 5 requests
+    /// more and a watch.
+    ///
+    /// A claim compares all messages with a lower priority number, and etcd loads them with their
+    /// values: many such messages in delivery or with a delay make it expensive.
     ///
     /// # Errors
     /// - `Lost` if the session is lost.
@@ -227,6 +239,10 @@ impl MessageQueue {
     ///
     /// # Cancel safety
     /// Dropping the future leaves all messages in the queue: a claim is deleted in the background.
+    ///
+    /// Poll the future or drop it. A future that is not polled may be the first of the takers that
+    /// wait, and may have claimed a message: it delays the other takers, of other processes too,
+    /// until its session ends. So does a taker that crashes, until its lease expires.
     pub async fn take(&self) -> Result<Delivery, MessageQueueError> {
         let deliveries = self.claim_or_wait(1).await?;
         Ok(first(deliveries))
@@ -271,8 +287,8 @@ impl MessageQueue {
     /// Cost: as [`take`](Self::take).
     ///
     /// # Errors
-    /// As [`take`](Self::take). If the outcome of the error is unknown, or the session was lost, a
-    /// message may have been deleted: then it is lost.
+    /// As [`take`](Self::take), and `TakeUnknown` if a message may have been deleted: then it is
+    /// lost.
     ///
     /// # Cancel safety
     /// If the future is dropped, a message may be lost. Use [`take`](Self::take) if each message

@@ -22,23 +22,23 @@
 //! the session, as a commit of `Stm` does (`stm/idempotency_key.rs`). If no response is received,
 //! the key shows whether the messages were put.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
 
+use super::delay::DelayLeases;
 use super::keys::Place;
 use super::{DeadLetter, Message, MessageQueue, MessageQueueError};
 use crate::backoff::Backoff;
 use crate::error::{Error, Outcome, PrimitiveError};
 use crate::kv::{
-    Compare, CompareOp, Delete, LeaseGrant, LeaseId, Op, OpResponse, Put, Range, Revision, TTL_MAX,
-    Txn, TxnResponse,
+    Compare, CompareOp, Delete, LeaseGrant, Op, OpResponse, Put, Range, Revision, TTL_MAX, Txn,
+    TxnResponse,
 };
-use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
+use crate::retry_read::RETRY_PAUSE_MIN;
+use crate::session::SessionState;
 use crate::stm::{IdempotencyKey, Resolution};
 
 /// One in this many messages begins the next section.
@@ -50,20 +50,25 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long one attempt may take. A store that responds at all responds sooner.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The bytes of a request that are kept for what is not payload. The largest request with a payload
+/// puts a dead letter back: it names the queue in 7 keys, and has less than 1 KiB besides.
+const RESERVED_BYTES: usize = 1024;
+const RESERVED_NAMES: usize = 8;
+
 /// What one transaction puts.
 struct Batch<'a> {
     messages: &'a [Message],
     /// An id for each message.
     ids: Vec<String>,
     /// The leases that end when a delay has passed.
-    delays: BTreeMap<Duration, LeaseId>,
+    delays: DelayLeases,
     /// The dead letter that becomes a message again.
     dead: Option<&'a DeadLetter>,
     begins_section: bool,
 }
 
 /// The result of one attempt.
-enum Attempt {
+enum PutResult {
     Put(Revision),
     /// The section has ended. Nothing was put.
     SectionEnded(Revision),
@@ -81,6 +86,14 @@ impl MessageQueue {
         let limit = if is_delayed { ops / 2 } else { ops };
         if messages.is_empty() || messages.len() > limit {
             return Err(MessageQueueError::InvalidBatch { count: messages.len(), limit });
+        }
+        let reserve =
+            RESERVED_BYTES.saturating_add(RESERVED_NAMES.saturating_mul(self.name().len()));
+        let limits = self.session().client().limits();
+        let limit_bytes = limits.max_request_bytes.saturating_sub(reserve);
+        let sizes = messages.iter().map(|message| message.payload.len());
+        if let Some(size_bytes) = sizes.max().filter(|&size| size > limit_bytes) {
+            return Err(MessageQueueError::PayloadTooLarge { size_bytes, limit_bytes });
         }
         let is_valid = |delay: &Duration| {
             *delay >= Duration::from_secs(1) && LeaseGrant::new(*delay).check().is_ok()
@@ -102,7 +115,7 @@ impl MessageQueue {
             messages.iter().map(|_| shared.next_id.fetch_add(1, Ordering::Relaxed)).collect();
         let ids = numbers.iter().map(|number| format!("{}-{number:010}", shared.id)).collect();
         let begins_section = numbers.iter().any(|number| self.begins_section(*number));
-        let delays = BTreeMap::new();
+        let delays = DelayLeases::new(self.session());
         let mut batch = Batch { messages, ids, delays, dead, begins_section };
         let mut key = shared.idempotency_keys.take();
         let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
@@ -110,20 +123,20 @@ impl MessageQueue {
             self.grant_delays(&mut batch).await?;
             let section = Revision(shared.section.load(Ordering::Relaxed));
             match self.attempt_put(&mut batch, &mut key, section).await? {
-                Attempt::Put(revision) => {
+                PutResult::Put(revision) => {
                     if batch.begins_section {
                         shared.section.fetch_max(revision.0, Ordering::Relaxed);
                     }
                     return Ok(Some(revision));
                 }
-                Attempt::SectionEnded(current) if current != section => {
+                PutResult::SectionEnded(current) if current != section => {
                     shared.section.store(current.0, Ordering::Relaxed);
                 }
                 // The condition of the idempotency key does not hold: another client has changed
                 // or deleted it. Use another.
-                Attempt::SectionEnded(_) => key = shared.idempotency_keys.take(),
-                Attempt::NoDeadLetter => return Ok(None),
-                Attempt::Repeat => self.pause(backoff.next()).await?,
+                PutResult::SectionEnded(_) => key = shared.idempotency_keys.take(),
+                PutResult::NoDeadLetter => return Ok(None),
+                PutResult::Repeat => self.pause(backoff.next()).await?,
             }
         }
     }
@@ -141,12 +154,10 @@ impl MessageQueue {
     /// Grants a lease for each delay that has none. It ends when the delay has passed.
     async fn grant_delays(&self, batch: &mut Batch<'_>) -> Result<(), PrimitiveError> {
         for delay in batch.messages.iter().filter_map(|message| message.delay) {
-            if let Entry::Vacant(lease) = batch.delays.entry(delay) {
-                let backend = self.session().backend();
-                // Safe to repeat: a lease without keys has no effect.
-                let grant = retry_read(|| backend.lease_grant(LeaseGrant::new(delay)));
-                let granted = self.session().while_held(async { Ok(grant.await?) }).await?;
-                lease.insert(granted.id);
+            if batch.delays.get(delay).is_none() {
+                // A number of its own, because a lease that has ended is granted again.
+                let number = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+                batch.delays.grant(delay, (&self.shared.id, number)).await?;
             }
         }
         Ok(())
@@ -158,9 +169,14 @@ impl MessageQueue {
         batch: &mut Batch<'_>,
         key: &mut IdempotencyKey,
         section: Revision,
-    ) -> Result<Attempt, MessageQueueError> {
+    ) -> Result<PutResult, MessageQueueError> {
         let (session, backend) = (self.session(), self.session().backend());
+        if let SessionState::Lost(reason) = session.state() {
+            // No attempt is in flight: nothing was put.
+            return Err(reason.into());
+        }
         let txn = key.add_to(self.put_txn(batch, section));
+        batch.delays.set_used(true);
         let sent = async {
             let response = timeout(ATTEMPT_TIMEOUT, backend.txn(txn)).await;
             Ok(response.unwrap_or(Err(Error::Timeout { after: ATTEMPT_TIMEOUT }))?)
@@ -168,11 +184,12 @@ impl MessageQueue {
         let error = match session.while_held(sent).await {
             Ok(response) if response.succeeded => {
                 key.note_applied(response.header.revision);
-                return Ok(Attempt::Put(response.header.revision));
+                return Ok(PutResult::Put(response.header.revision));
             }
             Ok(response) => {
+                batch.delays.set_used(false);
                 let refused = refused(&response, batch.dead);
-                let is_settled = !matches!(refused, Attempt::SectionEnded(now) if now == section);
+                let is_settled = !matches!(refused, PutResult::SectionEnded(now) if now == section);
                 if is_settled {
                     key.note_not_applied();
                 }
@@ -182,22 +199,26 @@ impl MessageQueue {
             Err(lost) => return Err(MessageQueueError::OutcomeUnknown(lost)),
         };
         if error.outcome() == Outcome::NotApplied {
+            batch.delays.set_used(false);
             key.note_not_applied();
             if matches!(error, Error::LeaseNotFound { .. }) {
                 if let Some(reason) = session.why_lost().await {
                     return Err(reason.into());
                 }
                 // The lease of a delay has ended before the message was put.
-                batch.delays.clear();
+                batch.delays = DelayLeases::new(session);
             } else if !error.is_retryable() {
                 return Err(error.into());
             }
-            return Ok(Attempt::Repeat);
+            return Ok(PutResult::Repeat);
         }
         let resolve = async { Ok(key.resolve(&**backend).await?) };
         match session.while_held(resolve).await {
-            Ok(Resolution::Applied(revision)) => Ok(Attempt::Put(revision)),
-            Ok(Resolution::NotApplied) => Ok(Attempt::Repeat),
+            Ok(Resolution::Applied(revision)) => Ok(PutResult::Put(revision)),
+            Ok(Resolution::NotApplied) => {
+                batch.delays.set_used(false);
+                Ok(PutResult::Repeat)
+            }
             Ok(Resolution::Unknown) => Err(MessageQueueError::OutcomeUnknown(error.into())),
             Err(unresolved) => Err(MessageQueueError::OutcomeUnknown(unresolved)),
         }
@@ -214,8 +235,8 @@ impl MessageQueue {
         for (message, id) in batch.messages.iter().zip(&batch.ids) {
             let place = Place::new(message.priority, section, id);
             ops.push(Put::new(keys.message(&place), &message.payload).into());
-            if let Some(lease) = message.delay.and_then(|delay| batch.delays.get(&delay)) {
-                ops.push(Put::new(keys.claim(&place), "delay").lease(*lease).into());
+            if let Some(lease) = message.delay.and_then(|delay| batch.delays.get(delay)) {
+                ops.push(Put::new(keys.claim(&place), "delay").lease(lease).into());
             }
         }
         ops.extend(batch.begins_section.then(|| Put::new(keys.section(), Bytes::new()).into()));
@@ -227,7 +248,7 @@ impl MessageQueue {
 }
 
 /// Why a transaction was refused, by the reads of its failure branch.
-fn refused(response: &TxnResponse, dead: Option<&DeadLetter>) -> Attempt {
+fn refused(response: &TxnResponse, dead: Option<&DeadLetter>) -> PutResult {
     let mut reads = response.responses.iter().filter_map(OpResponse::as_range);
     let mut mod_revision = || {
         let found = reads.next().and_then(|read| read.kvs.first());
@@ -235,7 +256,7 @@ fn refused(response: &TxnResponse, dead: Option<&DeadLetter>) -> Attempt {
     };
     let section = mod_revision();
     match dead {
-        Some(dead) if mod_revision() != dead.revision => Attempt::NoDeadLetter,
-        _ => Attempt::SectionEnded(section),
+        Some(dead) if mod_revision() != dead.revision => PutResult::NoDeadLetter,
+        _ => PutResult::SectionEnded(section),
     }
 }

@@ -16,16 +16,17 @@
 //! ```
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::delivery::Delivery;
 use super::message::TakenMessage;
-use super::window::{Candidate, Claiming, READ_LIMIT, read_window, ready};
+use super::window::{Claiming, READ_LIMIT, ReadyMessage, read_window, ready};
 use super::{MessageQueue, MessageQueueError};
-use crate::error::{PrimitiveError, Result};
+use crate::error::{Outcome, PrimitiveError, Result};
 use crate::key_watch::{next_batch, range_with_retry};
 use crate::kv::{
     Compare, CompareOp, Delete, EventKind, Op, OpResponse, Put, Range, RangeResponse, Revision,
@@ -33,15 +34,19 @@ use crate::kv::{
 };
 use crate::queue::{KeyGuard, WaitQueue};
 use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
+use crate::session::SessionState;
 
 /// How often the first waiting taker reads the messages, in case its watch has fallen silent.
 const READ_AFTER: Duration = Duration::from_secs(30);
 
+/// How long a taker waits for the read of another taker of its handle. The future of that taker may
+/// not be polled, so the wait must end.
+const SHARED_READ_WAIT: Duration = Duration::from_secs(2);
+
 /// Why the first waiting taker wakes up.
 enum Change {
-    /// These messages were put. They are the first that are ready, because no message was ready
-    /// before.
-    Put(Revision, Vec<Candidate>),
+    /// These messages were put. They are the first that are ready if no message was ready before.
+    Put(Revision, Vec<ReadyMessage>),
     /// A message may be ready.
     Unknown,
     WatchEnded,
@@ -53,7 +58,7 @@ pub(super) trait Claim: Sized + Send {
     fn claim(
         queue: &MessageQueue,
         claiming: Claiming<'_>,
-    ) -> impl Future<Output = Result<Option<Vec<Self>>, PrimitiveError>> + Send;
+    ) -> impl Future<Output = Result<Option<Vec<Self>>, MessageQueueError>> + Send;
 }
 
 /// At least once: a claim on the lease of the session, which the acknowledgement deletes.
@@ -61,16 +66,15 @@ impl Claim for Delivery {
     async fn claim(
         queue: &MessageQueue,
         claiming: Claiming<'_>,
-    ) -> Result<Option<Vec<Self>>, PrimitiveError> {
+    ) -> Result<Option<Vec<Self>>, MessageQueueError> {
         let keys = &queue.shared.keys;
         let mut guards = Vec::new();
         let mut ops: Vec<Op> = Vec::new();
         for candidate in &claiming.candidates {
             // Each claim has a value of its own, so that the cleanup of an earlier one, whose
             // outcome is unknown, leaves it alone.
-            let mut suffix = queue.session().key_suffix();
-            suffix.retire();
-            let value: Bytes = format!("{}-{suffix}", queue.session().lease_id()).into();
+            let number = queue.shared.next_claim.fetch_add(1, Ordering::Relaxed);
+            let value: Bytes = format!("{}-{number}", queue.shared.id).into();
             let key = keys.claim(&candidate.place);
             let guard = KeyGuard::with_value(queue.session(), key, value.clone());
             let message = keys.message(&candidate.place);
@@ -104,16 +108,23 @@ impl Claim for TakenMessage {
     async fn claim(
         queue: &MessageQueue,
         claiming: Claiming<'_>,
-    ) -> Result<Option<Vec<Self>>, PrimitiveError> {
+    ) -> Result<Option<Vec<Self>>, MessageQueueError> {
         let keys = &queue.shared.keys;
-        let message = |candidate: &Candidate| keys.message(&candidate.place);
+        let message = |candidate: &ReadyMessage| keys.message(&candidate.place);
         let deletes = claiming
             .candidates
             .iter()
             .map(|candidate| Delete::new(message(candidate)).with_prev_kv());
         let txn = queue.claim_txn(&claiming).and_then(deletes);
-        let sent = async { Ok(queue.session().backend().txn(txn).await?) };
-        let response = queue.session().while_held(sent).await?;
+        let session = queue.session();
+        if let SessionState::Lost(reason) = session.state() {
+            return Err(reason.into());
+        }
+        let sent = async { Ok(session.backend().txn(txn).await?) };
+        let response = session.while_held(sent).await.map_err(|error| {
+            let is_unknown = error.loss().is_some() || error.outcome() == Outcome::Unknown;
+            if is_unknown { MessageQueueError::TakeUnknown(error) } else { error.into() }
+        })?;
         if !response.succeeded {
             queue.note_refused(claiming, response);
             return Ok(None);
@@ -157,7 +168,7 @@ impl MessageQueue {
             // Enabled before the read, so that no notification in between is missed.
             returned.as_mut().enable();
             match change {
-                Change::Put(revision, ready) => self.shared.window.replace(revision, ready),
+                Change::Put(revision, put) => self.shared.window.note_put(revision, put),
                 Change::Unknown | Change::WatchEnded => self.shared.window.clear(),
             }
             let taken = self.claim_ready(max).await?;
@@ -167,8 +178,9 @@ impl MessageQueue {
             let changed = async {
                 tokio::select! {
                     biased;
-                    change = self.next_change(messages) => Ok(change?),
+                    // Before the events: a message that is ready again is older than a new one.
                     () = returned => Ok(Change::Unknown),
+                    change = self.next_change(messages) => Ok(change?),
                     () = sleep(READ_AFTER) => Ok(Change::Unknown),
                 }
             };
@@ -190,7 +202,10 @@ impl MessageQueue {
     }
 
     /// Claims up to `max` ready messages; none if there are none.
-    pub(super) async fn claim_ready<T: Claim>(&self, max: usize) -> Result<Vec<T>, PrimitiveError> {
+    pub(super) async fn claim_ready<T: Claim>(
+        &self,
+        max: usize,
+    ) -> Result<Vec<T>, MessageQueueError> {
         loop {
             let Some(claiming) = self.next_candidates(max).await? else { return Ok(Vec::new()) };
             if claiming.candidates[0].attempts >= self.max_attempts.get() {
@@ -202,7 +217,7 @@ impl MessageQueue {
     }
 
     /// The next candidates, after a read if the window has none. Takers of one handle that read at
-    /// the same time share the read.
+    /// the same time share the read, unless it takes long.
     async fn next_candidates(&self, max: usize) -> Result<Option<Claiming<'_>>, PrimitiveError> {
         let window = &self.shared.window;
         let next = || window.claim_next(max, self.max_attempts.get());
@@ -210,19 +225,28 @@ impl MessageQueue {
         if let Some(claiming) = next() {
             return Ok(Some(claiming));
         }
-        let _reading = window.reading.lock().await;
+        let turn = async { Ok(timeout(SHARED_READ_WAIT, window.reading.lock()).await.ok()) };
+        let _reading = self.session().while_held(turn).await?;
         if let Some(claiming) = next() {
             return Ok(Some(claiming));
         }
-        if window.has_read_since(before) {
+        if window.was_empty_since(before) {
             return Ok(None);
         }
-        self.read_window().await?;
-        Ok(next())
+        loop {
+            self.fill_window().await?;
+            if let Some(claiming) = next() {
+                return Ok(Some(claiming));
+            }
+            // Other takers have used the window up, or one of their claims has failed.
+            if window.was_empty_since(before) {
+                return Ok(None);
+            }
+        }
     }
 
     /// Fills the window. It reads more messages if all that were read are claimed.
-    async fn read_window(&self) -> Result<(), PrimitiveError> {
+    async fn fill_window(&self) -> Result<(), PrimitiveError> {
         let (session, backend) = (self.session(), self.session().backend());
         let mut limit = READ_LIMIT;
         loop {
@@ -230,7 +254,7 @@ impl MessageQueue {
             let read = Txn::new().and_then(read_window(&self.shared.keys, limit));
             let read = async { Ok(retry_read(|| backend.txn(read.clone())).await?) };
             let response = session.while_held(read).await?;
-            if self.fill_window(response) {
+            if self.note_read(response) {
                 self.shared.window.complete_read(number);
                 return Ok(());
             }
@@ -238,13 +262,12 @@ impl MessageQueue {
         }
     }
 
-    /// Fills the window with a read. Returns whether it has read enough messages.
-    fn fill_window(&self, response: TxnResponse) -> bool {
+    /// Fills the window with a read. Returns whether it has returned enough messages.
+    fn note_read(&self, response: TxnResponse) -> bool {
         let revision = response.header.revision;
         let mut reads = response.responses.iter().filter_map(OpResponse::as_range);
         let (Some(messages), Some(claims)) = (reads.next(), reads.next()) else { return false };
-        let ready = ready(&self.shared.keys, messages, claims);
-        ready.map(|ready| self.shared.window.replace(revision, ready)).is_some()
+        self.shared.window.replace(revision, ready(&self.shared.keys, messages, claims))
     }
 
     /// The conditions of a claim: each message is ready, and none with a better priority was put
@@ -269,11 +292,11 @@ impl MessageQueue {
     /// Notes that a claim was refused, with the read of its failure branch.
     fn note_refused(&self, claiming: Claiming<'_>, response: TxnResponse) {
         drop(claiming);
-        self.fill_window(response);
+        self.note_read(response);
     }
 
     /// Moves a message to the dead letters, unless it has changed.
-    async fn give_up(&self, candidate: &Candidate) -> Result<(), PrimitiveError> {
+    async fn give_up(&self, candidate: &ReadyMessage) -> Result<(), PrimitiveError> {
         let (session, keys) = (self.session(), &self.shared.keys);
         let (backend, key) = (session.backend(), keys.message(&candidate.place));
         let read = async { Ok(range_with_retry(&**backend, Range::new(&key)).await?) };
@@ -312,11 +335,11 @@ impl MessageQueue {
     }
 
     /// The messages that these events have put, without those that have a delay.
-    fn ready_after(&self, batch: &WatchBatch) -> Vec<Candidate> {
+    fn ready_after(&self, batch: &WatchBatch) -> Vec<ReadyMessage> {
         let puts = batch.events.iter().filter(|event| event.is_create());
         let kvs = puts.map(|event| event.kv.clone()).collect();
         let created = RangeResponse { kvs, ..RangeResponse::default() };
-        ready(&self.shared.keys, &created, &created).unwrap_or_default()
+        ready(&self.shared.keys, &created, &created).candidates
     }
 
     /// Whether a message may be ready again: its claim was deleted, and the message was not.

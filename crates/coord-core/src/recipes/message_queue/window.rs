@@ -15,6 +15,16 @@
 //! message with a better priority that was put since is refused too, by a compare of the claim. A
 //! message that became ready again, because its claim was deleted, is not noticed: the window is
 //! used for one second at most.
+//!
+//! A read is *complete* if it has returned all messages. Only an empty window of a complete read
+//! shows that no message is ready. If the read was not complete, messages that it has not returned
+//! may be ready, and the taker reads more:
+//!
+//! ```text
+//! messages 1 to 300, claims 1 to 200, taker A claims 201
+//! taker B reads 256 messages      202 to 256 are ready
+//! other takers claim them all     window empty, not complete: taker C reads
+//! ```
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Mutex;
@@ -36,7 +46,7 @@ const WINDOW_MAX_AGE: Duration = Duration::from_secs(1);
 
 /// A message that was ready when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(super) struct ReadyMessage {
     pub(super) place: Place,
     pub(super) put_revision: Revision,
     pub(super) mod_revision: Revision,
@@ -44,7 +54,7 @@ pub(super) struct Candidate {
     pub(super) attempts: u32,
 }
 
-impl Candidate {
+impl ReadyMessage {
     fn new(place: Place, kv: &KeyValue) -> Self {
         let (put_revision, mod_revision) = (kv.create_revision, kv.mod_revision);
         Self { place, put_revision, mod_revision, attempts: attempts(kv) }
@@ -69,9 +79,11 @@ pub(super) struct Window {
 
 #[derive(Debug, Default)]
 struct State {
-    ready: VecDeque<Candidate>,
+    ready: VecDeque<ReadyMessage>,
     /// The revision of the read, and its time; `None` if the next take must read.
     read: Option<(Revision, Instant)>,
+    /// Whether the read has returned all messages.
+    is_complete: bool,
     /// The ids of the messages that a taker of this handle is claiming.
     claiming: BTreeSet<Bytes>,
     reads: Reads,
@@ -89,7 +101,7 @@ struct Reads {
 /// reads, because they may be ready.
 pub(super) struct Claiming<'a> {
     window: &'a Window,
-    pub(super) candidates: Vec<Candidate>,
+    pub(super) candidates: Vec<ReadyMessage>,
     /// The revision at which they were the first that are ready.
     pub(super) revision: Revision,
     is_claimed: bool,
@@ -136,27 +148,61 @@ impl Window {
 
     /// Notes that a read has completed.
     pub(super) fn complete_read(&self, number: u64) {
-        lock(&self.state).reads.completed = number;
+        let mut state = lock(&self.state);
+        state.reads.completed = state.reads.completed.max(number);
     }
 
-    /// Whether a read has completed that was started after the read `number`.
-    pub(super) fn has_read_since(&self, number: u64) -> bool {
-        lock(&self.state).reads.completed > number
+    /// Whether no message was ready at some time after the read `number`: a read that was started
+    /// after it has completed, and the window is empty and complete.
+    pub(super) fn was_empty_since(&self, number: u64) -> bool {
+        let state = lock(&self.state);
+        state.reads.completed > number && state.shows_no_message()
     }
 
     /// Replaces the window, unless it is newer already. A window that is too old is replaced in any
     /// case, because an older backup of the store may have been restored.
-    pub(super) fn replace(&self, revision: Revision, mut ready: Vec<Candidate>) {
+    ///
+    /// Returns whether the window is of use: it has a candidate, or shows that no message is ready.
+    pub(super) fn replace(&self, revision: Revision, read: Ready) -> bool {
         let mut state = lock(&self.state);
         let is_newer = |(current, read_at): (Revision, Instant)| {
             current > revision && read_at.elapsed() < WINDOW_MAX_AGE
         };
-        if state.read.is_some_and(is_newer) {
-            return;
+        if !state.read.is_some_and(is_newer) || !state.is_of_use() {
+            state.set(revision, read);
         }
-        ready.retain(|candidate| !state.claiming.contains(candidate.place.id()));
-        state.read = Some((revision, Instant::now()));
-        state.ready = ready.into();
+        state.is_of_use()
+    }
+
+    /// Notes the messages that were put until `revision`, according to a watch. If the window does
+    /// not show that no other message is ready, the next take reads.
+    pub(super) fn note_put(&self, revision: Revision, put: Vec<ReadyMessage>) {
+        let mut state = lock(&self.state);
+        if state.shows_no_message() {
+            state.set(revision, Ready { candidates: put, is_complete: true });
+        } else {
+            state.read = None;
+        }
+    }
+}
+
+impl State {
+    fn set(&mut self, revision: Revision, read: Ready) {
+        let Ready { mut candidates, is_complete } = read;
+        candidates.retain(|candidate| !self.claiming.contains(candidate.place.id()));
+        self.read = Some((revision, Instant::now()));
+        self.ready = candidates.into();
+        self.is_complete = is_complete;
+    }
+
+    /// Whether no message was ready at the time of the read, except those that a taker of this
+    /// handle has claimed or is claiming.
+    fn shows_no_message(&self) -> bool {
+        self.read.is_some() && self.ready.is_empty() && self.is_complete
+    }
+
+    fn is_of_use(&self) -> bool {
+        self.read.is_some() && (!self.ready.is_empty() || self.is_complete)
     }
 }
 
@@ -190,16 +236,20 @@ pub(super) fn read_window(keys: &Keys, limit: u64) -> [Op; 2] {
     [messages.into(), Range::new(keys.claims()).keys_only().into()]
 }
 
-/// The ready messages of a read, in the order in which they are taken. `None` if it shows none, and
-/// has not read all messages.
+/// The ready messages of a read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ready {
+    /// In the order in which they are taken.
+    pub(super) candidates: Vec<ReadyMessage>,
+    /// Whether the read has returned all messages. If not, others behind the last may be ready.
+    pub(super) is_complete: bool,
+}
+
+/// The ready messages of a read.
 ///
 /// Keys are in the order of priority and section. In a section the create revision decides, so a
 /// section that was not read to its end is left out.
-pub(super) fn ready(
-    keys: &Keys,
-    messages: &RangeResponse,
-    claims: &RangeResponse,
-) -> Option<Vec<Candidate>> {
+pub(super) fn ready(keys: &Keys, messages: &RangeResponse, claims: &RangeResponse) -> Ready {
     let claimed: BTreeSet<_> =
         claims.kvs.iter().filter_map(|kv| keys.claimed_id(&kv.key)).collect();
     let place = |kv: &KeyValue| Some((keys.place(&kv.key)?, kv.clone()));
@@ -213,8 +263,8 @@ pub(super) fn ready(
         let by_revision = one.create_revision.cmp(&other.create_revision);
         a.group().cmp(b.group()).then(by_revision).then_with(|| a.cmp(b))
     });
-    let ready: Vec<_> = found.into_iter().map(|(place, kv)| Candidate::new(place, &kv)).collect();
-    (!ready.is_empty() || !messages.more).then_some(ready)
+    let candidates = found.into_iter().map(|(place, kv)| ReadyMessage::new(place, &kv)).collect();
+    Ready { candidates, is_complete: !messages.more }
 }
 
 #[cfg(test)]
@@ -236,8 +286,13 @@ mod tests {
         RangeResponse { kvs, more, ..RangeResponse::default() }
     }
 
-    fn ids(ready: Option<Vec<Candidate>>) -> Option<Vec<Bytes>> {
-        ready.map(|ready| ready.iter().map(|candidate| id(&candidate.place)).collect())
+    fn ids(ready: &Ready) -> Vec<Bytes> {
+        ready.candidates.iter().map(|candidate| id(&candidate.place)).collect()
+    }
+
+    /// A read of messages without claims.
+    fn unclaimed(messages: Vec<KeyValue>, more: bool) -> Ready {
+        ready(&keys(), &read(messages, more), &read(Vec::new(), false))
     }
 
     #[test]
@@ -245,37 +300,68 @@ mod tests {
         let messages = || vec![message(0, "a", 9), message(0, "b", 7), message(10, "a0", 12)];
         let none = read(Vec::new(), false);
         let all = ready(&keys(), &read(messages(), false), &none);
-        assert_eq!(ids(all), Some(vec!["b".into(), "a".into(), "a0".into()]));
+        assert_eq!(ids(&all), ["b", "a", "a0"]);
 
         let claim = keys().claim(&Place::new(100, Revision(0), "b"));
         let claims = read(vec![KeyValue { key: claim, ..KeyValue::default() }], false);
         let rest = ready(&keys(), &read(messages(), false), &claims);
-        assert_eq!(ids(rest), Some(vec!["a".into(), "a0".into()]));
+        assert_eq!((ids(&rest), rest.is_complete), (vec!["a".into(), "a0".into()], true));
     }
 
     #[test]
     fn section_that_was_not_read_to_its_end_is_left_out() {
-        let none = read(Vec::new(), false);
-        let first =
-            ready(&keys(), &read(vec![message(0, "a", 9), message(10, "b", 12)], true), &none);
-        assert_eq!(ids(first), Some(vec!["a".into()]));
-        let one = ready(&keys(), &read(vec![message(0, "a", 9), message(0, "b", 7)], true), &none);
-        assert_eq!(one, None, "read more");
+        let first = unclaimed(vec![message(0, "a", 9), message(10, "b", 12)], true);
+        assert_eq!((ids(&first), first.is_complete), (vec!["a".into()], false));
+        let one = unclaimed(vec![message(0, "a", 9), message(0, "b", 7)], true);
+        assert_eq!((ids(&one), one.is_complete), (Vec::new(), false), "read more");
+    }
+
+    /// The only candidate is being claimed, so the read was too short.
+    #[tokio::test(start_paused = true)]
+    async fn incomplete_window_does_not_show_that_none_is_ready() {
+        let window = Window::default();
+        let messages = || vec![message(0, "a", 7), message(10, "b", 12)];
+        assert!(window.replace(Revision(12), unclaimed(messages(), true)));
+        let claiming = window.claim_next(1, 9).unwrap();
+        let number = window.start_read();
+        assert!(!window.replace(Revision(12), unclaimed(messages(), true)), "read more");
+        window.complete_read(number);
+        assert!(!window.was_empty_since(0));
+        // A wider read may be older than the window that it replaces.
+        assert!(window.replace(Revision(11), unclaimed(messages(), false)));
+        assert_eq!(window.claim_next(1, 9).unwrap().candidates[0].put_revision, Revision(12));
+        claiming.claimed();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn put_is_first_only_if_no_other_message_is_ready() {
+        let window = Window::default();
+        let put = || unclaimed(vec![message(10, "b", 12)], false).candidates;
+        let is_first = || window.claim_next(1, 9).map(Claiming::claimed).is_some();
+        window.note_put(Revision(12), put());
+        assert!(!is_first(), "nothing was read");
+        let messages = vec![message(0, "a", 7), message(10, "z", 8)];
+        window.replace(Revision(9), unclaimed(messages, true));
+        assert!(is_first());
+        window.note_put(Revision(12), put());
+        assert!(!is_first(), "others may be ready");
+        window.replace(Revision(9), unclaimed(Vec::new(), false));
+        window.note_put(Revision(12), put());
+        assert!(is_first());
     }
 
     #[tokio::test(start_paused = true)]
     async fn window_is_used_once_and_for_one_second() {
         let window = Window::default();
         assert!(window.claim_next(1, 9).is_none());
-        let ready =
-            |messages| ready(&keys(), &read(messages, false), &read(Vec::new(), false)).unwrap();
+        let ready = |messages| unclaimed(messages, false);
         window.replace(Revision(9), ready(vec![message(0, "a", 7), message(0, "b", 9)]));
         let claiming = window.claim_next(1, 9).unwrap();
         assert_eq!(claiming.candidates[0].put_revision, Revision(7));
 
         // A message that is being claimed does not return with another read.
         window.replace(Revision(10), ready(vec![message(0, "a", 7), message(0, "b", 9)]));
-        window.replace(Revision(8), Vec::new());
+        window.replace(Revision(8), ready(Vec::new()));
         let next = window.claim_next(5, 9).unwrap();
         assert_eq!(next.candidates.len(), 1);
         assert_eq!(next.candidates[0].put_revision, Revision(9));

@@ -1,4 +1,4 @@
-//! The oracle of message queues: what the producers and the takers were told about each message.
+//! The oracle of message queues: the responses that producers and takers have received for each message.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
