@@ -53,7 +53,8 @@ pub(crate) trait Followed: Send + Sync + 'static {
     /// The range that is watched.
     fn range(&self) -> KeyRange;
 
-    /// Reads the keys at a revision, or at the newest one. It does not retry.
+    /// Reads the keys at a revision, or at the newest one. It retries each request while the store is
+    /// unavailable.
     fn read(
         &self,
         at: Option<Revision>,
@@ -267,12 +268,13 @@ impl<F: Followed> Follower<F> {
     }
 }
 
-/// Reads the keys at the newest revision, with retries while the store is unavailable.
+/// Reads the keys at the newest revision.
 async fn read_newest<F: Followed>(followed: &F) -> Result<(Header, F::State)> {
     loop {
-        match retry_read(|| followed.read(None)).await {
-            // A read of several pages: the revision of the first page was compacted meanwhile.
-            Err(Error::Compacted { .. }) => {}
+        match followed.read(None).await {
+            // A read of several pages: the revision of the first page was compacted meanwhile, or
+            // belongs to a history that was replaced meanwhile.
+            Err(Error::Compacted { .. } | Error::FutureRevision { .. }) => {}
             read => return read,
         }
     }
@@ -281,14 +283,11 @@ async fn read_newest<F: Followed>(followed: &F) -> Result<(Header, F::State)> {
 /// Reads the keys at a revision that the store had reached; `None` if the store has not reached it,
 /// because its history was replaced.
 async fn read_at<F: Followed>(followed: &F, revision: Revision) -> Result<Option<F::State>> {
-    let read = || async move {
-        match followed.read(Some(revision)).await {
-            Ok((_, state)) => Ok(Some(state)),
-            Err(Error::FutureRevision { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    };
-    retry_read(read).await
+    match followed.read(Some(revision)).await {
+        Ok((_, state)) => Ok(Some(state)),
+        Err(Error::FutureRevision { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Watches the range, from a revision on.

@@ -215,6 +215,19 @@ async fn cache_waits_while_the_store_is_unavailable() {
     assert!(timeout(secs(100), PrefixCache::open(&hangs, "p/")).await.is_err());
 }
 
+/// Twelve pages that take a second each: longer than one request may take.
+#[tokio::test(start_paused = true)]
+async fn prefix_that_takes_long_to_read_is_loaded() {
+    let store = Client::new(MemBackend::new());
+    for n in 0..11_500 {
+        put(&store, &format!("p/{n}"), "").await;
+    }
+    let slow = intercepted(&store, only("range", Action::Delay(secs(1))));
+    let opening = timeout(secs(60), timed(open(&slow)));
+    let (cache, waited) = opening.await.expect("the read ends");
+    assert_eq!((cache.snapshot().len(), waited), (11_500, secs(12)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn cache_stops_when_its_last_handle_is_dropped() {
     let store = Client::new(MemBackend::new());

@@ -11,7 +11,9 @@ use super::state::{Publication, Shared};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::follow::{Followed, Follower, Gap, Reread, Verified, Wanted};
-use crate::kv::{Event, Header, KeyRange, KeyValue, Range, Revision, SortOrder, SortTarget};
+use crate::kv::{
+    Event, Header, KeyRange, KeyValue, Range, RangeResponse, Revision, SortOrder, SortTarget,
+};
 use crate::retry_read::retry_read;
 use crate::telemetry::cache as events;
 
@@ -72,6 +74,13 @@ impl FollowedPrefix {
         KeyRange::prefix(&self.0.prefix)
     }
 
+    /// Reads the first keys of a range. Each page has the time limit of a request, so the number of
+    /// keys does not matter.
+    async fn read_page(&self, range: Range) -> Result<RangeResponse> {
+        let page = range.limit(PAGE_SIZE);
+        retry_read(|| self.0.client.range(page.clone())).await
+    }
+
     /// Reads the key that was changed last, as of a revision; `None` if the store has not reached
     /// the revision, because its history was replaced. It retries.
     async fn read_last_changed(&self, at: Revision) -> Result<Option<(Header, LastChanged)>> {
@@ -121,7 +130,7 @@ impl Followed for FollowedPrefix {
     /// Reads page by page, and stops when the keys are more than the limit.
     async fn read(&self, at: Option<Revision>) -> Result<(Header, Keys)> {
         let all = self.range();
-        let mut page = self.0.client.range(Range::new(&all).limit(PAGE_SIZE).at(at)).await?;
+        let mut page = self.read_page(Range::new(&all).at(at)).await?;
         let (header, mut keys) = (page.header, Keys::default());
         let at = at.unwrap_or(header.revision);
         loop {
@@ -133,8 +142,7 @@ impl Followed for FollowedPrefix {
             let Some(last) = last.filter(|_| page.more && !is_full) else {
                 return Ok((header, keys));
             };
-            let rest = Range::new(all.after(&last)).limit(PAGE_SIZE).at(at);
-            page = self.0.client.range(rest).await?;
+            page = self.read_page(Range::new(all.after(&last)).at(at)).await?;
         }
     }
 
