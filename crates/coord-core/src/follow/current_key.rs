@@ -144,8 +144,8 @@ impl<F: CurrentKey> CurrentKeys<F> {
         let Some(Reread { before, revision, cause: Some(cause) }) = reread else { return };
         let current = F::current(&self.follower.state);
         if current.is_none() || current != F::current(&before) {
-            let after = self.gap.map_or(revision, |gap| gap.after);
-            self.gap = Some(Gap { after, until: self.follower.header.revision, cause });
+            let gap = Gap { after: revision, until: self.follower.header.revision, cause };
+            self.gap = Some(gap.with_earlier(self.gap));
         }
     }
 }

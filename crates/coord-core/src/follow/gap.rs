@@ -17,6 +17,19 @@ pub struct Gap {
     pub cause: GapCause,
 }
 
+impl Gap {
+    /// This gap together with an earlier one that was not reported yet.
+    pub(crate) fn with_earlier(self, earlier: Option<Self>) -> Self {
+        let Some(earlier) = earlier else { return self };
+        // The revisions belong to two histories if one of the gaps is between two histories.
+        let cause = match earlier.cause {
+            GapCause::HistoryReplaced => earlier.cause,
+            _ => self.cause,
+        };
+        Self { after: earlier.after, until: self.until, cause }
+    }
+}
+
 /// The reason why a stream may have missed changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -160,10 +160,10 @@ impl<M> Members<M> {
     /// Returns the stream of events from now on. Any number of streams share the one watch.
     pub fn events(&self) -> MemberEvents<M> {
         let changes = self.cache.changes();
-        let (gap, events) = (None, VecDeque::new());
+        let (gap, next_gap, events) = (None, None, VecDeque::new());
         let (prefix, metadata) = (self.cache.prefix().clone(), PhantomData);
         let revision = changes.snapshot().revision();
-        MemberEvents { changes, prefix, events, revision, gap, metadata }
+        MemberEvents { changes, prefix, events, revision, gap, next_gap, metadata }
     }
 
     /// Returns the cache of the members' keys.
@@ -238,6 +238,8 @@ pub struct MemberEvents<M> {
     events: VecDeque<MemberEvent<M>>,
     revision: Revision,
     gap: Option<Gap>,
+    /// The gap before the next event: of updates without an event.
+    next_gap: Option<Gap>,
     metadata: PhantomData<fn() -> M>,
 }
 
@@ -255,7 +257,8 @@ impl<M> MemberEvents<M> {
         self.revision
     }
 
-    /// Returns the gap before the last event; `None` if no event is missing.
+    /// Returns the gap before the last event; `None` if no event is missing. If the members are the
+    /// same before a gap and after it, the next event has the gap.
     #[must_use]
     pub const fn gap(&self) -> Option<Gap> {
         self.gap
@@ -275,7 +278,7 @@ impl<M> MemberEvents<M> {
     /// The events of an update. A member that left in the revision in which another one joined
     /// comes first.
     fn add(&mut self, update: &PrefixUpdate) {
-        (self.revision, self.gap) = (update.revision(), update.gap());
+        let gap = update.gap().map(|gap| gap.with_earlier(self.next_gap)).or(self.next_gap);
         let (mut left, mut others) = (VecDeque::new(), VecDeque::new());
         let member = |kv| Member::new(kv, &self.prefix);
         for KeyChange { before, after, .. } in update.changes() {
@@ -291,6 +294,11 @@ impl<M> MemberEvents<M> {
             }
         }
         self.events.extend(left.into_iter().chain(others));
+        if self.events.is_empty() {
+            self.next_gap = gap;
+        } else {
+            (self.revision, self.gap, self.next_gap) = (update.revision(), gap, None);
+        }
     }
 }
 
