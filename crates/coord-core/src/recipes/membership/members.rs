@@ -117,7 +117,7 @@ impl<M> Members<M> {
     pub fn get(&self, id: &str) -> Option<Member<M>> {
         let prefix = self.cache.prefix();
         let kv = self.cache.get([prefix, id.as_bytes()].concat())?;
-        Some(Member::new(&kv, prefix))
+        is_member(&kv.key, prefix).then(|| Member::new(&kv, prefix))
     }
 
     /// Returns the revision of the list.
@@ -177,8 +177,14 @@ impl<M> Members<M> {
     }
 }
 
+/// Whether a key is that of a member, and not that of another group, whose name is a child name.
+fn is_member(key: &[u8], prefix: &Bytes) -> bool {
+    !key[prefix.len()..].contains(&b'/')
+}
+
 fn members_of<M>(snapshot: &PrefixSnapshot, prefix: &Bytes) -> Vec<Member<M>> {
-    let mut members: Vec<_> = snapshot.iter().map(|kv| Member::new(kv, prefix)).collect();
+    let keys = snapshot.iter().filter(|kv| is_member(&kv.key, prefix));
+    let mut members: Vec<_> = keys.map(|kv| Member::new(kv, prefix)).collect();
     // Keys of one create revision stay in key order.
     members.sort_by_key(Member::create_revision);
     members
@@ -281,7 +287,8 @@ impl<M> MemberEvents<M> {
         let gap = update.gap().map(|gap| gap.with_earlier(self.next_gap)).or(self.next_gap);
         let (mut left, mut others) = (VecDeque::new(), VecDeque::new());
         let member = |kv| Member::new(kv, &self.prefix);
-        for KeyChange { before, after, .. } in update.changes() {
+        let changes = update.changes().iter();
+        for KeyChange { before, after, .. } in changes.filter(|c| is_member(&c.key, &self.prefix)) {
             match (before, after) {
                 (Some(before), Some(after)) if before.create_revision == after.create_revision => {
                     let (before, after) = (member(before), member(after));
