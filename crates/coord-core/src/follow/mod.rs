@@ -156,6 +156,11 @@ impl<F: Followed> Follower<F> {
         self.header
     }
 
+    /// Whether the watch was requested to report its progress, and has delivered nothing since.
+    pub(crate) const fn awaits_progress(&self) -> bool {
+        self.respond_by.is_some()
+    }
+
     /// Reads the keys, or waits for the next event of the watch, and updates the state. After an
     /// error, or if the future was dropped, the follower has ended: do not call it again.
     pub(crate) async fn step(&mut self) -> Result<Option<Reread<F::State>>> {
@@ -171,6 +176,7 @@ impl<F: Followed> Follower<F> {
         let revision = std::mem::replace(&mut self.header, header).revision;
         let before = std::mem::replace(&mut self.state, state);
         self.verify_at = Some(Instant::now() + VERIFY_PERIOD);
+        self.respond_by = None;
         self.step = Step::Watch(None);
         Ok(Reread { before, revision, cause })
     }

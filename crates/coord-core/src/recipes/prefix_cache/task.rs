@@ -47,7 +47,7 @@ async fn follow(shared: &Arc<Shared>) -> Result<std::convert::Infallible, Prefix
     loop {
         let started = Instant::now();
         let reread = follower.step().await?;
-        let revision = follower.header().revision;
+        let (revision, awaits_progress) = (follower.header().revision, follower.awaits_progress());
         let keys = follower.state_mut();
         if keys.bytes > shared.bytes_max {
             let (prefix, bytes_max) = (shared.prefix.clone(), shared.bytes_max);
@@ -65,7 +65,8 @@ async fn follow(shared: &Arc<Shared>) -> Result<std::convert::Infallible, Prefix
             events::read_again(&shared.prefix, gap, changes.len());
         }
         let read_at = reread.map(|_| started);
-        shared.publish(Publication { keys, revision, changes, gap, read_at });
+        let publication = Publication { keys, revision, changes, gap, read_at, awaits_progress };
+        shared.publish(publication);
     }
 }
 
