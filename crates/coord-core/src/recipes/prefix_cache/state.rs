@@ -17,7 +17,6 @@ use super::changes::Update;
 use super::snapshot::{KeyChange, Keys, Map, PrefixSnapshot};
 use crate::backoff::Backoff;
 use crate::client::Client;
-use crate::error::{Error, Outcome};
 use crate::follow::{Gap, GapCause, Wanted};
 use crate::kv::Revision;
 use crate::sync;
@@ -195,9 +194,7 @@ impl Shared {
     /// Notes that the cache has ended because its runtime was shut down.
     pub(super) fn stop(&self) {
         if self.lock().error.is_none() {
-            let reason = "the runtime of the cache was shut down".to_owned();
-            let outcome = Outcome::NotApplied;
-            self.fail(Error::Unavailable { outcome, reason, source: None }.into());
+            self.fail(PrefixCacheError::RuntimeShutDown);
         }
     }
 
