@@ -154,6 +154,7 @@ impl Members {
             let cause = match gap.cause {
                 GapCause::Compacted => "compacted",
                 GapCause::HistoryReplaced => "history_replaced",
+                GapCause::OutOfOrder => "out_of_order",
                 GapCause::Lagged => "lagged",
                 _ => "unknown",
             };

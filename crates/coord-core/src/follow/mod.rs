@@ -101,6 +101,11 @@ pub(crate) struct Follower<F: Followed> {
     /// The keys as of `header.revision`.
     state: F::State,
     header: Header,
+    /// Up to this revision the state was read or verified. Above it, up to `header.revision`, only
+    /// the watch has reported that it delivered everything.
+    read_up_to: Revision,
+    /// The revision of a change that the watch delivered after it had reported a later one.
+    late: Option<Revision>,
     /// When to verify the state.
     verify_at: Option<Instant>,
     /// When the watch has fallen silent, unless it delivers something before: it was requested to.
@@ -141,6 +146,8 @@ impl<F: Followed> Follower<F> {
             followed,
             state: F::State::default(),
             header: Header::default(),
+            read_up_to: Revision::ZERO,
+            late: None,
             verify_at: None,
             respond_by: None,
             step: Step::Read(None),
@@ -174,6 +181,8 @@ impl<F: Followed> Follower<F> {
     async fn read(&mut self, cause: Option<GapCause>) -> Result<Reread<F::State>> {
         let (header, state) = read_newest(&self.followed).await?;
         let revision = std::mem::replace(&mut self.header, header).revision;
+        let revision = self.late.take().map_or(revision, |late| Revision(late.0 - 1));
+        self.read_up_to = header.revision;
         let before = std::mem::replace(&mut self.state, state);
         self.verify_at = Some(Instant::now() + VERIFY_PERIOD);
         self.respond_by = None;
@@ -220,8 +229,10 @@ impl<F: Followed> Follower<F> {
         self.respond_by = None;
         match delivered {
             Some(Ok(batch)) => {
-                self.apply(batch);
-                self.step = Step::Watch(Some(watch));
+                self.step = match self.apply(batch) {
+                    Ok(()) => Step::Watch(Some(watch)),
+                    Err(cause) => Step::Read(Some(cause)),
+                };
             }
             Some(Err(Error::Compacted { .. })) => {
                 self.step = Step::Read(Some(GapCause::Compacted));
@@ -245,6 +256,7 @@ impl<F: Followed> Follower<F> {
         match self.followed.verify(&self.state, self.header.revision).await? {
             Verified::Current(header) => {
                 self.header = header;
+                self.read_up_to = header.revision;
                 self.step = Step::Watch(Some(watch));
             }
             Verified::SameHistory => self.probe(watch),
@@ -261,16 +273,21 @@ impl<F: Followed> Follower<F> {
         self.step = Step::Watch(Some(watch));
     }
 
-    /// Applies a batch: the events of one revision, or a progress notification.
-    fn apply(&mut self, batch: WatchBatch) {
+    /// Applies a batch: the events of one revision, or a progress notification. Fails if the events
+    /// are late, so that the keys must be read again.
+    fn apply(&mut self, batch: WatchBatch) -> Result<(), GapCause> {
         if batch.revision <= self.header.revision && !batch.events.is_empty() {
-            // The keys were read at this or a later revision.
-            return;
+            if batch.revision <= self.read_up_to {
+                return Ok(());
+            }
+            self.late = Some(batch.revision);
+            return Err(GapCause::OutOfOrder);
         }
         if !batch.events.is_empty() {
             self.followed.apply(&mut self.state, batch.events);
         }
         self.header.revision = self.header.revision.max(batch.revision);
+        Ok(())
     }
 }
 
