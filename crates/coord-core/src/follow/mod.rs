@@ -24,8 +24,10 @@ mod current_key;
 mod gap;
 
 use std::future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::client::Client;
@@ -46,7 +48,7 @@ const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Keys of the store that are followed, and the state that is made of them.
 pub(crate) trait Followed: Send + Sync + 'static {
     /// The keys as of one revision.
-    type State: Default + Send + Sync;
+    type State: Clone + Default + Send + Sync;
 
     fn client(&self) -> &Client;
 
@@ -97,7 +99,7 @@ pub(crate) enum Wanted {
 
 /// The keys as of one revision, kept up to date by one watch.
 pub(crate) struct Follower<F: Followed> {
-    followed: F,
+    followed: Arc<F>,
     /// The keys as of `header.revision`.
     state: F::State,
     header: Header,
@@ -108,6 +110,9 @@ pub(crate) struct Follower<F: Followed> {
     late: Option<Revision>,
     /// When to verify the state.
     verify_at: Option<Instant>,
+    /// Verifies the state as of an earlier or the same revision, beside the watch: while the store
+    /// does not respond to it, the watch may.
+    verification: Option<BoxFuture<'static, (Revision, Result<Verified>)>>,
     /// When the watch has fallen silent, unless it delivers something before: it was requested to.
     respond_by: Option<Instant>,
     step: Step,
@@ -136,6 +141,7 @@ pub(crate) struct Reread<S> {
 enum Wakeup {
     Delivered(Option<Result<WatchBatch>>),
     Wanted(Wanted),
+    Verified(Revision, Result<Verified>),
     TimedOut,
 }
 
@@ -143,12 +149,13 @@ impl<F: Followed> Follower<F> {
     /// A follower that has read nothing yet.
     pub(crate) fn new(followed: F) -> Self {
         Self {
-            followed,
+            followed: Arc::new(followed),
             state: F::State::default(),
             header: Header::default(),
             read_up_to: Revision::ZERO,
             late: None,
             verify_at: None,
+            verification: None,
             respond_by: None,
             step: Step::Read(None),
         }
@@ -179,13 +186,13 @@ impl<F: Followed> Follower<F> {
     }
 
     async fn read(&mut self, cause: Option<GapCause>) -> Result<Reread<F::State>> {
-        let (header, state) = read_newest(&self.followed).await?;
+        let (header, state) = read_newest(&*self.followed).await?;
         let revision = std::mem::replace(&mut self.header, header).revision;
         let revision = self.late.take().map_or(revision, |late| Revision(late.0 - 1));
         self.read_up_to = header.revision;
         let before = std::mem::replace(&mut self.state, state);
         self.verify_at = Some(Instant::now() + VERIFY_PERIOD);
-        self.respond_by = None;
+        (self.verification, self.respond_by) = (None, None);
         self.step = Step::Watch(None);
         Ok(Reread { before, revision, cause })
     }
@@ -194,15 +201,29 @@ impl<F: Followed> Follower<F> {
     async fn watch(&mut self, watch: Option<Watcher>) -> Result<()> {
         let mut watch = match watch {
             Some(watch) => watch,
-            None => register(&self.followed, self.header.revision.next()).await?,
+            None => register(&*self.followed, self.header.revision.next()).await?,
         };
         let verify_at = *self.verify_at.get_or_insert_with(|| Instant::now() + VERIFY_PERIOD);
-        let until = self.respond_by.map_or(verify_at, |at| at.min(verify_at));
+        let verify_at = self.verification.is_none().then_some(verify_at);
+        let until = self.respond_by.into_iter().chain(verify_at).min();
+        let timer = async {
+            match until {
+                Some(at) => sleep_until(at).await,
+                None => future::pending().await,
+            }
+        };
+        let verified = async {
+            match &mut self.verification {
+                Some(verification) => verification.await,
+                None => future::pending().await,
+            }
+        };
         let wakeup = tokio::select! {
             biased;
             delivered = watch.next() => Wakeup::Delivered(delivered),
+            (revision, verified) = verified => Wakeup::Verified(revision, verified),
             wanted = self.followed.wanted() => Wakeup::Wanted(wanted),
-            () = sleep_until(until) => Wakeup::TimedOut,
+            () = timer => Wakeup::TimedOut,
         };
         match wakeup {
             Wakeup::Delivered(delivered) => self.process_delivery(delivered, watch).await,
@@ -216,7 +237,22 @@ impl<F: Followed> Follower<F> {
                 self.step = Step::Watch(None);
                 Ok(())
             }
-            Wakeup::Wanted(Wanted::Verify) | Wakeup::TimedOut => self.verify(watch).await,
+            Wakeup::Wanted(Wanted::Verify) if self.verification.is_some() => {
+                // Again, as soon as the one that has begun before ends.
+                self.verify_at = Some(Instant::now());
+                self.step = Step::Watch(Some(watch));
+                Ok(())
+            }
+            Wakeup::Wanted(Wanted::Verify) | Wakeup::TimedOut => {
+                self.begin_verification();
+                self.step = Step::Watch(Some(watch));
+                Ok(())
+            }
+            Wakeup::Verified(revision, verified) => {
+                self.verification = None;
+                self.process_verification(revision, verified?, watch);
+                Ok(())
+            }
         }
     }
 
@@ -249,20 +285,30 @@ impl<F: Followed> Follower<F> {
         Ok(())
     }
 
-    /// Compares the state with the store, to detect that the watch has fallen silent or that the
-    /// history of the store was replaced.
-    async fn verify(&mut self, watch: Watcher) -> Result<()> {
+    /// Begins to compare the state with the store, to detect that the watch has fallen silent or
+    /// that the history of the store was replaced.
+    fn begin_verification(&mut self) {
         self.verify_at = Some(Instant::now() + VERIFY_PERIOD);
-        match self.followed.verify(&self.state, self.header.revision).await? {
+        let (followed, state) = (Arc::clone(&self.followed), self.state.clone());
+        let revision = self.header.revision;
+        let verify = async move { (revision, followed.verify(&state, revision).await) };
+        self.verification = Some(Box::pin(verify));
+    }
+
+    /// Processes the result of a comparison of the state as of `revision` with the store.
+    fn process_verification(&mut self, revision: Revision, verified: Verified, watch: Watcher) {
+        match verified {
             Verified::Current(header) => {
-                self.header = header;
-                self.read_up_to = header.revision;
+                // Meanwhile the watch may have advanced the state.
+                if self.header.revision == revision {
+                    self.header = header;
+                    self.read_up_to = header.revision;
+                }
                 self.step = Step::Watch(Some(watch));
             }
             Verified::SameHistory => self.probe(watch),
             Verified::Replaced => self.step = Step::Read(Some(GapCause::HistoryReplaced)),
         }
-        Ok(())
     }
 
     /// Requests a progress notification from the watch. If the watch then delivers nothing, it has

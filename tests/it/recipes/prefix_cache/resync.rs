@@ -1,6 +1,7 @@
 //! Resynchronization: after a watch that has ended, a compaction, and a replaced history.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use coord_core::layer::Layer;
 use coord_core::recipes::{GapCause, PrefixCache, PrefixChanges};
 use coord_core::{Client, Error, KvBackend as _, Result};
 use coord_mem::MemBackend;
-use coord_testkit::Recorder;
+use coord_testkit::{Action, Call, Recorder};
 use futures_util::{Stream, StreamExt as _};
 use tokio::time::{Sleep, sleep, timeout};
 
@@ -230,6 +231,30 @@ async fn verification_detects_a_replaced_history_that_is_longer() {
     let store = store.client();
     assert_eq!(entries(&cache.read().await.unwrap()), stored(&store, "p/").await);
     assert_eq!(cache.revision(), newest_revision(&store).await);
+}
+
+/// While a verification gets no response, the watch still delivers changes.
+#[tokio::test(start_paused = true)]
+async fn verification_without_a_response_delays_no_change() {
+    let store = Client::new(MemBackend::new());
+    let hang = Arc::new(AtomicBool::new(false));
+    let hangs = Arc::clone(&hang);
+    let rule = move |call: &Call| match call {
+        Call::Range(_) if hangs.load(Ordering::Relaxed) => Action::Hang,
+        _ => Action::Pass,
+    };
+    let cache = open(&intercepted(&store, rule)).await;
+    hang.store(true, Ordering::Relaxed);
+    for n in 0..20 {
+        sleep(secs(10)).await;
+        put(&store, "p/a", &n.to_string()).await;
+        settle().await;
+        assert_eq!(cache.get("p/a").unwrap().value, n.to_string(), "after {n} changes");
+    }
+    assert!(cache.staleness() >= secs(200), "the verification does not succeed");
+    hang.store(false, Ordering::Relaxed);
+    sleep(secs(15)).await;
+    assert!(cache.staleness() <= secs(15), "{:?}", cache.staleness());
 }
 
 /// The verification of a cache whose revision is compacted does not read the prefix again.
