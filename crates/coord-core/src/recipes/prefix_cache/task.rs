@@ -152,9 +152,10 @@ impl Followed for FollowedPrefix {
     }
 
     /// Compares the number of keys, and the key that was changed last, as of the revision that the
-    /// follower has reached. After a history was replaced, one of them differs, unless the two
-    /// histories have the same keys: a change that only one of them has is newer than all changes
-    /// that they share.
+    /// follower has reached. After a history was replaced, one of them differs in most cases: a put
+    /// that only one of the two histories has is newer than all puts that they share. Deletions
+    /// leave no key to compare, so two histories that differ by equally many deletions of different
+    /// keys, and by nothing else, are taken for one.
     async fn verify(&self, keys: &Keys, revision: Revision) -> Result<Verified> {
         let sent = Instant::now();
         let (header, is_same) = match self.read_last_changed(revision).await {
