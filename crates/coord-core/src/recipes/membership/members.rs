@@ -250,8 +250,9 @@ pub struct MemberEvents<M> {
 }
 
 impl<M> MemberEvents<M> {
-    /// Returns the members from which the stream has started, or those after all events of the
-    /// [`revision`](Self::revision) of the last event, in the order in which they joined.
+    /// Returns the members after all events of the [`revision`](Self::revision) of the last event,
+    /// in the order in which they joined. Before the first event, these are the members from which
+    /// the stream has started.
     #[must_use]
     pub fn members(&self) -> Vec<Member<M>> {
         members_of(self.changes.snapshot(), &self.prefix)

@@ -1,5 +1,4 @@
-//! Membership: processes that join a group with metadata, and the live list of those that are in
-//! it.
+//! Membership: processes that join a group with metadata, and the live list of its members.
 //!
 //! A member has a key on the lease of its session, so it leaves the group when its session ends,
 //! however that happens. The others follow the keys with a [`PrefixCache`].

@@ -101,7 +101,7 @@ impl FollowedPrefix {
     }
 }
 
-/// The number of keys as of a revision, and one of those that were changed last.
+/// The number of keys as of a revision, and a key with the greatest modification revision.
 struct LastChanged {
     count: i64,
     kv: Option<KeyValue>,
