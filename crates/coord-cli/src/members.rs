@@ -51,7 +51,7 @@ Examples:
       694d9b3a8c1e2f03.0             42  10.0.0.1:80
       694d9b3a8c1e2f11.0             36  10.0.0.2:80
   coord members cache-nodes --watch
-      print who joins, changes and leaves
+      print the members that join, change and leave
   coord members cache-nodes --json | jq -r '.members[].metadata'
       print the metadata only
 
@@ -87,11 +87,11 @@ impl Members {
         let client = self.store.connect().await?;
         let group = Membership::<Bytes>::new(&client, self.name.clone());
         let members = group.members().await.with_context(|| self.operation())?;
-        if !self.watch {
-            let (list, revision) = (members.list(), members.revision());
-            return self.print_list(&list, revision);
-        }
         let mut events = members.events();
+        if !self.watch {
+            // Of one snapshot.
+            return self.print_list(&events.members(), events.revision());
+        }
         for member in events.members() {
             let joined = MemberEvent::Joined(member);
             if !print(self.line(&joined, events.revision(), None))? {
@@ -154,6 +154,7 @@ impl Members {
             let cause = match gap.cause {
                 GapCause::Compacted => "compacted",
                 GapCause::HistoryReplaced => "history_replaced",
+                GapCause::OutOfOrder => "out_of_order",
                 GapCause::Lagged => "lagged",
                 _ => "unknown",
             };

@@ -125,6 +125,7 @@ fn gap_as_json(gap: Gap) -> serde_json::Value {
     let cause = match gap.cause {
         GapCause::Compacted => "compacted",
         GapCause::HistoryReplaced => "history_replaced",
+        GapCause::OutOfOrder => "out_of_order",
         _ => "unknown",
     };
     json!({ "after": gap.after.0, "until": gap.until.0, "cause": cause })

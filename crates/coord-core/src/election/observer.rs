@@ -10,6 +10,7 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::kv::{FencingToken, Header, IntoBytes, KeyValue, LeaseId, Range, Revision};
 use crate::queue::QueueKeys;
+use crate::retry_read::retry_read;
 
 /// How many keys are read in one request, keys of child names included.
 const PAGE_SIZE: u64 = 500;
@@ -73,14 +74,14 @@ impl Observer {
         &self.client
     }
 
-    /// Reads all contenders, page by page, at a revision or at the newest one.
+    /// Reads all contenders, page by page, at a revision or at the newest one. It retries each page.
     pub(super) async fn read_contenders(
         &self,
         at: Option<Revision>,
     ) -> Result<(Header, Contenders)> {
         let all = self.keys.range();
         let first = Range::new(&all).limit(PAGE_SIZE).at(at);
-        let mut page = self.client.range(first).await?;
+        let mut page = retry_read(|| self.client.range(first.clone())).await?;
         let (header, mut contenders) = (page.header, Contenders::default());
         let at = at.unwrap_or(header.revision);
         loop {
@@ -89,7 +90,7 @@ impl Observer {
             owned.for_each(|kv| contenders.insert(kv));
             let Some(last) = last.filter(|_| page.more) else { return Ok((header, contenders)) };
             let rest = Range::new(all.after(&last)).limit(PAGE_SIZE).at(at);
-            page = self.client.range(rest).await?;
+            page = retry_read(|| self.client.range(rest.clone())).await?;
         }
     }
 }

@@ -8,6 +8,7 @@ use super::{Followed, Follower, Gap, Reread, Step, Verified, read_at, read_newes
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::kv::{Event, EventKind, Header, KeyRange, KeyValue, Range, Revision};
+use crate::retry_read::retry_read;
 
 /// Followed keys of which one is current, or none: a leader, or a shared value.
 pub(crate) trait CurrentKey: Followed<State: PartialEq> {
@@ -64,7 +65,7 @@ impl Followed for FollowedKey {
     }
 
     async fn read(&self, at: Option<Revision>) -> Result<(Header, Self::State)> {
-        let mut read = self.client.range(Range::new(&self.key).at(at)).await?;
+        let mut read = retry_read(|| self.client.range(Range::new(&self.key).at(at))).await?;
         Ok((read.header, read.kvs.pop()))
     }
 
@@ -143,8 +144,8 @@ impl<F: CurrentKey> CurrentKeys<F> {
         let Some(Reread { before, revision, cause: Some(cause) }) = reread else { return };
         let current = F::current(&self.follower.state);
         if current.is_none() || current != F::current(&before) {
-            let after = self.gap.map_or(revision, |gap| gap.after);
-            self.gap = Some(Gap { after, until: self.follower.header.revision, cause });
+            let gap = Gap { after: revision, until: self.follower.header.revision, cause };
+            self.gap = Some(gap.with_earlier(self.gap));
         }
     }
 }

@@ -24,8 +24,10 @@ mod current_key;
 mod gap;
 
 use std::future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::client::Client;
@@ -46,14 +48,15 @@ const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Keys of the store that are followed, and the state that is made of them.
 pub(crate) trait Followed: Send + Sync + 'static {
     /// The keys as of one revision.
-    type State: Default + Send + Sync;
+    type State: Clone + Default + Send + Sync;
 
     fn client(&self) -> &Client;
 
     /// The range that is watched.
     fn range(&self) -> KeyRange;
 
-    /// Reads the keys at a revision, or at the newest one. It does not retry.
+    /// Reads the keys at a revision, or at the newest one. It retries each request while the store is
+    /// unavailable.
     fn read(
         &self,
         at: Option<Revision>,
@@ -96,12 +99,20 @@ pub(crate) enum Wanted {
 
 /// The keys as of one revision, kept up to date by one watch.
 pub(crate) struct Follower<F: Followed> {
-    followed: F,
+    followed: Arc<F>,
     /// The keys as of `header.revision`.
     state: F::State,
     header: Header,
+    /// Up to this revision the state was read or verified. Above it, up to `header.revision`, only
+    /// the watch has reported that it delivered everything.
+    read_up_to: Revision,
+    /// The revision of a change that the watch delivered after it had reported a later one.
+    late: Option<Revision>,
     /// When to verify the state.
     verify_at: Option<Instant>,
+    /// Verifies the state as of an earlier or the same revision, beside the watch: while the store
+    /// does not respond to it, the watch may.
+    verification: Option<BoxFuture<'static, (Revision, Result<Verified>)>>,
     /// When the watch has fallen silent, unless it delivers something before: it was requested to.
     respond_by: Option<Instant>,
     step: Step,
@@ -130,6 +141,7 @@ pub(crate) struct Reread<S> {
 enum Wakeup {
     Delivered(Option<Result<WatchBatch>>),
     Wanted(Wanted),
+    Verified(Revision, Result<Verified>),
     TimedOut,
 }
 
@@ -137,10 +149,13 @@ impl<F: Followed> Follower<F> {
     /// A follower that has read nothing yet.
     pub(crate) fn new(followed: F) -> Self {
         Self {
-            followed,
+            followed: Arc::new(followed),
             state: F::State::default(),
             header: Header::default(),
+            read_up_to: Revision::ZERO,
+            late: None,
             verify_at: None,
+            verification: None,
             respond_by: None,
             step: Step::Read(None),
         }
@@ -155,6 +170,11 @@ impl<F: Followed> Follower<F> {
         self.header
     }
 
+    /// Whether the watch was requested to report its progress, and has delivered nothing since.
+    pub(crate) const fn awaits_progress(&self) -> bool {
+        self.respond_by.is_some()
+    }
+
     /// Reads the keys, or waits for the next event of the watch, and updates the state. After an
     /// error, or if the future was dropped, the follower has ended: do not call it again.
     pub(crate) async fn step(&mut self) -> Result<Option<Reread<F::State>>> {
@@ -166,10 +186,13 @@ impl<F: Followed> Follower<F> {
     }
 
     async fn read(&mut self, cause: Option<GapCause>) -> Result<Reread<F::State>> {
-        let (header, state) = read_newest(&self.followed).await?;
+        let (header, state) = read_newest(&*self.followed).await?;
         let revision = std::mem::replace(&mut self.header, header).revision;
+        let revision = self.late.take().map_or(revision, |late| Revision(late.0 - 1));
+        self.read_up_to = header.revision;
         let before = std::mem::replace(&mut self.state, state);
         self.verify_at = Some(Instant::now() + VERIFY_PERIOD);
+        (self.verification, self.respond_by) = (None, None);
         self.step = Step::Watch(None);
         Ok(Reread { before, revision, cause })
     }
@@ -178,15 +201,29 @@ impl<F: Followed> Follower<F> {
     async fn watch(&mut self, watch: Option<Watcher>) -> Result<()> {
         let mut watch = match watch {
             Some(watch) => watch,
-            None => register(&self.followed, self.header.revision.next()).await?,
+            None => register(&*self.followed, self.header.revision.next()).await?,
         };
         let verify_at = *self.verify_at.get_or_insert_with(|| Instant::now() + VERIFY_PERIOD);
-        let until = self.respond_by.map_or(verify_at, |at| at.min(verify_at));
+        let verify_at = self.verification.is_none().then_some(verify_at);
+        let until = self.respond_by.into_iter().chain(verify_at).min();
+        let timer = async {
+            match until {
+                Some(at) => sleep_until(at).await,
+                None => future::pending().await,
+            }
+        };
+        let verified = async {
+            match &mut self.verification {
+                Some(verification) => verification.await,
+                None => future::pending().await,
+            }
+        };
         let wakeup = tokio::select! {
             biased;
             delivered = watch.next() => Wakeup::Delivered(delivered),
+            (revision, verified) = verified => Wakeup::Verified(revision, verified),
             wanted = self.followed.wanted() => Wakeup::Wanted(wanted),
-            () = sleep_until(until) => Wakeup::TimedOut,
+            () = timer => Wakeup::TimedOut,
         };
         match wakeup {
             Wakeup::Delivered(delivered) => self.process_delivery(delivered, watch).await,
@@ -200,7 +237,22 @@ impl<F: Followed> Follower<F> {
                 self.step = Step::Watch(None);
                 Ok(())
             }
-            Wakeup::Wanted(Wanted::Verify) | Wakeup::TimedOut => self.verify(watch).await,
+            Wakeup::Wanted(Wanted::Verify) if self.verification.is_some() => {
+                // Again, as soon as the one that has begun before ends.
+                self.verify_at = Some(Instant::now());
+                self.step = Step::Watch(Some(watch));
+                Ok(())
+            }
+            Wakeup::Wanted(Wanted::Verify) | Wakeup::TimedOut => {
+                self.begin_verification();
+                self.step = Step::Watch(Some(watch));
+                Ok(())
+            }
+            Wakeup::Verified(revision, verified) => {
+                self.verification = None;
+                self.process_verification(revision, verified?, watch);
+                Ok(())
+            }
         }
     }
 
@@ -213,8 +265,10 @@ impl<F: Followed> Follower<F> {
         self.respond_by = None;
         match delivered {
             Some(Ok(batch)) => {
-                self.apply(batch);
-                self.step = Step::Watch(Some(watch));
+                self.step = match self.apply(batch) {
+                    Ok(()) => Step::Watch(Some(watch)),
+                    Err(cause) => Step::Read(Some(cause)),
+                };
             }
             Some(Err(Error::Compacted { .. })) => {
                 self.step = Step::Read(Some(GapCause::Compacted));
@@ -231,19 +285,30 @@ impl<F: Followed> Follower<F> {
         Ok(())
     }
 
-    /// Compares the state with the store, to detect that the watch has fallen silent or that the
-    /// history of the store was replaced.
-    async fn verify(&mut self, watch: Watcher) -> Result<()> {
+    /// Begins to compare the state with the store, to detect that the watch has fallen silent or
+    /// that the history of the store was replaced.
+    fn begin_verification(&mut self) {
         self.verify_at = Some(Instant::now() + VERIFY_PERIOD);
-        match self.followed.verify(&self.state, self.header.revision).await? {
+        let (followed, state) = (Arc::clone(&self.followed), self.state.clone());
+        let revision = self.header.revision;
+        let verify = async move { (revision, followed.verify(&state, revision).await) };
+        self.verification = Some(Box::pin(verify));
+    }
+
+    /// Processes the result of a comparison of the state as of `revision` with the store.
+    fn process_verification(&mut self, revision: Revision, verified: Verified, watch: Watcher) {
+        match verified {
             Verified::Current(header) => {
-                self.header = header;
+                // Meanwhile the watch may have advanced the state.
+                if self.header.revision == revision {
+                    self.header = header;
+                    self.read_up_to = header.revision;
+                }
                 self.step = Step::Watch(Some(watch));
             }
             Verified::SameHistory => self.probe(watch),
             Verified::Replaced => self.step = Step::Read(Some(GapCause::HistoryReplaced)),
         }
-        Ok(())
     }
 
     /// Requests a progress notification from the watch. If the watch then delivers nothing, it has
@@ -254,25 +319,31 @@ impl<F: Followed> Follower<F> {
         self.step = Step::Watch(Some(watch));
     }
 
-    /// Applies a batch: the events of one revision, or a progress notification.
-    fn apply(&mut self, batch: WatchBatch) {
+    /// Applies a batch: the events of one revision, or a progress notification. Fails if the events
+    /// are late, so that the keys must be read again.
+    fn apply(&mut self, batch: WatchBatch) -> Result<(), GapCause> {
         if batch.revision <= self.header.revision && !batch.events.is_empty() {
-            // The keys were read at this or a later revision.
-            return;
+            if batch.revision <= self.read_up_to {
+                return Ok(());
+            }
+            self.late = Some(batch.revision);
+            return Err(GapCause::OutOfOrder);
         }
         if !batch.events.is_empty() {
             self.followed.apply(&mut self.state, batch.events);
         }
         self.header.revision = self.header.revision.max(batch.revision);
+        Ok(())
     }
 }
 
-/// Reads the keys at the newest revision, with retries while the store is unavailable.
+/// Reads the keys at the newest revision.
 async fn read_newest<F: Followed>(followed: &F) -> Result<(Header, F::State)> {
     loop {
-        match retry_read(|| followed.read(None)).await {
-            // A read of several pages: the revision of the first page was compacted meanwhile.
-            Err(Error::Compacted { .. }) => {}
+        match followed.read(None).await {
+            // A read of several pages: the revision of the first page was compacted meanwhile, or
+            // belongs to a history that was replaced meanwhile.
+            Err(Error::Compacted { .. } | Error::FutureRevision { .. }) => {}
             read => return read,
         }
     }
@@ -281,14 +352,11 @@ async fn read_newest<F: Followed>(followed: &F) -> Result<(Header, F::State)> {
 /// Reads the keys at a revision that the store had reached; `None` if the store has not reached it,
 /// because its history was replaced.
 async fn read_at<F: Followed>(followed: &F, revision: Revision) -> Result<Option<F::State>> {
-    let read = || async move {
-        match followed.read(Some(revision)).await {
-            Ok((_, state)) => Ok(Some(state)),
-            Err(Error::FutureRevision { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    };
-    retry_read(read).await
+    match followed.read(Some(revision)).await {
+        Ok((_, state)) => Ok(Some(state)),
+        Err(Error::FutureRevision { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Watches the range, from a revision on.

@@ -20,6 +20,7 @@ pub(crate) fn read_again(prefix: &Bytes, gap: Gap, changes: usize) {
     let cause = match gap.cause {
         GapCause::Compacted => "compacted",
         GapCause::HistoryReplaced => "history_replaced",
+        GapCause::OutOfOrder => "out_of_order",
         GapCause::Lagged => "lagged",
     };
     tracing::warn!(target: CACHE, %prefix, %gap, changes,

@@ -1,14 +1,19 @@
 //! Faults of memberships that services write by hand, each as a regression test.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use coord_core::error::PrimitiveError;
-use coord_core::kv::Put;
+use coord_core::kv::{Compact, Put};
+use coord_core::recipes::GapCause;
 use coord_core::{Client, Error};
 use coord_mem::MemBackend;
 use coord_testkit::{Action, poll_at_most};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{group, metadata, next, summary};
 use crate::support::{intercepted, keys, nth, secs, session, session_on, settle};
+use crate::watch_faults::{UNLIMITED_LIFETIME, WatchFaults};
 
 /// A join whose response is lost left a key: a member that no process is.
 #[tokio::test(start_paused = true)]
@@ -38,6 +43,43 @@ async fn late_join_of_a_dropped_future_leaves_no_key() {
     let members = group(&store).members().await.unwrap();
     assert_eq!(metadata(&members), [2]);
     drop(second);
+}
+
+/// A gap between two equal lists of members was not reported, because no event follows from it.
+#[tokio::test(start_paused = true)]
+async fn gap_without_an_event_is_reported_with_the_next_event() {
+    // The first watch, and the one after the first compacted one, end after a second.
+    let mem = MemBackend::new();
+    let watches = AtomicUsize::new(0);
+    let lifetime = move || match watches.fetch_add(1, Ordering::Relaxed) {
+        0 | 2 => (secs(1), None),
+        _ => UNLIMITED_LIFETIME,
+    };
+    let faulty = WatchFaults::new(mem.clone(), lifetime);
+    let store = Client::new(mem);
+    let members = group(&Client::new(faulty)).members().await.unwrap();
+    let mut events = members.events();
+    let first = events.revision();
+    let mut last = first;
+    for _ in 0..2 {
+        let cache = members.cache();
+        sleep(Duration::from_millis(1_020)).await;
+        // The watch has ended, and its successor is not registered yet.
+        store.put("g/members/short", "1").await.unwrap();
+        store.delete("g/members/short").await.unwrap();
+        last = store.put("other", "").await.unwrap().header.revision;
+        store.compact(Compact::new(last)).await.unwrap();
+        assert!(timeout(secs(1), cache.wait_for(last)).await.is_ok());
+        assert!(poll_at_most(1, events.next()).await.is_none(), "the members are the same");
+        assert_eq!(events.revision(), first, "that of the last event");
+    }
+    store.put("g/members/a", "1").await.unwrap();
+    assert_eq!(summary(&next(&mut events).await), ("joined", 1));
+    let gap = events.gap().expect("events are missing");
+    assert_eq!((gap.cause, gap.after, gap.until), (GapCause::Compacted, first, last));
+    store.put("g/members/b", "2").await.unwrap();
+    assert_eq!(summary(&next(&mut events).await), ("joined", 2));
+    assert_eq!(events.gap(), None, "it is reported once");
 }
 
 /// An update after the session has ended created the key again, without a lease: a member that

@@ -229,15 +229,22 @@ async fn groups_with_similar_names_are_separate() {
     let store = Client::new(MemBackend::new());
     let session = session(&store).await;
     let members = group(&store).members().await.unwrap();
+    let mut events = members.events();
     let mut others = Vec::new();
     for name in ["g2", "g/members", "g/other", "", "h"] {
         let other = Membership::<i64>::new(&store, name);
         assert_eq!(other.name(), name);
         others.push(other.join(&session, &0).await.unwrap());
     }
-    let list = members.read().await.unwrap();
-    assert_eq!(list.len(), 1, "a group `g/members` is within the keys of `g`: {list:?}");
-    drop(others);
+    let child = Membership::<i64>::new(&store, "g/members").members().await.unwrap();
+    let id = format!("members/{}", child.list()[0].id());
+    assert_eq!(members.read().await.unwrap(), [], "a group `g/members` is not `g`");
+    assert_eq!(members.get(&id), None);
+    assert!(members.cache().get(format!("g/members/{id}")).is_some());
+    let member = group(&store).join(&session, &1).await.unwrap();
+    assert_eq!(next(&mut events).await.member().id(), member.id(), "the first event");
+    assert_eq!((members.list().len(), events.members().len()), (1, 1));
+    drop((others, member));
 }
 
 #[tokio::test(start_paused = true)]

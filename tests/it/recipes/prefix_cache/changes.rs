@@ -8,11 +8,12 @@ use coord_core::kv::{Delete, KeyValue, Op, Put, Revision, Txn};
 use coord_core::recipes::{GapCause, PrefixChanges, PrefixUpdate};
 use coord_mem::MemBackend;
 use coord_testkit::Recorder;
-use futures_util::StreamExt as _;
+use fastrand::Rng;
 use futures_util::future::join_all;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{sleep, timeout};
 
-use super::{open, put};
+use super::{entries, open, put, stored};
 use crate::support::{intercepted, secs, settle};
 
 /// A map to which the changes of a subscriber are applied.
@@ -72,6 +73,49 @@ async fn each_revision_with_changes_is_one_update() {
     assert_eq!((second.revision(), second.changes().len()), (again, 1), "a put of the same value");
     replica.assert_is(&changes);
     assert!(timeout(secs(30), changes.next()).await.is_err(), "no item without a change");
+}
+
+/// Thousands of puts and deletes, of single keys and of whole ranges, of hundreds of keys: the map
+/// of the cache, and its changes, equal a `BTreeMap`.
+#[tokio::test(start_paused = true)]
+async fn random_changes_of_many_keys_equal_an_ordered_map() {
+    for seed in 0..4 {
+        let mut rng = Rng::with_seed(seed);
+        let store = Client::new(MemBackend::new());
+        let cache = open(&store).await;
+        let mut changes = cache.changes();
+        let mut replica = Replica::of(&changes);
+        let mut expected = BTreeMap::new();
+        for n in 0..3_000 {
+            // The share of deletions changes, so that the map grows and shrinks.
+            let key = format!("p/{:03}", rng.u32(0..700));
+            let is_put = rng.u32(0..10) < [8, 3][n / 500 % 2];
+            let revision = match is_put {
+                true => {
+                    expected.insert(key.clone(), n.to_string());
+                    put(&store, &key, &n.to_string()).await
+                }
+                false => {
+                    // One key, or up to ten.
+                    let prefix = key[..key.len() - usize::from(rng.u32(0..20) == 0)].to_owned();
+                    expected.retain(|key, _| !key.starts_with(&prefix));
+                    store.delete_prefix(prefix).await.unwrap().header.revision
+                }
+            };
+            let snapshot = cache.wait_for(revision).await.unwrap();
+            if n % 50 == 0 {
+                assert_eq!(entries(&snapshot), expected, "seed {seed}, change {n}");
+            }
+            let value = snapshot.get(&key).map(|kv| kv.value.clone());
+            assert_eq!(value, expected.get(&key).cloned().map(Bytes::from), "seed {seed}, {key}");
+            while let Some(update) = changes.next().now_or_never() {
+                replica.apply(&update.unwrap().unwrap());
+            }
+            assert_eq!(changes.snapshot().len(), expected.len(), "seed {seed}, change {n}");
+        }
+        replica.assert_is(&changes);
+        assert_eq!(entries(changes.snapshot()), stored(&store, "p/").await);
+    }
 }
 
 /// One transaction, with two nested in it, deletes one key and creates two others.

@@ -79,6 +79,23 @@ async fn many_consistent_reads_share_requests_for_progress() {
     assert!(progress.load(Ordering::Relaxed) <= 2, "{progress:?} requests for progress");
 }
 
+/// Reads that begin one after another, while the first request has no response yet.
+#[tokio::test(start_paused = true)]
+async fn staggered_consistent_reads_share_requests_for_progress() {
+    let store = MemBackend::new();
+    let late = LateWatches::new(store.clone(), Duration::from_millis(50));
+    let progress = late.progress_requests();
+    let cache = open(&Client::new(late)).await;
+    settle().await;
+    put(&Client::new(store), "other", "").await;
+    let reads = join_all((0..45).map(async |n| {
+        sleep(Duration::from_millis(n)).await;
+        cache.read().await
+    }));
+    assert!(reads.await.iter().all(Result::is_ok));
+    assert!(progress.load(Ordering::Relaxed) <= 2, "{progress:?} requests for progress");
+}
+
 /// The watch has fallen silent. It is replaced after 5 s, within the bound of the read.
 #[tokio::test(start_paused = true)]
 async fn consistent_read_replaces_a_silent_watch() {

@@ -215,6 +215,33 @@ async fn cache_waits_while_the_store_is_unavailable() {
     assert!(timeout(secs(100), PrefixCache::open(&hangs, "p/")).await.is_err());
 }
 
+#[test]
+fn cache_whose_runtime_was_shut_down_is_not_retryable() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let opening = runtime();
+    let cache = opening.block_on(open(&Client::new(MemBackend::new())));
+    assert!(cache.error().is_none());
+    drop(opening);
+    let error = cache.error().expect("the task has ended");
+    assert!(matches!(error, PrefixCacheError::RuntimeShutDown), "{error}");
+    assert!(!error.is_retryable());
+    let waited = runtime().block_on(cache.wait_for(Revision(100))).unwrap_err();
+    assert!(!waited.is_retryable(), "{waited}");
+}
+
+/// Twelve pages that take a second each: longer than one request may take.
+#[tokio::test(start_paused = true)]
+async fn prefix_that_takes_long_to_read_is_loaded() {
+    let store = Client::new(MemBackend::new());
+    for n in 0..11_500 {
+        put(&store, &format!("p/{n}"), "").await;
+    }
+    let slow = intercepted(&store, only("range", Action::Delay(secs(1))));
+    let opening = timeout(secs(60), timed(open(&slow)));
+    let (cache, waited) = opening.await.expect("the read ends");
+    assert_eq!((cache.snapshot().len(), waited), (11_500, secs(12)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn cache_stops_when_its_last_handle_is_dropped() {
     let store = Client::new(MemBackend::new());

@@ -1,14 +1,20 @@
 //! Resynchronization: after a watch that has ended, a compaction, and a replaced history.
 
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use coord_core::kv::Compact;
+use async_trait::async_trait;
+use coord_core::kv::{Compact, Watch, WatchBatch, WatchStream, Watcher};
+use coord_core::layer::Layer;
 use coord_core::recipes::{GapCause, PrefixCache, PrefixChanges};
-use coord_core::{Client, Error};
+use coord_core::{Client, Error, KvBackend as _, Result};
 use coord_mem::MemBackend;
-use coord_testkit::Recorder;
-use tokio::time::{sleep, timeout};
+use coord_testkit::{Action, Call, Recorder};
+use futures_util::{Stream, StreamExt as _};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::changes::Replica;
 use super::{entries, open, put, stored};
@@ -87,6 +93,79 @@ async fn compaction_yields_the_difference_with_a_gap() {
     assert_eq!(entries(changes.snapshot()), stored(&store, "p/").await);
 }
 
+/// A layer whose watches deliver events late, and progress notifications at once, as those of an
+/// etcd that reports progress that it has not reached.
+#[derive(Debug)]
+struct UnprovenProgress(MemBackend);
+
+#[async_trait]
+impl Layer for UnprovenProgress {
+    type Inner = MemBackend;
+
+    fn inner(&self) -> &MemBackend {
+        &self.0
+    }
+
+    async fn watch(&self, request: Watch) -> Result<Watcher> {
+        let watch = self.0.watch(request).await?;
+        Ok(Watcher::new(watch.header(), OvertakenWatch { watch, late: None }))
+    }
+}
+
+struct OvertakenWatch {
+    watch: Watcher,
+    late: Option<(WatchBatch, Pin<Box<Sleep>>)>,
+}
+
+impl Stream for OvertakenWatch {
+    type Item = Result<WatchBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        while let Poll::Ready(next) = self.watch.poll_next_unpin(cx) {
+            match next {
+                Some(Ok(batch)) if !batch.events.is_empty() => {
+                    let arrives = Box::pin(sleep(Duration::from_millis(300)));
+                    self.late = Some((batch, arrives));
+                }
+                next => return Poll::Ready(next),
+            }
+        }
+        if let Some((_, arrives)) = &mut self.late {
+            ready!(arrives.as_mut().poll(cx));
+        }
+        match self.late.take() {
+            Some((batch, _)) => Poll::Ready(Some(Ok(batch))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl WatchStream for OvertakenWatch {
+    fn request_progress(mut self: Pin<&mut Self>) {
+        self.watch.request_progress();
+    }
+}
+
+/// An event of a revision that a progress notification has overtaken.
+#[tokio::test(start_paused = true)]
+async fn event_after_a_later_progress_notification_is_not_lost() {
+    let mem = MemBackend::new();
+    let store = Client::new(mem.clone());
+    let cache = open(&Client::new(UnprovenProgress(mem))).await;
+    let mut changes = cache.changes();
+    let mut replica = Replica::of(&changes);
+    settle().await;
+    let revision = put(&store, "p/a", "1").await;
+    put(&store, "other", "1").await;
+    assert!(cache.read().await.unwrap().is_empty(), "the store reports what is not so");
+    let update = changes.next().await.unwrap().unwrap();
+    let gap = update.gap().expect("the keys were read again");
+    assert_eq!((gap.cause, gap.after.next()), (GapCause::OutOfOrder, revision));
+    replica.apply(&update);
+    assert_eq!(replay(&mut changes, &mut replica).await, []);
+    assert_eq!(entries(&cache.snapshot()), stored(&store, "p/").await);
+}
+
 /// An older backup is restored: the revision goes back, and the keys are those of the backup.
 #[tokio::test(start_paused = true)]
 async fn replaced_history_yields_the_difference_with_a_gap() {
@@ -152,6 +231,30 @@ async fn verification_detects_a_replaced_history_that_is_longer() {
     let store = store.client();
     assert_eq!(entries(&cache.read().await.unwrap()), stored(&store, "p/").await);
     assert_eq!(cache.revision(), newest_revision(&store).await);
+}
+
+/// While a verification gets no response, the watch still delivers changes.
+#[tokio::test(start_paused = true)]
+async fn verification_without_a_response_delays_no_change() {
+    let store = Client::new(MemBackend::new());
+    let hang = Arc::new(AtomicBool::new(false));
+    let hangs = Arc::clone(&hang);
+    let rule = move |call: &Call| match call {
+        Call::Range(_) if hangs.load(Ordering::Relaxed) => Action::Hang,
+        _ => Action::Pass,
+    };
+    let cache = open(&intercepted(&store, rule)).await;
+    hang.store(true, Ordering::Relaxed);
+    for n in 0..20 {
+        sleep(secs(10)).await;
+        put(&store, "p/a", &n.to_string()).await;
+        settle().await;
+        assert_eq!(cache.get("p/a").unwrap().value, n.to_string(), "after {n} changes");
+    }
+    assert!(cache.staleness() >= secs(200), "the verification does not succeed");
+    hang.store(false, Ordering::Relaxed);
+    sleep(secs(15)).await;
+    assert!(cache.staleness() <= secs(15), "{:?}", cache.staleness());
 }
 
 /// The verification of a cache whose revision is compacted does not read the prefix again.

@@ -117,7 +117,7 @@ impl<M> Members<M> {
     pub fn get(&self, id: &str) -> Option<Member<M>> {
         let prefix = self.cache.prefix();
         let kv = self.cache.get([prefix, id.as_bytes()].concat())?;
-        Some(Member::new(&kv, prefix))
+        is_member(&kv.key, prefix).then(|| Member::new(&kv, prefix))
     }
 
     /// Returns the revision of the list.
@@ -160,10 +160,10 @@ impl<M> Members<M> {
     /// Returns the stream of events from now on. Any number of streams share the one watch.
     pub fn events(&self) -> MemberEvents<M> {
         let changes = self.cache.changes();
-        let (gap, events) = (None, VecDeque::new());
+        let (gap, next_gap, events) = (None, None, VecDeque::new());
         let (prefix, metadata) = (self.cache.prefix().clone(), PhantomData);
         let revision = changes.snapshot().revision();
-        MemberEvents { changes, prefix, events, revision, gap, metadata }
+        MemberEvents { changes, prefix, events, revision, gap, next_gap, metadata }
     }
 
     /// Returns the cache of the members' keys.
@@ -177,8 +177,14 @@ impl<M> Members<M> {
     }
 }
 
+/// Whether a key is that of a member, and not that of another group, whose name is a child name.
+fn is_member(key: &[u8], prefix: &Bytes) -> bool {
+    !key[prefix.len()..].contains(&b'/')
+}
+
 fn members_of<M>(snapshot: &PrefixSnapshot, prefix: &Bytes) -> Vec<Member<M>> {
-    let mut members: Vec<_> = snapshot.iter().map(|kv| Member::new(kv, prefix)).collect();
+    let keys = snapshot.iter().filter(|kv| is_member(&kv.key, prefix));
+    let mut members: Vec<_> = keys.map(|kv| Member::new(kv, prefix)).collect();
     // Keys of one create revision stay in key order.
     members.sort_by_key(Member::create_revision);
     members
@@ -238,12 +244,15 @@ pub struct MemberEvents<M> {
     events: VecDeque<MemberEvent<M>>,
     revision: Revision,
     gap: Option<Gap>,
+    /// The gap before the next event: of updates without an event.
+    next_gap: Option<Gap>,
     metadata: PhantomData<fn() -> M>,
 }
 
 impl<M> MemberEvents<M> {
-    /// Returns the members from which the stream has started, or those after all events of the
-    /// [`revision`](Self::revision) of the last event, in the order in which they joined.
+    /// Returns the members after all events of the [`revision`](Self::revision) of the last event,
+    /// in the order in which they joined. Before the first event, these are the members from which
+    /// the stream has started.
     #[must_use]
     pub fn members(&self) -> Vec<Member<M>> {
         members_of(self.changes.snapshot(), &self.prefix)
@@ -255,7 +264,8 @@ impl<M> MemberEvents<M> {
         self.revision
     }
 
-    /// Returns the gap before the last event; `None` if no event is missing.
+    /// Returns the gap before the last event; `None` if no event is missing. If the members are the
+    /// same before a gap and after it, the next event has the gap.
     #[must_use]
     pub const fn gap(&self) -> Option<Gap> {
         self.gap
@@ -275,10 +285,11 @@ impl<M> MemberEvents<M> {
     /// The events of an update. A member that left in the revision in which another one joined
     /// comes first.
     fn add(&mut self, update: &PrefixUpdate) {
-        (self.revision, self.gap) = (update.revision(), update.gap());
+        let gap = update.gap().map(|gap| gap.with_earlier(self.next_gap)).or(self.next_gap);
         let (mut left, mut others) = (VecDeque::new(), VecDeque::new());
         let member = |kv| Member::new(kv, &self.prefix);
-        for KeyChange { before, after, .. } in update.changes() {
+        let changes = update.changes().iter();
+        for KeyChange { before, after, .. } in changes.filter(|c| is_member(&c.key, &self.prefix)) {
             match (before, after) {
                 (Some(before), Some(after)) if before.create_revision == after.create_revision => {
                     let (before, after) = (member(before), member(after));
@@ -291,6 +302,11 @@ impl<M> MemberEvents<M> {
             }
         }
         self.events.extend(left.into_iter().chain(others));
+        if self.events.is_empty() {
+            self.next_gap = gap;
+        } else {
+            (self.revision, self.gap, self.next_gap) = (update.revision(), gap, None);
+        }
     }
 }
 

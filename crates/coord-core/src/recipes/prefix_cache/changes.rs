@@ -40,8 +40,8 @@ pub(super) struct Update {
     pub(super) history: u64,
 }
 
-/// Changes of a prefix that lead from one revision to another: those of one transaction, unless
-/// there is a [gap](Self::gap). Clones share the changes.
+/// Changes of a prefix that lead from one revision to another: the changes of one transaction,
+/// unless there is a [gap](Self::gap). Clones share the changes.
 #[derive(Clone, Debug)]
 pub struct PrefixUpdate {
     revision: Revision,
@@ -80,7 +80,7 @@ impl PrefixUpdate {
 ///
 /// The cache keeps the last 256 updates for its streams. A stream that is read later than that
 /// continues with the difference between its snapshot and the oldest update that is kept, and with
-/// a [gap](PrefixUpdate::gap). So a slow reader neither blocks others nor accumulates changes.
+/// a [gap](PrefixUpdate::gap). So a slow reader does not block others, and accumulates no more changes than these.
 ///
 /// The stream keeps the cache open. It ends with the error with which the cache stops.
 ///
@@ -125,7 +125,8 @@ impl PrefixChanges {
         Self { stream, snapshot }
     }
 
-    /// Returns the keys after the last item, or those from which the stream has started.
+    /// Returns the keys after the last item; before the first item, the keys from which the stream
+    /// has started.
     #[must_use]
     pub const fn snapshot(&self) -> &PrefixSnapshot {
         &self.snapshot

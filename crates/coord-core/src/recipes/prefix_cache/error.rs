@@ -20,6 +20,9 @@ pub enum PrefixCacheError {
         /// The limit, in bytes.
         bytes_max: usize,
     },
+    /// The runtime in which the cache was opened was shut down. The cache has stopped.
+    #[error("the cache has stopped: the runtime in which it was opened was shut down")]
+    RuntimeShutDown,
     /// The backend failed. If the error is not retryable, the cache has stopped.
     #[error(transparent)]
     Backend(#[from] Error),
@@ -40,7 +43,7 @@ impl PrefixCacheError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::TooLarge { .. } => false,
+            Self::TooLarge { .. } | Self::RuntimeShutDown => false,
             Self::Backend(error) => error.is_retryable(),
         }
     }

@@ -84,10 +84,14 @@ const BYTES_MAX_DEFAULT: usize = 256 << 20;
 /// one key: the store sorts the keys of the prefix for it.
 ///
 /// # Memory
-/// The keys are kept in memory, and a subscriber of [`changes`](Self::changes) that falls behind
-/// keeps the keys of an older revision: the part that has changed since. While the prefix is read
-/// again, both the old and the new keys are in memory. A cache that needs more memory than its
-/// limit stops with [`PrefixCacheError::TooLarge`].
+/// The keys of the current state are kept in memory. A cache whose keys need more memory than its
+/// limit stops with [`PrefixCacheError::TooLarge`]. The limit does not count what is kept beside
+/// them:
+///
+/// - for a stream of [`changes`](Self::changes) that is read late, the last 256 updates, with the
+///   keys before and after each change, and the keys of the revision that the stream has reached,
+///   as far as they have changed since;
+/// - while the prefix is read again, the keys before.
 ///
 /// Source: etcd 3.6 `cache/`, and Kubernetes' KEP-2340 for the consistent read.
 #[derive(Clone)]

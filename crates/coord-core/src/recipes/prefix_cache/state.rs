@@ -17,7 +17,6 @@ use super::changes::Update;
 use super::snapshot::{KeyChange, Keys, Map, PrefixSnapshot};
 use crate::backoff::Backoff;
 use crate::client::Client;
-use crate::error::{Error, Outcome};
 use crate::follow::{Gap, GapCause, Wanted};
 use crate::kv::Revision;
 use crate::sync;
@@ -87,6 +86,8 @@ pub(super) struct Publication<'a> {
     pub(super) gap: Option<Gap>,
     /// When the keys were requested, if they were read.
     pub(super) read_at: Option<Instant>,
+    /// Whether the watch has not responded yet to a request for progress.
+    pub(super) awaits_progress: bool,
 }
 
 impl Current {
@@ -156,7 +157,7 @@ impl Shared {
 
     /// Publishes a state, and the changes that led to it.
     pub(super) fn publish(&self, publication: Publication<'_>) {
-        let Publication { keys, revision, changes, gap, read_at } = publication;
+        let Publication { keys, revision, changes, gap, read_at, awaits_progress } = publication;
         let mut current = self.lock();
         if gap.is_some_and(|gap| gap.cause == GapCause::HistoryReplaced) {
             current.history += 1;
@@ -166,7 +167,7 @@ impl Shared {
         current.snapshot = PrefixSnapshot { revision, map: keys.map.clone() };
         current.bytes = keys.bytes;
         current.is_loaded = true;
-        current.progress.is_outstanding = false;
+        current.progress.is_outstanding = awaits_progress;
         let confirmed = current.confirming.take_if(|(confirming, _)| *confirming <= revision);
         if let Some(at) = read_at.or(confirmed.map(|(_, at)| at)) {
             current.confirm(at);
@@ -193,9 +194,7 @@ impl Shared {
     /// Notes that the cache has ended because its runtime was shut down.
     pub(super) fn stop(&self) {
         if self.lock().error.is_none() {
-            let reason = "the runtime of the cache was shut down".to_owned();
-            let outcome = Outcome::NotApplied;
-            self.fail(Error::Unavailable { outcome, reason, source: None }.into());
+            self.fail(PrefixCacheError::RuntimeShutDown);
         }
     }
 

@@ -11,7 +11,9 @@ use super::state::{Publication, Shared};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::follow::{Followed, Follower, Gap, Reread, Verified, Wanted};
-use crate::kv::{Event, Header, KeyRange, KeyValue, Range, Revision, SortOrder, SortTarget};
+use crate::kv::{
+    Event, Header, KeyRange, KeyValue, Range, RangeResponse, Revision, SortOrder, SortTarget,
+};
 use crate::retry_read::retry_read;
 use crate::telemetry::cache as events;
 
@@ -45,7 +47,7 @@ async fn follow(shared: &Arc<Shared>) -> Result<std::convert::Infallible, Prefix
     loop {
         let started = Instant::now();
         let reread = follower.step().await?;
-        let revision = follower.header().revision;
+        let (revision, awaits_progress) = (follower.header().revision, follower.awaits_progress());
         let keys = follower.state_mut();
         if keys.bytes > shared.bytes_max {
             let (prefix, bytes_max) = (shared.prefix.clone(), shared.bytes_max);
@@ -63,13 +65,21 @@ async fn follow(shared: &Arc<Shared>) -> Result<std::convert::Infallible, Prefix
             events::read_again(&shared.prefix, gap, changes.len());
         }
         let read_at = reread.map(|_| started);
-        shared.publish(Publication { keys, revision, changes, gap, read_at });
+        let publication = Publication { keys, revision, changes, gap, read_at, awaits_progress };
+        shared.publish(publication);
     }
 }
 
 impl FollowedPrefix {
     fn range(&self) -> KeyRange {
         KeyRange::prefix(&self.0.prefix)
+    }
+
+    /// Reads the first keys of a range. Each page has the time limit of a request, so the number of
+    /// keys does not matter.
+    async fn read_page(&self, range: Range) -> Result<RangeResponse> {
+        let page = range.limit(PAGE_SIZE);
+        retry_read(|| self.0.client.range(page.clone())).await
     }
 
     /// Reads the key that was changed last, as of a revision; `None` if the store has not reached
@@ -91,7 +101,7 @@ impl FollowedPrefix {
     }
 }
 
-/// The number of keys as of a revision, and one of those that were changed last.
+/// The number of keys as of a revision, and a key with the greatest modification revision.
 struct LastChanged {
     count: i64,
     kv: Option<KeyValue>,
@@ -121,7 +131,7 @@ impl Followed for FollowedPrefix {
     /// Reads page by page, and stops when the keys are more than the limit.
     async fn read(&self, at: Option<Revision>) -> Result<(Header, Keys)> {
         let all = self.range();
-        let mut page = self.0.client.range(Range::new(&all).limit(PAGE_SIZE).at(at)).await?;
+        let mut page = self.read_page(Range::new(&all).at(at)).await?;
         let (header, mut keys) = (page.header, Keys::default());
         let at = at.unwrap_or(header.revision);
         loop {
@@ -133,8 +143,7 @@ impl Followed for FollowedPrefix {
             let Some(last) = last.filter(|_| page.more && !is_full) else {
                 return Ok((header, keys));
             };
-            let rest = Range::new(all.after(&last)).limit(PAGE_SIZE).at(at);
-            page = self.0.client.range(rest).await?;
+            page = self.read_page(Range::new(all.after(&last)).at(at)).await?;
         }
     }
 
@@ -143,9 +152,10 @@ impl Followed for FollowedPrefix {
     }
 
     /// Compares the number of keys, and the key that was changed last, as of the revision that the
-    /// follower has reached. After a history was replaced, one of them differs, unless the two
-    /// histories have the same keys: a change that only one of them has is newer than all changes
-    /// that they share.
+    /// follower has reached. After a history was replaced, one of them differs in most cases: a put
+    /// that only one of the two histories has is newer than all puts that they share. Deletions
+    /// leave no key to compare, so two histories that differ by equally many deletions of different
+    /// keys, and by nothing else, are taken for one.
     async fn verify(&self, keys: &Keys, revision: Revision) -> Result<Verified> {
         let sent = Instant::now();
         let (header, is_same) = match self.read_last_changed(revision).await {
