@@ -62,7 +62,8 @@ async fn main() -> Result<()> {
     operator.put("prices/coffee", "7").await?;
     operator.put("prices/tea", "4").await?;
     let members = hosts(&operator).members().await?;
-    let follower = tokio::spawn(print_members(members.events(), log));
+    let mut follower = JoinSet::new(); // aborts its task when it is dropped
+    follower.spawn(print_members(members.events(), log));
 
     let session = Session::builder(&operator).open().await?;
     for (city, orders) in ORDERS {
@@ -88,7 +89,6 @@ async fn main() -> Result<()> {
         host.running.await??;
     }
     session.close().await?;
-    follower.abort();
 
     let bills = bills.read().await?;
     let amounts = bills.iter().map(|bill| String::from_utf8_lossy(&bill.value).parse::<i64>());

@@ -88,7 +88,7 @@ fn example_rollout_serves_each_version_together() {
     assert_eq!(run_example("rollout"), expected);
 }
 
-/// The orders of a city are billed by one host at a time, each once, also when hosts join, crash
+/// One host at a time bills the orders of a city, and each order once, also when hosts join, crash
 /// and stop.
 #[test]
 fn example_orders_bills_each_order_once() {

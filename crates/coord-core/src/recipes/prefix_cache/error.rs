@@ -36,6 +36,7 @@ impl PrefixCacheError {
         match self {
             Self::TooLarge { .. } => Outcome::NotApplied,
             Self::Backend(error) => error.outcome(),
+            Self::RuntimeShutDown => Outcome::NotApplied,
         }
     }
 
