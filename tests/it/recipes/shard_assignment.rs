@@ -2,11 +2,12 @@
 //! over; typed errors, and requests.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex};
 use std::time::Duration;
 
-use coord_core::error::{LossReason, PrimitiveError};
-use coord_core::kv::{FencingToken, Put, Txn};
+use coord_core::error::{Error, ErrorKind, LossReason, PrimitiveError};
+use coord_core::kv::{FencingToken, Op, Put, Txn};
 use coord_core::recipes::shard_assignment::assign;
 use coord_core::recipes::{Shard, ShardAssignment, ShardAssignmentError, ShardMember, ShardOwners};
 use coord_core::{Client, Mutex, Session, sync};
@@ -225,6 +226,45 @@ async fn shards_that_next_has_not_returned_are_handed_over() {
         }
     }
     assert!(left > 0, "those that stay are returned");
+}
+
+/// Whether a call puts a key, as an enqueue does.
+fn is_enqueue(call: &Call) -> bool {
+    matches!(call, Call::Txn(txn) if txn.success.iter().any(|op| matches!(op, Op::Put(_))))
+}
+
+/// Regression: the guards were not revoked, and the key of the member stayed.
+#[tokio::test(start_paused = true)]
+async fn member_whose_enqueue_is_refused_hands_all_shards_over() {
+    let store = Client::new(MemBackend::new());
+    let is_refused = Arc::new(AtomicBool::new(false));
+    let refuses = Arc::clone(&is_refused);
+    let rule = move |call: &Call| {
+        if refuses.load(Ordering::Relaxed) && is_enqueue(call) {
+            Action::Fail(Error::PermissionDenied { reason: "no".to_owned() })
+        } else {
+            Action::Pass
+        }
+    };
+    let session_of_first = session_on(intercepted(&store, rule)).await;
+    let mut member = shards_on(&session_of_first).join("a").await.unwrap();
+    let mut guards = Vec::new();
+    while guards.len() < SHARDS {
+        guards.push(member.next().await.unwrap());
+    }
+    is_refused.store(true, Ordering::Relaxed);
+    guards.pop().unwrap().release().await.unwrap();
+    settle().await;
+    assert!(guards.iter().all(Shard::is_revoked));
+    let error = member.next().await.unwrap_err();
+    assert!(
+        matches!(&error, PrimitiveError::Backend(e) if e.kind() == ErrorKind::PermissionDenied)
+    );
+    drop(guards);
+    let other = Owner::join(session(&store).await, "b").await;
+    settle().await;
+    assert_eq!(other.owned().len(), SHARDS);
+    member.leave().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

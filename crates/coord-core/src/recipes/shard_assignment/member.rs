@@ -24,7 +24,7 @@ use crate::error::{LossReason, PrimitiveError, ReleaseError};
 use crate::kv::KeyValue;
 use crate::queue::{Contender, Ownership, WaitQueue, run_until_lost};
 use crate::retry_read::RETRY_PAUSE_MIN;
-use crate::session::{Session, SessionState};
+use crate::session::{OrphanedKey, Session, SessionState};
 use crate::sync::lock;
 
 /// A member of a [`ShardAssignment`](super::ShardAssignment): receives the shards that are assigned
@@ -47,9 +47,13 @@ struct Shared {
     session: Session,
     shards: Arc<Shards>,
     name: Bytes,
+    /// The key among the members.
+    own: Ownership,
     state: Mutex<State>,
     /// Wakes `next`.
     changed: Notify,
+    /// Stops the tasks, and revokes all shards.
+    stop: CancellationToken,
 }
 
 #[derive(Default)]
@@ -67,18 +71,18 @@ impl ShardMember {
         keys: LiveKeys,
         shards: &Arc<Shards>,
     ) -> Self {
-        let session = contender.session().clone();
         let shared = Arc::new(Shared {
-            session: session.clone(),
+            session: contender.session().clone(),
             shards: Arc::clone(shards),
             name: name.clone(),
+            own: contender.ownership().clone(),
             state: Mutex::default(),
             changed: Notify::new(),
+            stop: CancellationToken::new(),
         });
-        let stop = CancellationToken::new();
-        let run = run(Arc::clone(&shared), keys, contender.ownership().clone(), stop.clone());
-        session.spawn(run);
-        Self { contender, name, shared, _stop: stop.drop_guard() }
+        shared.session.spawn(run(Arc::clone(&shared), keys));
+        let stop = shared.stop.clone().drop_guard();
+        Self { contender, name, shared, _stop: stop }
     }
 
     /// Returns the name of the member.
@@ -103,8 +107,8 @@ impl ShardMember {
     /// was dropped is returned again, if it is still assigned to this member, or again later.
     ///
     /// # Errors
-    /// An error is final: all shards are revoked, and later calls return it again. Drop the member
-    /// then.
+    /// An error is final: all shards are revoked, the member leaves, and later calls return the
+    /// error again. Drop the member then.
     /// - `Lost` if the session is lost, or another client has deleted the key of the member.
     /// - The error of the backend, if it is not retryable.
     ///
@@ -145,6 +149,10 @@ impl ShardMember {
     /// # Cancel safety
     /// Dropping the future leaves all the same, in the background.
     pub async fn leave(mut self) -> Result<(), ReleaseError<Self>> {
+        if self.shared.has_failed() {
+            // The session task deletes the key.
+            return Ok(());
+        }
         match self.contender.try_release().await {
             Ok(()) => Ok(()),
             Err(cause) => Err(ReleaseError::new(self, cause)),
@@ -162,19 +170,29 @@ impl fmt::Debug for ShardMember {
 }
 
 impl Shared {
-    /// Ends the member: `next` returns the error.
+    /// Ends the member: `next` returns the error, all shards are revoked, and the session task
+    /// deletes the key of the member, so that its shards are assigned to others.
     fn end(&self, error: PrimitiveError) {
-        let revoked = {
-            let mut state = lock(&self.state);
-            state.end.get_or_insert(error);
-            std::mem::take(&mut state.ready)
-        };
-        drop(revoked);
+        if error.loss() != Some(LossReason::KeyDeleted) && !self.session.state().is_lost() {
+            let (key, created) = (self.own.key().clone(), Some(self.own.fencing_token().0));
+            self.session.clean_up(OrphanedKey { key, created, suffix: None, value: None });
+        }
+        lock(&self.state).end.get_or_insert(error);
+        // Before the guards are dropped: no shard task acquires again.
+        self.stop.cancel();
+        let ready = std::mem::take(&mut lock(&self.state).ready);
+        drop(ready);
         self.changed.notify_waiters();
     }
 
+    /// Whether the member has ended for another reason than a loss: its key is being deleted.
+    fn has_failed(&self) -> bool {
+        lock(&self.state).end.as_ref().is_some_and(|error| error.loss().is_none())
+    }
+
     /// The indexes of the shards that are assigned to this member; `None` if its key is gone.
-    fn assigned(&self, keys: &LiveKeys, own: &Ownership) -> Option<Vec<usize>> {
+    fn assigned(&self, keys: &LiveKeys) -> Option<Vec<usize>> {
+        let own = &self.own;
         keys.kvs().get(own.key()).filter(|kv| own.is(kv))?;
         let members = newest_of_each_name(keys.kvs().values());
         if members.get(&self.name).is_none_or(|newest| !own.is(newest)) {
@@ -203,19 +221,19 @@ fn newest_of_each_name<'a>(
 }
 
 /// The member task.
-async fn run(shared: Arc<Shared>, mut keys: LiveKeys, own: Ownership, stop: CancellationToken) {
+async fn run(shared: Arc<Shared>, mut keys: LiveKeys) {
     let session = shared.session.clone();
     // The shard tasks, by the index of their shard. Dropping a guard revokes the shard.
     let mut running: BTreeMap<usize, DropGuard> = BTreeMap::new();
     let follow = async {
         loop {
-            let Some(assigned) = shared.assigned(&keys, &own) else {
-                return own.why_evicted().await.into();
+            let Some(assigned) = shared.assigned(&keys) else {
+                return shared.own.why_evicted().await.into();
             };
             running.retain(|shard, _| assigned.binary_search(shard).is_ok());
             for index in assigned {
                 running.entry(index).or_insert_with(|| {
-                    let revoked = stop.child_token();
+                    let revoked = shared.stop.child_token();
                     let task = acquire_again(Arc::clone(&shared), index, revoked.clone());
                     session.spawn(task);
                     revoked.drop_guard()
@@ -227,8 +245,7 @@ async fn run(shared: Arc<Shared>, mut keys: LiveKeys, own: Ownership, stop: Canc
         }
     };
     let ended = run_until_lost(session.lost(), follow);
-    if let Some(ended) = stop.run_until_cancelled(ended).await {
-        drop(running);
+    if let Some(ended) = shared.stop.run_until_cancelled(ended).await {
         shared.end(ended.unwrap_or_else(PrimitiveError::from));
     }
 }
