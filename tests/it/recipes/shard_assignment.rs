@@ -13,6 +13,7 @@ use coord_core::recipes::{Shard, ShardAssignment, ShardAssignmentError, ShardMem
 use coord_core::{Client, Mutex, Session, sync};
 use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, Rule as _};
+use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -265,6 +266,35 @@ async fn member_whose_enqueue_is_refused_hands_all_shards_over() {
     settle().await;
     assert_eq!(other.owned().len(), SHARDS);
     member.leave().await.unwrap();
+}
+
+/// Regression: `next` waited for its tasks alone, which were dropped with the runtime.
+#[test]
+fn member_ends_when_the_runtime_of_its_session_shuts_down() {
+    let runtime =
+        || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let (session_runtime, member_runtime) = (runtime(), runtime());
+    let (mut member, shard) = session_runtime.block_on(async {
+        let store = Client::new(MemBackend::new());
+        let mut member = shards_on(&session(&store).await).join("a").await.unwrap();
+        let shard = member.next().await.unwrap();
+        settle().await;
+        (member, shard)
+    });
+    let waiter = member_runtime.spawn(async move {
+        let error = loop {
+            match member.next().await {
+                Ok(shard) => drop(shard),
+                Err(error) => break error,
+            }
+        };
+        shard.revoked().await;
+        error
+    });
+    member_runtime.block_on(settle());
+    drop(session_runtime);
+    let ended = member_runtime.block_on(async { timeout(secs(60), waiter).await });
+    assert_eq!(ended.expect("next returns").unwrap().loss(), Some(LossReason::Expired));
 }
 
 #[tokio::test(start_paused = true)]

@@ -134,7 +134,12 @@ impl ShardMember {
                     return Ok(shard);
                 }
             }
-            changed.await;
+            tokio::select! {
+                biased;
+                // Without the runtime of the session, no task notifies `changed`.
+                _ = self.session().lost() => {}
+                () = changed => {}
+            }
         }
     }
 
@@ -206,6 +211,21 @@ impl Shared {
     }
 }
 
+/// Ends the member if the member task panics or its executor drops it: no other task follows the
+/// members.
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        if !self.0.stop.is_cancelled() {
+            self.0.end(match self.0.session.state() {
+                SessionState::Lost(reason) => reason.into(),
+                SessionState::Alive | SessionState::Suspect => LossReason::Expired.into(),
+            });
+        }
+    }
+}
+
 /// The newest key of each name of a member.
 fn newest_of_each_name<'a>(
     kvs: impl Iterator<Item = &'a KeyValue>,
@@ -222,6 +242,7 @@ fn newest_of_each_name<'a>(
 
 /// The member task.
 async fn run(shared: Arc<Shared>, mut keys: LiveKeys) {
+    let _end = EndOnDrop(Arc::clone(&shared));
     let session = shared.session.clone();
     // The shard tasks, by the index of their shard. Dropping a guard revokes the shard.
     let mut running: BTreeMap<usize, DropGuard> = BTreeMap::new();
