@@ -297,6 +297,21 @@ fn member_ends_when_the_runtime_of_its_session_shuts_down() {
     assert_eq!(ended.expect("next returns").unwrap().loss(), Some(LossReason::Expired));
 }
 
+/// Regression: the task of the shard enqueued once more before it noticed the revocation.
+#[tokio::test(start_paused = true)]
+async fn member_dropped_with_its_shard_enqueues_no_more() {
+    let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
+    let session = session_on(intercepted(&store, recorder.clone())).await;
+    let shards = ShardAssignment::new(&session, "s", ["one"]).unwrap();
+    let mut member = shards.join("a").await.unwrap();
+    let shard = member.next().await.unwrap();
+    assert!(recorder.take().0.iter().any(is_enqueue));
+    drop((member, shard));
+    settle().await;
+    assert!(!recorder.take().0.iter().any(is_enqueue));
+    assert_eq!(keys(&store, "s/").await, [""; 0]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn deleted_key_of_a_member_ends_it() {
     let store = Client::new(MemBackend::new());

@@ -278,7 +278,9 @@ async fn acquire_again(shared: Arc<Shared>, index: usize, revoked: CancellationT
     let pause_max = shared.session.ttl() / 4;
     let mut backoff = Backoff::new(RETRY_PAUSE_MIN, pause_max);
     let run = async {
-        loop {
+        // When a guard is gone because of a revocation, this task may be polled before it is
+        // cancelled.
+        while !revoked.is_cancelled() {
             match queue.acquire(shared.name.clone()).await {
                 Ok(contender) => {
                     backoff.reset();
