@@ -2,8 +2,10 @@
 //! over; typed errors, and requests.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use coord_core::error::{Error, ErrorKind, LossReason, PrimitiveError};
@@ -13,6 +15,7 @@ use coord_core::recipes::{Shard, ShardAssignment, ShardAssignmentError, ShardMem
 use coord_core::{Client, Mutex, Session, sync};
 use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, Rule as _};
+use futures_util::FutureExt as _;
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -227,6 +230,40 @@ async fn shards_that_next_has_not_returned_are_handed_over() {
         }
     }
     assert!(left > 0, "those that stay are returned");
+}
+
+/// Regression: `next` returned shards that were revoked before their tasks had removed them.
+#[tokio::test(start_paused = true)]
+async fn next_returns_no_revoked_shard() {
+    let store = Client::new(MemBackend::new());
+    let mut member = shards_on(&session(&store).await).join("a").await.unwrap();
+    let moves = expected(&["a", "b"]).remove(1);
+    let mut guards = Vec::new();
+    while guards.last().is_none_or(|shard: &Shard| *shard.name() != moves[0]) {
+        guards.push(member.next().await.unwrap());
+    }
+    settle().await;
+    let returned = tokio::spawn(async move {
+        let first = guards.pop().unwrap();
+        // Always polled next, so it sees the revocation before the tasks of the shards.
+        let mut polls = 0;
+        let revoked = poll_fn(|context| {
+            polls += 1;
+            context.waker().wake_by_ref();
+            if first.is_revoked() || polls > 10_000 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        revoked.await;
+        assert!(first.is_revoked());
+        let mut returned = Vec::new();
+        while let Some(shard) = member.next().now_or_never() {
+            returned.push(shard.unwrap());
+        }
+        assert!(!returned.iter().any(Shard::is_revoked));
+        guards.len() + returned.len()
+    });
+    let _other = shards_on(&session(&store).await).join("b").await.unwrap();
+    let stay = timeout(secs(1), returned).await.expect("revoked at once").unwrap();
+    assert_eq!(stay, SHARDS - moves.len());
 }
 
 /// Whether a call puts a key, as an enqueue does.

@@ -122,15 +122,9 @@ impl ShardMember {
             changed.as_mut().enable();
             // After a pause of the process, the shards may be lost already.
             self.session().check_deadline().await?;
-            {
-                let mut state = lock(&self.shared.state);
-                if let Some(error) = &state.end {
-                    return Err(error.clone());
-                }
-                if let SessionState::Lost(reason) = self.session().state() {
-                    return Err(reason.into());
-                }
-                if let Some(shard) = state.ready.pop_front() {
+            while let Some(shard) = self.shared.pop()? {
+                // A shard task that is yet to be polled has not removed its revoked guard.
+                if !shard.is_revoked() {
                     return Ok(shard);
                 }
             }
@@ -175,6 +169,18 @@ impl fmt::Debug for ShardMember {
 }
 
 impl Shared {
+    /// The next shard that was acquired, which may be revoked.
+    fn pop(&self) -> Result<Option<Shard>, PrimitiveError> {
+        let mut state = lock(&self.state);
+        if let Some(error) = &state.end {
+            return Err(error.clone());
+        }
+        if let SessionState::Lost(reason) = self.session.state() {
+            return Err(reason.into());
+        }
+        Ok(state.ready.pop_front())
+    }
+
     /// Ends the member: `next` returns the error, all shards are revoked, and the session task
     /// deletes the key of the member, so that its shards are assigned to others.
     fn end(&self, error: PrimitiveError) {
