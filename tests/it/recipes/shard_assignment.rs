@@ -419,6 +419,35 @@ async fn owners_follow_the_moves_of_shards() {
     assert!(owners.all().iter().all(|(_, owner)| owner.member == "b"));
 }
 
+/// Regression: the first contender behind a foreign key was the owner.
+#[tokio::test(start_paused = true)]
+async fn waiter_behind_a_foreign_key_is_no_owner() {
+    let store = Client::new(MemBackend::new());
+    store.put("s/shards/1/config", "foreign").await.unwrap();
+    store.put("s/shards/2/x/y", "of a child name").await.unwrap();
+    let member = Owner::join(session(&store).await, "a").await;
+    settle().await;
+    let owners = ShardOwners::open(&store, "s").await.unwrap();
+    assert_eq!(member.owned().len(), SHARDS - 1);
+    assert_eq!(owners.owner("1"), None);
+    let all: Vec<_> = owners.all().into_iter().map(|(shard, _)| shard).collect();
+    assert_eq!(all, member.owned());
+    assert!(owners.owner("2").is_some() && owners.owner("2/x").is_none());
+}
+
+/// Regression: the owners were in the order of the keys, in which `1-a/` precedes `1/`.
+#[tokio::test(start_paused = true)]
+async fn owners_are_in_the_order_of_the_shards() {
+    let store = Client::new(MemBackend::new());
+    let session = session(&store).await;
+    let shards = ShardAssignment::new(&session, "s", ["1", "1-a", "2"]).unwrap();
+    let _member = shards.join("a").await.unwrap();
+    settle().await;
+    let owners = ShardOwners::open(&store, "s").await.unwrap().all();
+    let names: Vec<_> = owners.into_iter().map(|(shard, _)| shard).collect();
+    assert_eq!(names, shards.shards());
+}
+
 #[tokio::test(start_paused = true)]
 async fn operator_sees_a_shard_as_a_lock() {
     let store = Client::new(MemBackend::new());
