@@ -22,7 +22,7 @@ use super::{Shard, Shards};
 use crate::backoff::Backoff;
 use crate::error::{LossReason, PrimitiveError, ReleaseError};
 use crate::kv::KeyValue;
-use crate::queue::{Contender, Ownership, WaitQueue, run_until_lost};
+use crate::queue::{KeyGuard, Ownership, WaitQueue, run_until_lost};
 use crate::retry_read::RETRY_PAUSE_MIN;
 use crate::session::{OrphanedKey, Session, SessionState};
 use crate::sync::lock;
@@ -35,7 +35,9 @@ use crate::sync::lock;
 #[must_use = "dropping the member leaves the shard assignment"]
 pub struct ShardMember {
     /// The key among the members.
-    contender: Contender,
+    key: KeyGuard,
+    /// Whether the key may have been deleted.
+    may_be_released: bool,
     name: Bytes,
     shared: Arc<Shared>,
     /// Stops the tasks, and revokes all shards.
@@ -65,24 +67,20 @@ struct State {
 }
 
 impl ShardMember {
-    pub(super) fn start(
-        contender: Contender,
-        name: Bytes,
-        keys: LiveKeys,
-        shards: &Arc<Shards>,
-    ) -> Self {
+    pub(super) fn start(key: KeyGuard, name: Bytes, keys: LiveKeys, shards: &Arc<Shards>) -> Self {
+        let own = key.ownership().clone();
         let shared = Arc::new(Shared {
-            session: contender.session().clone(),
+            session: own.session().clone(),
             shards: Arc::clone(shards),
             name: name.clone(),
-            own: contender.ownership().clone(),
+            own,
             state: Mutex::default(),
             changed: Notify::new(),
             stop: CancellationToken::new(),
         });
         shared.session.spawn(run(Arc::clone(&shared), keys));
         let stop = shared.stop.clone().drop_guard();
-        Self { contender, name, shared, _stop: stop }
+        Self { key, may_be_released: false, name, shared, _stop: stop }
     }
 
     /// Returns the name of the member.
@@ -94,7 +92,7 @@ impl ShardMember {
     /// Returns the key of the member.
     #[must_use]
     pub fn key(&self) -> &Bytes {
-        self.contender.key()
+        self.shared.own.key()
     }
 
     /// Returns the session of the member.
@@ -148,11 +146,8 @@ impl ShardMember {
     /// # Cancel safety
     /// Dropping the future leaves all the same, in the background.
     pub async fn leave(mut self) -> Result<(), ReleaseError<Self>> {
-        if self.shared.has_failed() {
-            // The session task deletes the key.
-            return Ok(());
-        }
-        match self.contender.try_release().await {
+        self.may_be_released |= self.shared.has_failed();
+        match self.key.release(&mut self.may_be_released).await {
             Ok(()) => Ok(()),
             Err(cause) => Err(ReleaseError::new(self, cause)),
         }

@@ -3,7 +3,7 @@
 //!
 //! Three parts, each a known one:
 //!
-//! - *Who is present.* A member has the key `NAME/members/LIST/<lease>-<n>` on the lease of its
+//! - *Who is present.* A member has the key `NAME/members/LIST/LEASE.N` on the lease of its
 //!   session, with its name as the value. `LIST` is a hash of the list of shards.
 //! - *Which member should own a shard.* Every member evaluates the same function of the members and
 //!   the shards (`assign.rs`). There is no coordinator.
@@ -30,8 +30,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::kv::IntoBytes;
-use crate::queue::WaitQueue;
+use crate::error::PrimitiveError;
+use crate::kv::{Compare, IntoBytes, Txn};
+use crate::queue::KeyGuard;
 use crate::session::Session;
 pub use assign::assign;
 pub use error::ShardAssignmentError;
@@ -106,11 +107,10 @@ impl Shards {
         [&Self::prefix_of_shards(&self.name)[..], shard].concat().into()
     }
 
-    /// The name of the queue that has the keys of the members. Members with different lists of
-    /// shards are in different queues.
-    fn queue_of_members(&self) -> Bytes {
+    /// The prefix of the keys of the members that have this list of shards.
+    fn prefix_of_members(&self) -> Bytes {
         let list = assign::hash(self.names.iter().map(|name| &name[..]));
-        [&self.name[..], b"/members/", format!("{list:016x}").as_bytes()].concat().into()
+        [&self.name[..], b"/members/", format!("{list:016x}/").as_bytes()].concat().into()
     }
 }
 
@@ -197,12 +197,28 @@ impl ShardAssignment {
         if member.is_empty() {
             return Err(ShardAssignmentError::NoMember);
         }
-        let (session, members) = (&self.session, self.shards.queue_of_members());
-        let queue = WaitQueue::of_kind("shard", session, members.clone());
-        let contender = queue.enqueue(member.clone()).await?;
-        let prefix = [&members[..], b"/"].concat().into();
+        let (session, prefix) = (&self.session, self.shards.prefix_of_members());
+        let key = self.create_key(&prefix, &member).await?;
         let open = LiveKeys::open(session.client(), prefix, session.ttl());
         let keys = session.while_held(async { Ok(open.await?) }).await?;
-        Ok(ShardMember::start(contender, member, keys, &self.shards))
+        Ok(ShardMember::start(key, member, keys, &self.shards))
+    }
+
+    /// Creates the key of a member.
+    async fn create_key(&self, prefix: &Bytes, member: &Bytes) -> Result<KeyGuard, PrimitiveError> {
+        loop {
+            let mut suffix = self.session.key_suffix();
+            // So that each member has a key of its own, before and after.
+            suffix.retire();
+            // With a dot, because a key with a hyphen is that of a contender.
+            let key = format!("{}.{suffix}", self.session.lease_id());
+            let key: Bytes = [&prefix[..], key.as_bytes()].concat().into();
+            let mut guard = KeyGuard::new(&self.session, key.clone(), None);
+            let create = Txn::new().when([Compare::absent(&key)]).and_then([guard.put(member)]);
+            // If another client has put the key, there is another suffix.
+            if guard.create(create).await?.succeeded {
+                return Ok(guard);
+            }
+        }
     }
 }
