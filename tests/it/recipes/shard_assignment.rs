@@ -11,7 +11,9 @@ use std::time::Duration;
 use coord_core::error::{Error, ErrorKind, LossReason, PrimitiveError};
 use coord_core::kv::{FencingToken, Op, Put, Txn};
 use coord_core::recipes::shard_assignment::assign;
-use coord_core::recipes::{Shard, ShardAssignment, ShardAssignmentError, ShardMember, ShardOwners};
+use coord_core::recipes::{
+    Membership, Shard, ShardAssignment, ShardAssignmentError, ShardMember, ShardOwners,
+};
 use coord_core::{Client, Mutex, Session, sync};
 use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, Rule as _};
@@ -446,6 +448,15 @@ async fn owners_are_in_the_order_of_the_shards() {
     let owners = ShardOwners::open(&store, "s").await.unwrap().all();
     let names: Vec<_> = owners.into_iter().map(|(shard, _)| shard).collect();
     assert_eq!(names, shards.shards());
+}
+
+/// Regression: the keys of the members were in the range of the group's keys.
+#[tokio::test(start_paused = true)]
+async fn group_of_the_same_name_has_no_shard_members() {
+    let store = Client::new(MemBackend::new());
+    let _member = shards_on(&session(&store).await).join("a").await.unwrap();
+    let group = Membership::<String>::new(&store, "s").members().await.unwrap();
+    assert_eq!(group.list(), []);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,8 +3,8 @@
 //!
 //! Three parts, each a known one:
 //!
-//! - *Who is present.* A member has the key `NAME/members/LIST/LEASE.N` on the lease of its
-//!   session, with its name as the value. `LIST` is a hash of the list of shards.
+//! - *Who is present.* A member has the key `NAME/shard-members/LIST/LEASE.N` on the lease of
+//!   its session, with its name as the value. `LIST` is a hash of the list of shards.
 //! - *Which member should own a shard.* Every member evaluates the same function of the members and
 //!   the shards (`assign.rs`). There is no coordinator.
 //! - *Which member owns a shard.* Each shard is a wait queue, `NAME/shards/SHARD`. The member that
@@ -110,7 +110,7 @@ impl Shards {
     /// The prefix of the keys of the members that have this list of shards.
     fn prefix_of_members(&self) -> Bytes {
         let list = assign::hash(self.names.iter().map(|name| &name[..]));
-        [&self.name[..], b"/members/", format!("{list:016x}/").as_bytes()].concat().into()
+        [&self.name[..], b"/shard-members/", format!("{list:016x}/").as_bytes()].concat().into()
     }
 }
 
@@ -125,8 +125,8 @@ impl ShardAssignment {
     /// does not matter. It sends nothing.
     ///
     /// # Names
-    /// An assignment owns all keys under `name/members/` and `name/shards/`: create no other keys
-    /// there.
+    /// An assignment owns all keys under `name/shard-members/` and `name/shards/`: create no other
+    /// keys there.
     ///
     /// # Another list
     /// Members with another list of shards, during a release that adds shards for example, are
