@@ -231,7 +231,7 @@ async fn shards_that_next_has_not_returned_are_handed_over() {
             break;
         }
     }
-    assert!(left > 0, "those that stay are returned");
+    assert!(left > 0, "the shards that stay are returned");
 }
 
 /// Regression: `next` returned shards that were revoked before their tasks had removed them.

@@ -3,13 +3,13 @@
 //!
 //! Three parts, each a known one:
 //!
-//! - *Who is present.* A member has the key `NAME/shard-members/LIST/LEASE.N` on the lease of
-//!   its session, with its name as the value. `LIST` is a hash of the list of shards.
+//! - *The members that are present.* A member has the key `NAME/shard-members/LIST/LEASE.N` on the
+//!   lease of its session, with its name as the value. `LIST` is a hash of the list of shards.
 //! - *Which member should own a shard.* Every member evaluates the same function of the members and
 //!   the shards (`assign.rs`). There is no coordinator.
 //! - *Which member owns a shard.* Each shard is a wait queue, `NAME/shards/SHARD`. The member that
 //!   should own it waits there, and the first contender is the owner. So a shard has one owner and
-//!   a fencing token also while the members have different views of who is present.
+//!   a fencing token also while two members have different views of the members.
 //!
 //! ```text
 //! a and b are present              c joins, and should own 2            queue of shard 2
@@ -51,7 +51,8 @@ pub use shard::Shard;
 /// - **Drained**: a shard that moves is [revoked](Shard::revoked). Its owner ends the work, and
 ///   hands the shard over by dropping the guard.
 /// - **Owned again**: the shards of a member that vanishes are assigned to others as soon as the
-///   store has ended its lease.
+///   store has ended its lease. A member cannot be resumed: if another session adopts the lease,
+///   the shards have no owner until that session ends.
 ///
 /// A `ShardAssignment` is a cheap handle. Clients that route find the owners with [`ShardOwners`].
 ///
@@ -131,7 +132,9 @@ impl ShardAssignment {
     /// # Another list
     /// Members with another list of shards, during a release that adds shards for example, are
     /// spread over their own list, and wait for the shards that are in both lists. So each shard
-    /// has one owner all the time, and moves when the members with the old list leave.
+    /// has one owner all the time. It moves to a member with the new list at the next release of
+    /// any kind: when its owner leaves, hands it over to another member with the old list, or
+    /// releases it.
     ///
     /// # Errors
     /// `NoShards`, `InvalidShard` and `DuplicateShard`.
@@ -208,7 +211,7 @@ impl ShardAssignment {
     async fn create_key(&self, prefix: &Bytes, member: &Bytes) -> Result<KeyGuard, PrimitiveError> {
         loop {
             let mut suffix = self.session.key_suffix();
-            // So that each member has a key of its own, before and after.
+            // So that no two members ever have the same key.
             suffix.retire();
             // With a dot, because a key with a hyphen is that of a contender.
             let key = format!("{}.{suffix}", self.session.lease_id());
