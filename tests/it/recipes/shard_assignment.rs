@@ -2,17 +2,23 @@
 //! over; typed errors, and requests.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex};
+use std::task::Poll;
 use std::time::Duration;
 
-use coord_core::error::{LossReason, PrimitiveError};
-use coord_core::kv::{FencingToken, Put, Txn, WatchBatch};
+use coord_core::error::{Error, ErrorKind, LossReason, PrimitiveError};
+use coord_core::kv::{FencingToken, Op, Put, Txn, WatchBatch};
 use coord_core::recipes::shard_assignment::assign;
-use coord_core::recipes::{Shard, ShardAssignment, ShardAssignmentError, ShardMember, ShardOwners};
+use coord_core::recipes::{
+    Membership, Shard, ShardAssignment, ShardAssignmentError, ShardMember, ShardOwners,
+};
 use coord_core::{Client, Mutex, Session, sync};
 use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, Rule};
+use futures_util::FutureExt as _;
+use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -260,7 +266,124 @@ async fn shards_that_next_has_not_returned_are_handed_over() {
             break;
         }
     }
-    assert!(left > 0, "those that stay are returned");
+    assert!(left > 0, "the shards that stay are returned");
+}
+
+/// Regression: `next` returned shards that were revoked before their tasks had removed them.
+#[tokio::test(start_paused = true)]
+async fn next_returns_no_revoked_shard() {
+    let store = Client::new(MemBackend::new());
+    let mut member = shards_on(&session(&store).await).join("a").await.unwrap();
+    let moves = expected(&["a", "b"]).remove(1);
+    let mut guards = Vec::new();
+    while guards.last().is_none_or(|shard: &Shard| *shard.name() != moves[0]) {
+        guards.push(member.next().await.unwrap());
+    }
+    settle().await;
+    let returned = tokio::spawn(async move {
+        let first = guards.pop().unwrap();
+        // Always polled next, so it sees the revocation before the tasks of the shards.
+        let mut polls = 0;
+        let revoked = poll_fn(|context| {
+            polls += 1;
+            context.waker().wake_by_ref();
+            if first.is_revoked() || polls > 10_000 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        revoked.await;
+        assert!(first.is_revoked());
+        let mut returned = Vec::new();
+        while let Some(shard) = member.next().now_or_never() {
+            returned.push(shard.unwrap());
+        }
+        assert!(!returned.iter().any(Shard::is_revoked));
+        guards.len() + returned.len()
+    });
+    let _other = shards_on(&session(&store).await).join("b").await.unwrap();
+    let stay = timeout(secs(1), returned).await.expect("revoked at once").unwrap();
+    assert_eq!(stay, SHARDS - moves.len());
+}
+
+/// Whether a call puts a key, as an enqueue does.
+fn is_enqueue(call: &Call) -> bool {
+    matches!(call, Call::Txn(txn) if txn.success.iter().any(|op| matches!(op, Op::Put(_))))
+}
+
+/// Regression: the guards were not revoked, and the key of the member stayed.
+#[tokio::test(start_paused = true)]
+async fn member_whose_enqueue_is_refused_hands_all_shards_over() {
+    let store = Client::new(MemBackend::new());
+    let is_refused = Arc::new(AtomicBool::new(false));
+    let refuses = Arc::clone(&is_refused);
+    let rule = move |call: &Call| {
+        if refuses.load(Ordering::Relaxed) && is_enqueue(call) {
+            Action::Fail(Error::PermissionDenied { reason: "no".to_owned() })
+        } else {
+            Action::Pass
+        }
+    };
+    let session_of_first = session_on(intercepted(&store, rule)).await;
+    let mut member = shards_on(&session_of_first).join("a").await.unwrap();
+    let mut guards = Vec::new();
+    while guards.len() < SHARDS {
+        guards.push(member.next().await.unwrap());
+    }
+    is_refused.store(true, Ordering::Relaxed);
+    guards.pop().unwrap().release().await.unwrap();
+    settle().await;
+    assert!(guards.iter().all(Shard::is_revoked));
+    let error = member.next().await.unwrap_err();
+    assert!(
+        matches!(&error, PrimitiveError::Backend(e) if e.kind() == ErrorKind::PermissionDenied)
+    );
+    drop(guards);
+    let other = Owner::join(session(&store).await, "b").await;
+    settle().await;
+    assert_eq!(other.owned().len(), SHARDS);
+    member.leave().await.unwrap();
+}
+
+/// Regression: `next` waited for its tasks alone, which were dropped with the runtime.
+#[test]
+fn member_ends_when_the_runtime_of_its_session_shuts_down() {
+    let runtime =
+        || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let (session_runtime, member_runtime) = (runtime(), runtime());
+    let (mut member, shard) = session_runtime.block_on(async {
+        let store = Client::new(MemBackend::new());
+        let mut member = shards_on(&session(&store).await).join("a").await.unwrap();
+        let shard = member.next().await.unwrap();
+        settle().await;
+        (member, shard)
+    });
+    let waiter = member_runtime.spawn(async move {
+        let error = loop {
+            match member.next().await {
+                Ok(shard) => drop(shard),
+                Err(error) => break error,
+            }
+        };
+        shard.revoked().await;
+        error
+    });
+    member_runtime.block_on(settle());
+    drop(session_runtime);
+    let ended = member_runtime.block_on(async { timeout(secs(60), waiter).await });
+    assert_eq!(ended.expect("next returns").unwrap().loss(), Some(LossReason::Expired));
+}
+
+/// Regression: the task of the shard enqueued once more before it noticed the revocation.
+#[tokio::test(start_paused = true)]
+async fn member_dropped_with_its_shard_enqueues_no_more() {
+    let (store, recorder) = (Client::new(MemBackend::new()), Recorder::new());
+    let session = session_on(intercepted(&store, recorder.clone())).await;
+    let shards = ShardAssignment::new(&session, "s", ["one"]).unwrap();
+    let mut member = shards.join("a").await.unwrap();
+    let shard = member.next().await.unwrap();
+    assert!(recorder.take().0.iter().any(is_enqueue));
+    drop((member, shard));
+    settle().await;
+    assert!(!recorder.take().0.iter().any(is_enqueue));
+    assert_eq!(keys(&store, "s/").await, [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,6 +454,44 @@ async fn owners_follow_the_moves_of_shards() {
     first.session.close().await.unwrap();
     while timeout(secs(1), owners.changed()).await.is_ok() {}
     assert!(owners.all().iter().all(|(_, owner)| owner.member == "b"));
+}
+
+/// Regression: the first contender behind a foreign key was the owner.
+#[tokio::test(start_paused = true)]
+async fn waiter_behind_a_foreign_key_is_no_owner() {
+    let store = Client::new(MemBackend::new());
+    store.put("s/shards/1/config", "foreign").await.unwrap();
+    store.put("s/shards/2/x/y", "of a child name").await.unwrap();
+    let member = Owner::join(session(&store).await, "a").await;
+    settle().await;
+    let owners = ShardOwners::open(&store, "s").await.unwrap();
+    assert_eq!(member.owned().len(), SHARDS - 1);
+    assert_eq!(owners.owner("1"), None);
+    let all: Vec<_> = owners.all().into_iter().map(|(shard, _)| shard).collect();
+    assert_eq!(all, member.owned());
+    assert!(owners.owner("2").is_some() && owners.owner("2/x").is_none());
+}
+
+/// Regression: the owners were in the order of the keys, in which `1-a/` precedes `1/`.
+#[tokio::test(start_paused = true)]
+async fn owners_are_in_the_order_of_the_shards() {
+    let store = Client::new(MemBackend::new());
+    let session = session(&store).await;
+    let shards = ShardAssignment::new(&session, "s", ["1", "1-a", "2"]).unwrap();
+    let _member = shards.join("a").await.unwrap();
+    settle().await;
+    let owners = ShardOwners::open(&store, "s").await.unwrap().all();
+    let names: Vec<_> = owners.into_iter().map(|(shard, _)| shard).collect();
+    assert_eq!(names, shards.shards());
+}
+
+/// Regression: the keys of the members were in the range of the group's keys.
+#[tokio::test(start_paused = true)]
+async fn group_of_the_same_name_has_no_shard_members() {
+    let store = Client::new(MemBackend::new());
+    let _member = shards_on(&session(&store).await).join("a").await.unwrap();
+    let group = Membership::<String>::new(&store, "s").members().await.unwrap();
+    assert_eq!(group.list(), []);
 }
 
 #[tokio::test(start_paused = true)]

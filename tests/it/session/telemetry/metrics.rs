@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use coord_core::recipes::ShardAssignment;
 use coord_core::{Election, Mutex, error::LossReason, session::SessionState};
 use coord_testkit::Action;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
@@ -133,4 +134,23 @@ fn queue_metrics_count_contenders_by_kind_and_result() {
             ("coord_queue_held kind=election", 0),
         ])
     );
+}
+
+/// Regression: each member but the oldest counted as a waiting contender.
+#[test]
+fn members_of_a_shard_assignment_do_not_count_as_waiting() {
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        run_on_virtual_time(async {
+            let store = seeded_store();
+            let session = session(&store).await;
+            let shards = ShardAssignment::new(&session, "s", ["one"]).unwrap();
+            let members = [shards.join("a").await.unwrap(), shards.join("b").await.unwrap()];
+            settle().await;
+            std::mem::forget(members);
+        })
+    });
+    let values = metric_values(&recorder);
+    let value = |name: &str| values[&format!("{name} kind=shard")];
+    assert_eq!((value("coord_queue_waiting"), value("coord_queue_held")), (0, 1));
 }

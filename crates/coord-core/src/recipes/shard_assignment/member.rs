@@ -22,10 +22,10 @@ use super::{Shard, Shards, changed};
 use crate::backoff::Backoff;
 use crate::error::{LossReason, PrimitiveError, ReleaseError};
 use crate::kv::KeyValue;
-use crate::queue::{Contender, Ownership, WaitQueue, run_until_lost};
+use crate::queue::{KeyGuard, Ownership, WaitQueue, run_until_lost};
 use crate::recipes::{PrefixCache, PrefixSnapshot};
 use crate::retry_read::RETRY_PAUSE_MIN;
-use crate::session::{Session, SessionState};
+use crate::session::{OrphanedKey, Session, SessionState};
 use crate::sync::lock;
 
 /// A member of a [`ShardAssignment`](super::ShardAssignment): receives the shards that are assigned
@@ -36,7 +36,9 @@ use crate::sync::lock;
 #[must_use = "dropping the member leaves the shard assignment"]
 pub struct ShardMember {
     /// The key among the members.
-    contender: Contender,
+    key: KeyGuard,
+    /// Whether the key may have been deleted.
+    may_be_released: bool,
     name: Bytes,
     shared: Arc<Shared>,
     /// Stops the tasks, and revokes all shards.
@@ -48,9 +50,13 @@ struct Shared {
     session: Session,
     shards: Arc<Shards>,
     name: Bytes,
+    /// The key among the members.
+    own: Ownership,
     state: Mutex<State>,
     /// Wakes `next`.
     changed: Notify,
+    /// Stops the tasks, and revokes all shards.
+    stop: CancellationToken,
 }
 
 #[derive(Default)]
@@ -63,23 +69,24 @@ struct State {
 
 impl ShardMember {
     pub(super) fn start(
-        contender: Contender,
+        key: KeyGuard,
         name: Bytes,
         members: PrefixCache,
         shards: &Arc<Shards>,
     ) -> Self {
-        let session = contender.session().clone();
+        let own = key.ownership().clone();
         let shared = Arc::new(Shared {
-            session: session.clone(),
+            session: own.session().clone(),
             shards: Arc::clone(shards),
             name: name.clone(),
+            own,
             state: Mutex::default(),
             changed: Notify::new(),
+            stop: CancellationToken::new(),
         });
-        let stop = CancellationToken::new();
-        let run = run(Arc::clone(&shared), members, contender.ownership().clone(), stop.clone());
-        session.spawn(run);
-        Self { contender, name, shared, _stop: stop.drop_guard() }
+        shared.session.spawn(run(Arc::clone(&shared), members));
+        let stop = shared.stop.clone().drop_guard();
+        Self { key, may_be_released: false, name, shared, _stop: stop }
     }
 
     /// Returns the name of the member.
@@ -91,7 +98,7 @@ impl ShardMember {
     /// Returns the key of the member.
     #[must_use]
     pub fn key(&self) -> &Bytes {
-        self.contender.key()
+        self.shared.own.key()
     }
 
     /// Returns the session of the member.
@@ -104,8 +111,8 @@ impl ShardMember {
     /// was dropped is returned again, if it is still assigned to this member, or again later.
     ///
     /// # Errors
-    /// An error is final: all shards are revoked, and later calls return it again. Drop the member
-    /// then.
+    /// An error is final: all shards are revoked, the member leaves, and later calls return the
+    /// error again. Drop the member then.
     /// - `Lost` if the session is lost, or another client has deleted the key of the member.
     /// - The error of the backend, if it is not retryable.
     ///
@@ -119,19 +126,18 @@ impl ShardMember {
             changed.as_mut().enable();
             // After a pause of the process, the shards may be lost already.
             self.session().check_deadline().await?;
-            {
-                let mut state = lock(&self.shared.state);
-                if let Some(error) = &state.end {
-                    return Err(error.clone());
-                }
-                if let SessionState::Lost(reason) = self.session().state() {
-                    return Err(reason.into());
-                }
-                if let Some(shard) = state.ready.pop_front() {
+            while let Some(shard) = self.shared.pop()? {
+                // A shard task that is yet to be polled has not removed its revoked guard.
+                if !shard.is_revoked() {
                     return Ok(shard);
                 }
             }
-            changed.await;
+            tokio::select! {
+                biased;
+                // Without the runtime of the session, no task notifies `changed`.
+                _ = self.session().lost() => {}
+                () = changed => {}
+            }
         }
     }
 
@@ -146,7 +152,8 @@ impl ShardMember {
     /// # Cancel safety
     /// Dropping the future leaves all the same, in the background.
     pub async fn leave(mut self) -> Result<(), ReleaseError<Self>> {
-        match self.contender.try_release().await {
+        self.may_be_released |= self.shared.has_failed();
+        match self.key.release(&mut self.may_be_released).await {
             Ok(()) => Ok(()),
             Err(cause) => Err(ReleaseError::new(self, cause)),
         }
@@ -163,19 +170,41 @@ impl fmt::Debug for ShardMember {
 }
 
 impl Shared {
-    /// Ends the member: `next` returns the error.
+    /// The next shard that was acquired, which may be revoked.
+    fn pop(&self) -> Result<Option<Shard>, PrimitiveError> {
+        let mut state = lock(&self.state);
+        if let Some(error) = &state.end {
+            return Err(error.clone());
+        }
+        if let SessionState::Lost(reason) = self.session.state() {
+            return Err(reason.into());
+        }
+        Ok(state.ready.pop_front())
+    }
+
+    /// Ends the member: `next` returns the error, all shards are revoked, and the session task
+    /// deletes the key of the member, so that its shards are assigned to others.
     fn end(&self, error: PrimitiveError) {
-        let revoked = {
-            let mut state = lock(&self.state);
-            state.end.get_or_insert(error);
-            std::mem::take(&mut state.ready)
-        };
-        drop(revoked);
+        if error.loss() != Some(LossReason::KeyDeleted) && !self.session.state().is_lost() {
+            let (key, created) = (self.own.key().clone(), Some(self.own.fencing_token().0));
+            self.session.clean_up(OrphanedKey { key, created, suffix: None, value: None });
+        }
+        lock(&self.state).end.get_or_insert(error);
+        // Before the guards are dropped: no shard task acquires again.
+        self.stop.cancel();
+        let ready = std::mem::take(&mut lock(&self.state).ready);
+        drop(ready);
         self.changed.notify_waiters();
     }
 
+    /// Whether the member has ended for another reason than a loss: its key is being deleted.
+    fn has_failed(&self) -> bool {
+        lock(&self.state).end.as_ref().is_some_and(|error| error.loss().is_none())
+    }
+
     /// The indexes of the shards that are assigned to this member; `None` if its key is gone.
-    fn assigned(&self, members: &PrefixSnapshot, own: &Ownership) -> Option<Vec<usize>> {
+    fn assigned(&self, members: &PrefixSnapshot) -> Option<Vec<usize>> {
+        let own = &self.own;
         members.get(own.key()).filter(|kv| own.is(kv))?;
         let members = newest_of_each_name(members.iter());
         if members.get(&self.name).is_none_or(|newest| !own.is(newest)) {
@@ -186,6 +215,21 @@ impl Shared {
         let own = names.iter().position(|name| **name == self.name);
         let assigned = assign(&names, &self.shards.names);
         Some((0..assigned.len()).filter(|shard| Some(assigned[*shard]) == own).collect())
+    }
+}
+
+/// Ends the member if the member task panics or its executor drops it: no other task follows the
+/// members.
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        if !self.0.stop.is_cancelled() {
+            self.0.end(match self.0.session.state() {
+                SessionState::Lost(reason) => reason.into(),
+                SessionState::Alive | SessionState::Suspect => LossReason::Expired.into(),
+            });
+        }
     }
 }
 
@@ -204,20 +248,21 @@ fn newest_of_each_name<'a>(
 }
 
 /// The member task.
-async fn run(shared: Arc<Shared>, members: PrefixCache, own: Ownership, stop: CancellationToken) {
+async fn run(shared: Arc<Shared>, members: PrefixCache) {
+    let _end = EndOnDrop(Arc::clone(&shared));
     let session = shared.session.clone();
     // The shard tasks, by the index of their shard. Dropping a guard revokes the shard.
     let mut running: BTreeMap<usize, DropGuard> = BTreeMap::new();
     let mut changes = members.changes();
     let follow = async {
         loop {
-            let Some(assigned) = shared.assigned(changes.snapshot(), &own) else {
-                return own.why_evicted().await.into();
+            let Some(assigned) = shared.assigned(changes.snapshot()) else {
+                return shared.own.why_evicted().await.into();
             };
             running.retain(|shard, _| assigned.binary_search(shard).is_ok());
             for index in assigned {
                 running.entry(index).or_insert_with(|| {
-                    let revoked = stop.child_token();
+                    let revoked = shared.stop.child_token();
                     let task = acquire_again(Arc::clone(&shared), index, revoked.clone());
                     session.spawn(task);
                     revoked.drop_guard()
@@ -236,8 +281,7 @@ async fn run(shared: Arc<Shared>, members: PrefixCache, own: Ownership, stop: Ca
         }
     };
     let ended = run_until_lost(session.lost(), follow);
-    if let Some(ended) = stop.run_until_cancelled(ended).await {
-        drop(running);
+    if let Some(ended) = shared.stop.run_until_cancelled(ended).await {
         shared.end(ended.unwrap_or_else(PrimitiveError::from));
     }
 }
@@ -262,7 +306,9 @@ async fn acquire_again(shared: Arc<Shared>, index: usize, revoked: CancellationT
     let pause_max = shared.session.ttl() / 4;
     let mut backoff = Backoff::new(RETRY_PAUSE_MIN, pause_max);
     let run = async {
-        loop {
+        // When a guard is gone because of a revocation, this task may be polled before it is
+        // cancelled.
+        while !revoked.is_cancelled() {
             match queue.acquire(shared.name.clone()).await {
                 Ok(contender) => {
                     backoff.reset();

@@ -3,13 +3,13 @@
 //!
 //! Three parts, each a known one:
 //!
-//! - *Which members are present.* A member has the key `NAME/members/LIST/<lease>-<n>` on the lease
-//!   of its session, with its name as the value. `LIST` is a hash of the list of shards.
+//! - *Which members are present.* A member has the key `NAME/shard-members/LIST/LEASE.N` on the
+//!   lease of its session, with its name as the value. `LIST` is a hash of the list of shards.
 //! - *Which member should own a shard.* Every member evaluates the same function of the members and
 //!   the shards (`assign.rs`). There is no coordinator.
 //! - *Which member owns a shard.* Each shard is a wait queue, `NAME/shards/SHARD`. The member that
 //!   should own it waits there, and the first contender is the owner. So a shard has one owner and
-//!   a fencing token also while the members have different views of which members are present.
+//!   a fencing token also while two members have different views of the members.
 //!
 //! ```text
 //! a and b are present              c joins, and should own 2            queue of shard 2
@@ -30,8 +30,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::kv::IntoBytes;
-use crate::queue::WaitQueue;
+use crate::error::PrimitiveError;
+use crate::kv::{Compare, IntoBytes, Txn};
+use crate::queue::KeyGuard;
 use crate::recipes::{PrefixCache, PrefixCacheError, PrefixChanges};
 use crate::session::Session;
 pub use assign::assign;
@@ -50,7 +51,8 @@ pub use shard::Shard;
 /// - **Drained**: a shard that moves is [revoked](Shard::revoked). Its owner ends the work, and
 ///   hands the shard over by dropping the guard.
 /// - **Owned again**: the shards of a member that vanishes are assigned to others as soon as the
-///   store has ended its lease.
+///   store has ended its lease. A member cannot be resumed: if another session adopts the lease,
+///   the shards have no owner until that session ends.
 ///
 /// A `ShardAssignment` is a cheap handle. Clients that route find the owners with [`ShardOwners`].
 ///
@@ -106,11 +108,10 @@ impl Shards {
         [&Self::prefix_of_shards(&self.name)[..], shard].concat().into()
     }
 
-    /// The name of the queue that has the keys of the members. Members with different lists of
-    /// shards are in different queues.
-    fn queue_of_members(&self) -> Bytes {
+    /// The prefix of the keys of the members that have this list of shards.
+    fn prefix_of_members(&self) -> Bytes {
         let list = assign::hash(self.names.iter().map(|name| &name[..]));
-        [&self.name[..], b"/members/", format!("{list:016x}").as_bytes()].concat().into()
+        [&self.name[..], b"/shard-members/", format!("{list:016x}/").as_bytes()].concat().into()
     }
 }
 
@@ -125,13 +126,15 @@ impl ShardAssignment {
     /// does not matter. It sends nothing.
     ///
     /// # Names
-    /// An assignment owns all keys under `name/members/` and `name/shards/`: create no other keys
-    /// there.
+    /// An assignment owns all keys under `name/shard-members/` and `name/shards/`: create no other
+    /// keys there.
     ///
     /// # Another list
     /// Members with another list of shards, during a release that adds shards for example, are
     /// spread over their own list, and wait for the shards that are in both lists. So each shard
-    /// has one owner all the time, and moves when the members with the old list leave.
+    /// has one owner all the time. It moves to a member with the new list at the next release of
+    /// any kind: when its owner leaves, hands it over to another member with the old list, or
+    /// releases it.
     ///
     /// # Errors
     /// `NoShards`, `InvalidShard` and `DuplicateShard`.
@@ -197,13 +200,29 @@ impl ShardAssignment {
         if member.is_empty() {
             return Err(ShardAssignmentError::NoMember);
         }
-        let (session, members) = (&self.session, self.shards.queue_of_members());
-        let queue = WaitQueue::of_kind("shard", session, members.clone());
-        let contender = queue.enqueue(member.clone()).await?;
-        let prefix = [&members[..], b"/"].concat();
+        let (session, prefix) = (&self.session, self.shards.prefix_of_members());
+        let key = self.create_key(&prefix, &member).await?;
         let open = PrefixCache::open(session.client(), prefix);
         let members = session.while_held(async { Ok(open.await?) }).await?;
-        Ok(ShardMember::start(contender, member, members, &self.shards))
+        Ok(ShardMember::start(key, member, members, &self.shards))
+    }
+
+    /// Creates the key of a member.
+    async fn create_key(&self, prefix: &Bytes, member: &Bytes) -> Result<KeyGuard, PrimitiveError> {
+        loop {
+            let mut suffix = self.session.key_suffix();
+            // So that no two members ever have the same key.
+            suffix.retire();
+            // With a dot, because a key with a hyphen is that of a contender.
+            let key = format!("{}.{suffix}", self.session.lease_id());
+            let key: Bytes = [&prefix[..], key.as_bytes()].concat().into();
+            let mut guard = KeyGuard::new(&self.session, key.clone(), None);
+            let create = Txn::new().when([Compare::absent(&key)]).and_then([guard.put(member)]);
+            // If another client has put the key, there is another suffix.
+            if guard.create(create).await?.succeeded {
+                return Ok(guard);
+            }
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The owners of shards, as a live map for clients that route.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -81,23 +82,23 @@ impl ShardOwners {
     #[must_use]
     pub fn owner(&self, shard: impl AsRef<[u8]>) -> Option<ShardOwner> {
         let prefix = [&self.cache.prefix()[..], shard.as_ref(), b"/"].concat();
-        first(self.changes.snapshot().with_prefix(prefix))
+        let of_shard = self.changes.snapshot().with_prefix(prefix.clone());
+        first(of_shard.filter(|kv| !kv.key[prefix.len()..].contains(&b'/')))
     }
 
-    /// Returns all shards that have an owner, in the order of their keys. It sends no request.
+    /// Returns all shards that have an owner, in the order of their names. It sends no request.
     #[must_use]
     pub fn all(&self) -> Vec<(Bytes, ShardOwner)> {
-        let kvs: Vec<_> = self.changes.snapshot().iter().collect();
-        let prefix = self.cache.prefix().len();
-        let shard = |kv: &KeyValue| {
-            let end = kv.key.iter().rposition(|byte| *byte == b'/').unwrap_or(kv.key.len());
-            kv.key.slice(prefix.min(end)..end)
-        };
-        let of_shards = kvs.chunk_by(|one, next| shard(one) == shard(next));
-        let owned = of_shards.filter_map(|kvs| {
-            let owner = first(kvs.iter().copied())?;
-            Some((shard(kvs.first()?), owner))
-        });
+        let mut shards: BTreeMap<Bytes, Vec<&KeyValue>> = BTreeMap::new();
+        for kv in self.changes.snapshot().iter() {
+            let name = kv.key.slice(self.cache.prefix().len()..);
+            let slash = name.iter().position(|byte| *byte == b'/');
+            // A further slash: the key of a child name.
+            if let Some(slash) = slash.filter(|slash| !name[slash + 1..].contains(&b'/')) {
+                shards.entry(name.slice(..slash)).or_default().push(kv);
+            }
+        }
+        let owned = shards.into_iter().filter_map(|(shard, kvs)| Some((shard, first(kvs)?)));
         owned.collect()
     }
 
@@ -122,10 +123,13 @@ impl ShardOwners {
     }
 }
 
-/// The owner among the contenders of a shard: the first one.
-fn first<'a>(kvs: impl Iterator<Item = &'a KeyValue>) -> Option<ShardOwner> {
-    let own = kvs.filter(|kv| !is_foreign(&kv.key, kv.lease));
-    let first = own.min_by_key(|kv| kv.create_revision)?;
+/// The owner of a shard: the contender that is first in its queue. `None` if the queue is empty, or
+/// if its contenders wait for a foreign key.
+fn first<'a>(kvs: impl IntoIterator<Item = &'a KeyValue>) -> Option<ShardOwner> {
+    let first = kvs.into_iter().min_by_key(|kv| kv.create_revision)?;
+    if is_foreign(&first.key, first.lease) {
+        return None;
+    }
     let (member, key) = (first.value.clone(), first.key.clone());
     Some(ShardOwner { member, fencing_token: FencingToken(first.create_revision), key })
 }

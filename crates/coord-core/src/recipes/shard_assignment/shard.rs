@@ -134,6 +134,8 @@ impl Shard {
     /// Waits until the shard is lost, and returns the reason. A watch that has fallen silent delays
     /// the report by the TTL of the session at most.
     ///
+    /// Cost: a watch, and 1 read in each TTL of the session.
+    ///
     /// # Cancel safety
     /// Safe: call it again.
     pub async fn lost(&self) -> LossReason {
@@ -149,6 +151,8 @@ impl Shard {
 
     /// Runs `future` while the shard is owned. If the shard is lost, `future` is dropped. If it is
     /// only revoked, `future` continues.
+    ///
+    /// Cost: as [`lost`](Self::lost).
     ///
     /// # Errors
     /// The reason of the loss. The side effects of `future` until then remain.
