@@ -74,7 +74,8 @@ impl Observer {
         &self.client
     }
 
-    /// Reads all contenders, page by page, at a revision or at the newest one. It retries each page.
+    /// Reads all contenders, page by page, at a revision or at the newest one. It retries each
+    /// page.
     pub(super) async fn read_contenders(
         &self,
         at: Option<Revision>,

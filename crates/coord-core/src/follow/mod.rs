@@ -55,8 +55,8 @@ pub(crate) trait Followed: Send + Sync + 'static {
     /// The range that is watched.
     fn range(&self) -> KeyRange;
 
-    /// Reads the keys at a revision, or at the newest one. It retries each request while the store is
-    /// unavailable.
+    /// Reads the keys at a revision, or at the newest one. It retries each request while the store
+    /// is unavailable.
     fn read(
         &self,
         at: Option<Revision>,

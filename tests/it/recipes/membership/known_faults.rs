@@ -48,7 +48,7 @@ async fn late_join_of_a_dropped_future_leaves_no_key() {
 /// A gap between two equal lists of members was not reported, because no event follows from it.
 #[tokio::test(start_paused = true)]
 async fn gap_without_an_event_is_reported_with_the_next_event() {
-    // The first watch, and the one after the first compacted one, end after a second.
+    // The first and the third watch end after a second; the second is compacted.
     let mem = MemBackend::new();
     let watches = AtomicUsize::new(0);
     let lifetime = move || match watches.fetch_add(1, Ordering::Relaxed) {

@@ -80,7 +80,8 @@ impl PrefixUpdate {
 ///
 /// The cache keeps the last 256 updates for its streams. A stream that is read later than that
 /// continues with the difference between its snapshot and the oldest update that is kept, and with
-/// a [gap](PrefixUpdate::gap). So a slow reader does not block others, and accumulates no more changes than these.
+/// a [gap](PrefixUpdate::gap). So a slow reader does not block others, and accumulates no more
+/// changes than these.
 ///
 /// The stream keeps the cache open. It ends with the error with which the cache stops.
 ///
