@@ -16,8 +16,8 @@ use crate::text;
 
 /// Put a message into a queue.
 ///
-/// The message is put once, also if a response is lost and coord has to determine the outcome of the
-/// request. It stays in the queue until a taker acknowledges it.
+/// The message is put once, also if a response is lost and coord has to determine the outcome of
+/// the request. It stays in the queue until a taker acknowledges it.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Put {

@@ -35,9 +35,9 @@ const COMMAND_FAILED_STATUS: u8 = 5;
 /// If this machine fails, the message is delivered again when the lease has expired, after 10 s.
 /// Each delivery is an attempt. After --max-attempts of them the message becomes a dead letter.
 ///
-/// If coord loses its lease, or receives INT, TERM, HUP or QUIT, the process group of CMD gets KILL,
-/// and the message is ready again. A message can be processed twice: CMD can have done its work
-/// before.
+/// If coord loses its lease, or receives INT, TERM, HUP or QUIT, the process group of CMD gets
+/// KILL, and the message is ready again. A message can be processed twice: CMD can have done its
+/// work before.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Take {
@@ -203,6 +203,7 @@ impl Take {
         };
         // A process that the command has left may keep the input open without reading it.
         let status = tokio::select! {
+            biased;
             status = child.wait() => status,
             () = write => child.wait().await,
         };

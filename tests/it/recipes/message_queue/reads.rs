@@ -93,6 +93,7 @@ async fn take_that_is_not_polled_does_not_block_others() {
     put_raw(&store, 0, 0..1, false).await;
     let mut take = Box::pin(taker.take());
     tokio::select! {
+        biased;
         _ = &mut take => panic!("its read is delayed"),
         () = sleep(secs(1)) => {}
     }
@@ -108,6 +109,7 @@ async fn loss_ends_the_wait_for_a_shared_read() {
     let taker = MessageQueue::new(&session, "q");
     let mut take = Box::pin(taker.take());
     tokio::select! {
+        biased;
         _ = &mut take => panic!("its read hangs"),
         () = sleep(secs(1)) => {}
     }

@@ -5,8 +5,8 @@ use super::{MessageQueue, MessageQueueError};
 use crate::kv::{Compare, CompareOp, Delete, KeyValue, OpResponse, Range, Txn};
 
 impl MessageQueue {
-    /// Reads the first dead letters, at most `limit`, by priority and then roughly by age. A limit of
-    /// 0 reads all of them.
+    /// Reads the first dead letters, at most `limit`, by priority and then roughly by age. A limit
+    /// of 0 reads all of them.
     ///
     /// Cost: 1 request.
     ///

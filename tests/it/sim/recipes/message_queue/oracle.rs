@@ -1,4 +1,5 @@
-//! The oracle of message queues: the responses that producers and takers have received for each message.
+//! The oracle of message queues: the responses that producers and takers have received for each
+//! message.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
