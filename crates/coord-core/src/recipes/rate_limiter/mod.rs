@@ -84,8 +84,8 @@ const DEFAULT_BURST: Duration = Duration::from_secs(1);
 /// 10 mails a minute are mails that cost 60 units each. The burst time must be long enough for the
 /// largest cost, here 6 s for a slice of 10.
 ///
-/// A total per day is no rate, and is not what this type limits: `docs/guide/recipes-locks.md` describes
-/// what to use.
+/// A total per day is no rate, and is not what this type limits: `docs/guide/recipes-locks.md`
+/// describes what to use.
 ///
 /// Source: the token bucket, Turner, "New Directions in Communications", IEEE Communications
 /// Magazine 1986; slices that are held by leases are coord's own.
