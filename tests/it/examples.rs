@@ -88,6 +88,57 @@ fn example_rollout_serves_each_version_together() {
     assert_eq!(run_example("rollout"), expected);
 }
 
+/// One host at a time bills the orders of a city, and each order once, also when hosts join, crash
+/// and stop.
+#[test]
+fn example_orders_bills_each_order_once() {
+    let expected = " 0.0 s  operator  host-1 joins
+ 0.0 s  operator  host-2 joins
+ 0.0 s  host-1    serves oslo
+ 0.0 s  host-1    serves rome
+ 0.0 s  host-2    serves paris
+ 0.0 s  host-2    serves vienna
+ 0.5 s  host-1    mails the bill of order 1, attempt 1
+ 0.5 s  host-2    mails the bill of order 5, attempt 1
+ 1.0 s  host-1    mails the bill of order 9, attempt 1
+ 1.0 s  host-1    cannot bill, attempt 1: cocoa has no price
+ 1.0 s  host-1    cannot bill, attempt 2: cocoa has no price
+ 1.0 s  host-2    mails the bill of order 13, attempt 1
+ 1.2 s  operator  host-3 joins
+ 1.5 s  host-1    mails the bill of order 2, attempt 1
+ 1.5 s  host-1    hands oslo over
+ 1.5 s  host-2    mails the bill of order 6, attempt 1
+ 1.5 s  host-3    serves oslo
+ 1.7 s  host-3    mails the bill of order 3, attempt 1
+ 2.0 s  host-1    mails the bill of order 11, attempt 1
+ 2.0 s  host-1    hands rome over
+ 2.0 s  host-2    mails the bill of order 14, attempt 1
+ 2.0 s  host-3    serves rome
+ 2.2 s  host-3    mails the bill of order 4, attempt 1
+ 2.4 s  host-2    crashes
+ 2.4 s  operator  sets the price of cocoa for rome
+ 2.7 s  host-3    mails the bill of order 12, attempt 1
+ 3.2 s  host-3    mails the bill of order 10, attempt 1
+ 6.7 s  operator  host-2 leaves
+ 6.7 s  host-1    serves paris
+ 6.7 s  host-1    mails the bill of order 7, attempt 2
+ 6.7 s  host-3    serves vienna
+ 6.7 s  host-3    mails the bill of order 15, attempt 2
+ 7.2 s  host-1    mails the bill of order 8, attempt 1
+ 7.2 s  host-3    mails the bill of order 16, attempt 1
+ 7.4 s  host-1    hands paris over
+ 7.4 s  host-3    serves paris
+ 7.4 s  operator  host-1 leaves
+ 7.4 s  host-3    hands paris over
+ 7.4 s  host-3    hands oslo over
+ 7.4 s  host-3    hands rome over
+ 7.4 s  host-3    hands vienna over
+ 7.4 s  operator  host-3 leaves
+16 bills, total 181
+";
+    assert_eq!(run_example("orders"), expected);
+}
+
 /// Regression: the example panicked on a file of fewer transfers than a worker applies per hold.
 #[test]
 fn ledger_of_few_transfers_has_the_right_balances() {
