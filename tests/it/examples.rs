@@ -127,8 +127,8 @@ fn example_orders_bills_each_order_once() {
  7.2 s  host-1    mails the bill of order 8, attempt 1
  7.2 s  host-3    mails the bill of order 16, attempt 1
  7.4 s  host-1    hands paris over
- 7.4 s  host-3    serves paris
  7.4 s  operator  host-1 leaves
+ 7.4 s  host-3    serves paris
  7.4 s  host-3    hands paris over
  7.4 s  host-3    hands oslo over
  7.4 s  host-3    hands rome over
