@@ -280,7 +280,8 @@ async fn next_returns_no_revoked_shard() {
         guards.push(member.next().await.unwrap());
     }
     settle().await;
-    let returned = tokio::spawn(async move {
+    let mut returning = JoinSet::new();
+    returning.spawn(async move {
         let first = guards.pop().unwrap();
         // Always polled next, so it sees the revocation before the tasks of the shards.
         let mut polls = 0;
@@ -299,7 +300,8 @@ async fn next_returns_no_revoked_shard() {
         guards.len() + returned.len()
     });
     let _other = shards_on(&session(&store).await).join("b").await.unwrap();
-    let stay = timeout(secs(1), returned).await.expect("revoked at once").unwrap();
+    let stay = timeout(secs(1), returning.join_next()).await.expect("revoked at once");
+    let stay = stay.expect("one task").unwrap();
     assert_eq!(stay, SHARDS - moves.len());
 }
 
