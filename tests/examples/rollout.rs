@@ -6,7 +6,7 @@
 //! | semaphore | at most two hosts restart at a time |
 //! | read-write lock | the configuration does not change while a host restarts with it |
 //! | latch | the operator waits until all hosts have restarted |
-//! | double barrier | all hosts serve the new version before any goes on |
+//! | double barrier | all hosts serve the new version before any host continues |
 //! | counter | how many restarts there were |
 //!
 //! Version 2 fails to start once, on `host-3`. Its guards are dropped, so that another host gets

@@ -110,8 +110,8 @@ async fn latch_counts_each_participant_once() {
     within(secs(10), passed.join_next()).await.unwrap().unwrap().unwrap();
 }
 
-/// Two members spend what they can, in real time. Then one is cut off by the end of its session,
-/// and the other acquires its slice.
+/// Two members spend what they can, in real time. Then the session of one is closed, and the other
+/// acquires a slice of the same rate.
 #[tokio::test]
 async fn rate_limiter_members_spend_at_most_the_budget() {
     let cluster = single_member().await;

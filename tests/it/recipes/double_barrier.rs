@@ -514,7 +514,7 @@ async fn guard_reports_its_own_loss() {
     assert_eq!(lost_key(other.leave().await), key);
 }
 
-/// etcd issue 16223 and its kin: Go's participants enter or hang when a watch ends.
+/// Go's participants enter or hang when a watch ends.
 #[tokio::test(start_paused = true)]
 async fn compaction_while_waiting_lets_no_party_enter_early() {
     let store = store();

@@ -185,7 +185,7 @@ async fn orphaned_downgraded_lock_resumes_as_a_reader() {
     assert_eq!(readers.len(), 1);
 }
 
-/// The other keys of the former process, of a mutex and of another multi-lock, stay.
+/// The other keys of the former process, of two mutexes, stay.
 #[tokio::test(start_paused = true)]
 async fn orphaned_multi_lock_resumes_all_of_its_names() {
     let store = store();

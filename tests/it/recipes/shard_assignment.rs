@@ -131,7 +131,7 @@ async fn shard_is_handed_over_when_its_guard_is_dropped() {
     let store = Client::new(MemBackend::new());
     let one = ["one"];
     let on = |session: &Session| ShardAssignment::new(session, "s", one).unwrap();
-    // Of these two, `b` is the first choice for the shard.
+    // Of these two, `first` is the first choice for the shard.
     let (second, first) = if assign(&["a", "b"], &one) == [1] { ("a", "b") } else { ("b", "a") };
     let mut member = on(&session(&store).await).join(second).await.unwrap();
     let shard = member.next().await.unwrap();
@@ -155,8 +155,8 @@ async fn shard_is_handed_over_when_its_guard_is_dropped() {
     drop(timeout(secs(1), member.next()).await.expect("at once").unwrap());
 }
 
-/// The lease of a member that is cut off ends after the member was notified, also if the store
-/// counts time faster.
+/// The lease of a member whose keep-alives hang ends after the member was notified, also if the
+/// store counts time faster.
 #[tokio::test(start_paused = true)]
 async fn cut_off_member_stops_before_its_shards_are_owned_again() {
     for clock_rate in [1.0, 1.05] {
@@ -421,7 +421,7 @@ async fn dropped_member_leaves_no_key() {
     assert_eq!(keys(&store, "s/").await, [""; 0]);
 }
 
-/// During a release that adds shards, members with both lists are present.
+/// During a deployment that adds shards, members with both lists are present.
 #[tokio::test(start_paused = true)]
 async fn lists_that_differ_leave_no_shard_without_an_owner() {
     let store = Client::new(MemBackend::new());

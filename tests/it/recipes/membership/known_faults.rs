@@ -64,7 +64,7 @@ async fn gap_without_an_event_is_reported_with_the_next_event() {
     for _ in 0..2 {
         let cache = members.cache();
         sleep(Duration::from_millis(1_020)).await;
-        // The watch has ended, and its successor is not registered yet.
+        // The watch has ended, and the next watch is not registered yet.
         store.put("g/members/short", "1").await.unwrap();
         store.delete("g/members/short").await.unwrap();
         last = store.put("other", "").await.unwrap().header.revision;

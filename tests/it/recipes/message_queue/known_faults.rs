@@ -69,7 +69,7 @@ async fn waiting_taker_takes_the_oldest_message() {
     drop(held);
 }
 
-/// A claimed message at the front, and many behind the limit of a read.
+/// 600 messages with a delay are before the message that is ready: more than a read returns.
 #[tokio::test(start_paused = true)]
 async fn claimed_messages_do_not_block_the_head() {
     let store = store();

@@ -58,7 +58,7 @@ const fn attempts(max: u32) -> NonZeroU32 {
 async fn messages_are_taken_in_the_order_of_their_puts() {
     let store = store();
     let producers = [queue(&store).await, queue(&store).await, queue(&store).await];
-    // Several sections, which the producers begin in turn.
+    // Several sections: about one put in 64 begins the next one.
     for n in 0..600 {
         producers[n % 3].put(n.to_string()).await.unwrap();
     }
@@ -244,7 +244,7 @@ async fn waiting_taker_receives_the_next_message() {
     assert!(timeout(secs(600), taker.take()).await.is_err());
 }
 
-/// The claims of two takers of one process are in flight at the same time.
+/// The claims of all takers of one handle are in flight at the same time.
 #[tokio::test(start_paused = true)]
 async fn takers_of_one_handle_claim_different_messages() {
     let store = store();

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::{attempts, drain, queue, store, take_now};
 use crate::support::{intercepted, nth, secs, session, session_on};
 
-/// A response is lost, and the message is taken before the producer finds out.
+/// The request or its response is lost or late, and a taker waits meanwhile.
 #[tokio::test(start_paused = true)]
 async fn message_is_put_once_also_after_it_was_taken() {
     for action in [Action::DropRequest, Action::DropResponse, Action::Delay(secs(30)), Action::Hang]
@@ -41,7 +41,7 @@ async fn section_that_has_ended_is_found_out() {
     );
 }
 
-/// The response is lost, and then the session.
+/// No response is received, and then the session is lost.
 #[tokio::test(start_paused = true)]
 async fn put_reports_an_unknown_outcome() {
     let store = store();

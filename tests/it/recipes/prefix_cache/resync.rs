@@ -73,7 +73,7 @@ async fn compaction_yields_the_difference_with_a_gap() {
     let mut replica = Replica::of(&changes);
     settle().await;
     sleep(Duration::from_millis(820)).await;
-    // The watch has ended, and its successor is not registered yet.
+    // The watch has ended, and the next watch is not registered yet.
     put(&store, "p/changed", "2").await;
     put(&store, "p/created", "1").await;
     put(&store, "p/short", "1").await;

@@ -1,8 +1,7 @@
 //! Memberships under every fault: three processes that join, update and leave, and an observer.
 //!
-//! The events of the observer follow from each other, and give the list of members. Before the
-//! deadline of its session, a member is in the store. When all have left, no key is left, although
-//! their sessions still live.
+//! The events of the observer follow from each other. Before the deadline of its session, a member
+//! is in the store. When all have left, no key is left, although their sessions still live.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -106,7 +105,7 @@ async fn take_part_wrongly(process: &Process, session: &Session, n: i64, flaw: F
     }
 }
 
-/// Replays the events, until no member is left at the end.
+/// Replays the events, until there is none for 40 s.
 async fn observe(sim: Sim, process: Process) -> TaskResult {
     let members = group(process.client()).members().await?;
     let mut events = members.events();

@@ -1,5 +1,5 @@
-//! Shard assignments under every fault: five members that crash, start again and are cut off. Each
-//! shard has one owner at a time, and soon after the faults each has one again.
+//! Shard assignments under every fault: five members that crash, start again and are partitioned.
+//! Each shard has one owner at a time, and soon after the faults each has one again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -18,7 +18,7 @@ use crate::sim::{SEEDS, print};
 use crate::support::secs;
 use oracle::Messages;
 
-/// Shorter than partitions, so that sessions end.
+/// Shorter than the long partition of 100 s, so that sessions end.
 const TTL: Duration = secs(10);
 
 const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
