@@ -158,7 +158,7 @@ async fn shard_is_handed_over_when_its_guard_is_dropped() {
 /// The lease of a member whose keep-alives hang ends after the member was notified, also if the
 /// store counts time faster.
 #[tokio::test(start_paused = true)]
-async fn cut_off_member_stops_before_its_shards_are_owned_again() {
+async fn partitioned_member_stops_before_its_shards_move() {
     for clock_rate in [1.0, 1.05] {
         let store = Client::new(MemBackend::builder().lease_clock_rate(clock_rate).build());
         let cut_off = intercepted(&store, only("lease_keep_alive", Action::Hang));

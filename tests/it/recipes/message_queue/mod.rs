@@ -259,7 +259,7 @@ async fn takers_of_one_handle_claim_different_messages() {
         .collect();
     taken.sort_unstable();
     assert_eq!(taken, (0..16).collect::<Vec<_>>());
-    assert_eq!(start.elapsed(), secs(2), "one read and one claim, each for all");
+    assert_eq!(start.elapsed(), secs(2), "one read for all, then the claims at the same time");
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use crate::while_waiting::{while_waiting, while_waiting_after};
 
 /// Also if the store counts time faster than the member.
 #[tokio::test(start_paused = true)]
-async fn member_that_is_cut_off_stops_before_its_slice_is_free() {
+async fn partitioned_member_stops_before_its_slice_is_free() {
     for clock_rate in [1.0, 1.05] {
         let store = Client::new(MemBackend::builder().lease_clock_rate(clock_rate).build());
         let cut_off = intercepted(&store, only("lease_keep_alive", Action::Hang));

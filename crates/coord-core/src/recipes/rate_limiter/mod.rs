@@ -22,7 +22,7 @@
 //! budget 10     a holds 6, with a TTL of 60 s          b waits for 6
 //!    0 s        spends up to 6 per second
 //!    5 s        sends its last keep-alive, and is
-//!               then cut off from the store
+//!               then partitioned from the store
 //!   59 s        deadline: it stops
 //!   65 s                                              a's lease ends: b's slice, empty
 //!   66 s                                              it has accrued 6 units

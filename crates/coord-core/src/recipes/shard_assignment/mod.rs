@@ -130,7 +130,7 @@ impl ShardAssignment {
     /// keys there.
     ///
     /// # Another list
-    /// Members with another list of shards, during a release that adds shards for example, are
+    /// Members with another list of shards, during a deployment that adds shards for example, are
     /// spread over their own list, and wait for the shards that are in both lists. So each shard
     /// has one owner all the time. It moves to a member with the new list at the next release of
     /// any kind: when its owner leaves, hands it over to another member with the old list, or
