@@ -16,9 +16,9 @@
 //!       12   (read)         a = 4      Some(4), after a gap from 8 to 12
 //! ```
 //!
-//! If events that the watch would deliver are compacted, or if the history of the store was
-//! replaced, the follower reads the keys again. Unless the current key is unchanged, the stream
-//! reports a [`Gap`] before the next item.
+//! If events that the watch would deliver are compacted, if the store delivered a change out of
+//! order, or if the history of the store was replaced, the follower reads the keys again. Unless
+//! the current key is unchanged, the stream reports a [`Gap`] before the next item.
 
 mod current_key;
 mod gap;

@@ -83,8 +83,8 @@ pub(crate) use keys::QueueKeys;
 use position::Position;
 pub use release_request::ReleaseRequest;
 
-/// The guard of an acquired contender: a lock, a leadership, or permits of a semaphore. The guards
-/// of this crate implement it.
+/// The guard of an acquired contender. The guards of a mutex, of a leadership, of a read-write
+/// lock, of permits of a semaphore and of a shard implement it.
 pub trait Held: fmt::Debug + Send + Sync + 'static {
     /// The contender.
     #[doc(hidden)]

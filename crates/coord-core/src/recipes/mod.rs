@@ -12,7 +12,7 @@
 //! | list running processes | [`Membership`] | gone with its session | join, update, leave 1 |
 //! | share a changing value | [`SharedValue`] | no change is lost | read 1, set 1, update 2 |
 //! | let many read, or one write | [`RwLock`] | a writer is alone | lock 1, unlock 1 |
-//! | spread shards over members | [`ShardAssignment`] | a shard has one owner | shard 1 or 3 |
+//! | spread shards over members | [`ShardAssignment`] | a shard has one owner | shard 1 to 3 |
 //! | limit how many work at once | [`Semaphore`] | at most the limit | acquire 1, release 1 |
 //! | limit how much is done per second | [`RateLimiter`] | at most the budget | slice 1, unit 0 |
 //! | pass work to other processes | [`MessageQueue`] | put once, in order | put 1, take 1 or 2 |

@@ -337,10 +337,10 @@ pub struct Values<V> {
 impl<V: Value> Values<V> {
     /// Returns the gap before the last item; `None` if no value is missing.
     ///
-    /// If changes that the stream had not processed yet are compacted, or if the history of the
-    /// store was replaced, the stream continues with the current value. It reports a gap, unless
-    /// the key is unchanged. If the key was absent before the gap and is absent after it, the next
-    /// value has the gap.
+    /// If changes that the stream had not processed yet are compacted, if the store delivered a
+    /// change out of order, or if the history of the store was replaced, the stream continues with
+    /// the current value. It reports a gap, unless the key is unchanged. If the key was absent
+    /// before the gap and is absent after it, the next value has the gap.
     #[must_use]
     pub const fn gap(&self) -> Option<Gap> {
         self.gap

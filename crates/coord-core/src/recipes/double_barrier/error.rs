@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use crate::error::{Error, LossReason, Outcome, PrimitiveError};
 
-/// The error of a [`DoubleBarrier`](super::DoubleBarrier). The participant is not in the round any
-/// more.
+/// The error of a [`DoubleBarrier`](super::DoubleBarrier). After an error of `enter` or `leave`,
+/// the participant is not in the round any more.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DoubleBarrierError {

@@ -27,8 +27,8 @@ impl<M> MemberGuard<M> {
         Self { guard, id, may_be_released: false, metadata: PhantomData }
     }
 
-    /// Returns the id of the member: the lease of its session, and a number. No other member has
-    /// it, before or after.
+    /// Returns the id of the member: the lease of its session, and a key suffix. No other member
+    /// has it, before or after.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id

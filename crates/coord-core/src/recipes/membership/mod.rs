@@ -112,7 +112,7 @@ impl<M: Value> Membership<M> {
     /// Opens the live list of the members. Returns when it is loaded. Clone it rather than open it
     /// twice: the clones share one watch.
     ///
-    /// Cost: 1 request and a watch.
+    /// Cost: 1 request for each 1,000 members, and a watch.
     ///
     /// # Errors
     /// As [`PrefixCache::open`].

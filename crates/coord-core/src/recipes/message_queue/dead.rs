@@ -28,7 +28,7 @@ impl MessageQueue {
     }
 
     /// Puts a dead letter back: it becomes a new message with the same priority, after the messages
-    /// that are in the queue. Returns whether the dead letter still existed.
+    /// of that priority that are in the queue. Returns whether the dead letter still existed.
     ///
     /// Cost: as [`put`](Self::put).
     ///

@@ -27,7 +27,7 @@ use crate::kv::{LeaseGrant, LeaseId};
 use crate::retry_read::retry_read;
 use crate::session::Session;
 
-/// How long a lease is tried to be revoked. Later it expires by itself.
+/// How long a task tries to revoke a lease. Later the lease expires by itself.
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The leases of one put, by their delay. Dropping it revokes them, unless the put may be applied.

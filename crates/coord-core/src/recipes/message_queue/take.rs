@@ -1,8 +1,8 @@
 //! Taking messages: claims, and the wait of a taker that finds none.
 //!
 //! A taker claims the first ready message. If there is none, it enqueues in the wait queue
-//! `NAME/takers`. Only its head watches the messages, so one put wakes one taker. When the head has
-//! a message, the next taker is the head.
+//! `NAME/takers`. Only the first taker in that queue watches the messages, so one put wakes one
+//! taker. When the first taker has a message, the next one is first.
 //!
 //! ```text
 //! taker A                       taker B                      producer
@@ -11,7 +11,7 @@
 //! watch, then read: none        enqueue: behind A
 //!                               waits for A                  put m1
 //! event: claims m1
-//! leaves the wait queue         first: watch, then read      put m2
+//! releases its queue entry      first: watch, then read      put m2
 //!                               event: claims m2
 //! ```
 

@@ -38,7 +38,7 @@ use super::keys::{Keys, Place};
 use crate::kv::{KeyValue, Op, Range, RangeResponse, Revision};
 use crate::sync::lock;
 
-/// How many messages a read returns. Sections are smaller: see `put.rs`.
+/// How many messages a read returns. Most sections are smaller: see `put.rs`.
 pub(super) const READ_LIMIT: u64 = 256;
 
 /// How long a window is used.

@@ -63,9 +63,9 @@ impl PrefixUpdate {
     }
 
     /// Returns the gap, if the changes are the difference between two states that are several
-    /// revisions apart: because the events between them are compacted, because the history of the
-    /// store was replaced, or because the stream was read too late. A key that was created and
-    /// deleted in a gap is not among the changes.
+    /// revisions apart: because the events between them are compacted, because the store delivered
+    /// a change out of order, because the history of the store was replaced, or because the stream
+    /// was read too late. A key that was created and deleted in a gap is not among the changes.
     #[must_use]
     pub const fn gap(&self) -> Option<Gap> {
         self.gap

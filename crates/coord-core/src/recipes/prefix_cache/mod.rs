@@ -93,7 +93,7 @@ const BYTES_MAX_DEFAULT: usize = 256 << 20;
 ///   as far as they have changed since;
 /// - while the prefix is read again, the keys before.
 ///
-/// Source: etcd 3.6 `cache/`, and Kubernetes' KEP-2340 for the consistent read.
+/// Source: etcd 3.7 `cache/`, and Kubernetes' KEP-2340 for the consistent read.
 #[derive(Clone)]
 pub struct PrefixCache(Arc<Inner>);
 

@@ -101,7 +101,7 @@ impl FollowedPrefix {
     }
 }
 
-/// The number of keys as of a revision, and a key with the greatest modification revision.
+/// The number of keys as of a revision, and a key with the greatest mod revision.
 struct LastChanged {
     count: i64,
     kv: Option<KeyValue>,

@@ -175,9 +175,9 @@ impl RwLock {
     /// Locks for reading if no writer holds the lock or waits for it. Otherwise it returns `None`,
     /// which is no error, and writes nothing. It costs 1 request.
     ///
-    /// If child names of `name/read` or `name/write` are locked, it can cost 2. If their keys
-    /// change so fast that no read shows whether a writer is ahead, the contender is enqueued, and
-    /// removed again if it would wait.
+    /// If child names of `name/write` are locked, it can cost 2. If their keys change so fast that
+    /// no read shows whether a writer is ahead, the contender is enqueued, and removed again if it
+    /// would wait.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -191,7 +191,7 @@ impl RwLock {
 
     /// Locks for writing if no contender holds the lock or waits for it. Otherwise it returns
     /// `None`, which is no error, and writes nothing. It costs 1 request, with the exception of
-    /// [`try_read`](Self::try_read).
+    /// [`try_read`](Self::try_read), here also for child names of `name/read`.
     ///
     /// # Errors
     /// As [`read`](Self::read).
