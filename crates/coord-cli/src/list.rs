@@ -92,8 +92,8 @@ struct ListedQueue {
     first: KeyValue,
     /// The number of contenders behind the first.
     others: usize,
-    /// The number of contenders that hold: 1, or more for a semaphore. 0 if the limit of a
-    /// semaphore cannot be read.
+    /// The number of contenders that hold: 1. For a semaphore with several contenders, how many
+    /// fit into its limit: 0 if the limit cannot be read.
     holders: usize,
     /// A foreign key directly below the name that is older than the first contender, which waits
     /// behind it.

@@ -69,7 +69,7 @@ fn after_help() -> String {
     [EXAMPLES, ENVIRONMENT_HELP, EXIT_STATUS].join("\n\n")
 }
 
-/// The metadata is printed as it is.
+/// A member whose metadata is not decoded.
 type RawMember = Member<Bytes>;
 
 impl Members {
