@@ -29,7 +29,7 @@ impl ExitError {
     pub(crate) const USAGE: u8 = 2;
     /// A benchmark did not end within its timeout.
     pub(crate) const TIMED_OUT: u8 = 3;
-    /// No client holds the lock or leads the election.
+    /// There is no holder, no leader, no member, or no message.
     pub(crate) const NOT_HELD: u8 = 4;
 
     pub(crate) fn new(status: u8, message: impl Into<String>) -> Self {

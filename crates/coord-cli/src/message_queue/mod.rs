@@ -50,6 +50,7 @@ Exit status:
   2  usage error
   4  no message was ready in time (take --timeout)
   5  the command failed, and the message was released (take)
+  128 + N  signal N was received (take)
 
 The help of a subcommand has more: `coord queue take --help`.";
 

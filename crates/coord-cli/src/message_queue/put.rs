@@ -51,7 +51,8 @@ Examples:
 
 Exit status:
   0  the message was put
-  1  the store is unavailable, or refused the request: the message says whether it may be there
+  1  the store is unavailable, or refused the request: the error states whether the message may
+     be in the queue
   2  usage error";
 
 fn after_help() -> String {

@@ -2,8 +2,8 @@
 //! loss.
 //!
 //! The method is built on [`Supervisor::run`]: acquire, work while held, release; after a loss,
-//! start again. It accepts every guard that implements [`Held`]: of a lock, of a leadership, or of
-//! permits of a semaphore.
+//! start again. It accepts every guard that implements [`Held`]: of a lock, of a leadership, of
+//! permits of a semaphore, or of a shard.
 
 use std::sync::{Arc, Mutex};
 

@@ -78,7 +78,7 @@ pub fn describe_metrics() {
     let gauges = [
         ("coord_sessions_open", "Sessions open now"),
         ("coord_queue_waiting", "Contenders waiting now"),
-        ("coord_queue_held", "Contenders that hold now: locks, leaderships and permits"),
+        ("coord_queue_held", "Contenders that hold now"),
     ];
     for (name, description) in gauges {
         describe_gauge!(name, Unit::Count, description);

@@ -131,7 +131,7 @@ pub(crate) fn waits_for_foreign_key(name: &Bytes, key: &Bytes) {
 pub(crate) fn waits_for_setting(name: &Bytes, setting: &KeyValue) {
     let (name, key) = (name.escape_ascii(), setting.key.escape_ascii());
     tracing::warn!(target: LOCK, %name, %key, value = %setting.value.escape_ascii(),
-        next = "waiting until the value is corrected: call `set_limit`",
+        next = "waiting until the value is corrected: call `set_limit` or `set_budget`",
         "waiting because the limit is no number, so no contender is admitted");
 }
 

@@ -280,7 +280,7 @@ async fn invalid_input_is_a_typed_error_before_anything_is_sent() {
     ];
     let texts = errors.map(|error| error.to_string());
     let text = |count, limit| {
-        format!("invalid batch of {count} messages: must have from 1 to {limit}: split it")
+        format!("invalid batch of {count} messages: must have from 1 to {limit}")
     };
     assert_eq!(texts, [text(0, 126), text(127, 126), text(64, 63), text(0, 42)]);
     assert_eq!(newest_revision(&store).await, revision);

@@ -19,7 +19,7 @@ pub enum MessageQueueError {
         limit: Duration,
     },
     /// A batch has no message, or more than one transaction can have. Nothing was sent.
-    #[error("invalid batch of {count} messages: must have from 1 to {limit}: split it")]
+    #[error("invalid batch of {count} messages: must have from 1 to {limit}")]
     InvalidBatch {
         /// The number of messages.
         count: usize,

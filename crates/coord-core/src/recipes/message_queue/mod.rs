@@ -224,8 +224,8 @@ impl MessageQueue {
     ///
     /// # Cost
     /// 1 request, the claim. The first take of a handle, and one in at most 256 takes, costs 1
-    /// more; so does a take after more than one second, or after another process has taken the same
-    /// message. If more than 256 messages that are claimed or delayed are before the first ready
+    /// more; so does a take after more than one second, after a release of this handle, after a put
+    /// with a lower priority number, or after another process has taken the same message. If more than 256 messages that are claimed or delayed are before the first ready
     /// one, reads are more frequent and need 2 or more requests each. A take that waits costs 5
     /// requests and a watch; behind another taker that waits, up to 2 more and another watch.
     ///

@@ -225,8 +225,8 @@ impl MessageQueue {
         if let Some(claiming) = next() {
             return Ok(Some(claiming));
         }
-        let turn = async { Ok(timeout(SHARED_READ_WAIT, window.reading.lock()).await.ok()) };
-        let _reading = self.session().while_held(turn).await?;
+        let wait = async { Ok(timeout(SHARED_READ_WAIT, window.reading.lock()).await.ok()) };
+        let _reading = self.session().while_held(wait).await?;
         if let Some(claiming) = next() {
             return Ok(Some(claiming));
         }
