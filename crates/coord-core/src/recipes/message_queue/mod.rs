@@ -224,10 +224,11 @@ impl MessageQueue {
     ///
     /// # Cost
     /// 1 request, the claim. The first take of a handle, and one in at most 256 takes, costs 1
-    /// more; so does a take after more than one second, after a release of this handle, after a put
-    /// with a lower priority number, or after another process has taken the same message. If more than 256 messages that are claimed or delayed are before the first ready
-    /// one, reads are more frequent and need 2 or more requests each. A take that waits costs 5
-    /// requests and a watch; behind another taker that waits, up to 2 more and another watch.
+    /// more; so does a take after more than one second, after a release of this handle, after a
+    /// put with a lower priority number, or after another process has taken the same message. If
+    /// more than 256 messages that are claimed or delayed are before the first ready one, reads
+    /// are more frequent and need 2 or more requests each. A take that waits costs 5 requests and
+    /// a watch; behind another taker that waits, up to 2 more and another watch.
     ///
     /// A claim compares all messages with a lower priority number, and etcd loads them with their
     /// values: many such messages in delivery or with a delay make it expensive.
