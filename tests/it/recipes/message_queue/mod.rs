@@ -279,9 +279,8 @@ async fn invalid_input_is_a_typed_error_before_anything_is_sent() {
         queue.take_batch(0).await.unwrap_err(),
     ];
     let texts = errors.map(|error| error.to_string());
-    let text = |count, limit| {
-        format!("invalid batch of {count} messages: must have from 1 to {limit}")
-    };
+    let text =
+        |count, limit| format!("invalid batch of {count} messages: must have from 1 to {limit}");
     assert_eq!(texts, [text(0, 126), text(127, 126), text(64, 63), text(0, 42)]);
     assert_eq!(newest_revision(&store).await, revision);
     assert_eq!(store.leases().await.unwrap().leases.len(), 1, "only that of the session");

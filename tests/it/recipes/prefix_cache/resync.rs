@@ -157,7 +157,10 @@ async fn event_after_a_later_progress_notification_is_not_lost() {
     settle().await;
     let revision = put(&store, "p/a", "1").await;
     put(&store, "other", "1").await;
-    assert!(cache.read().await.unwrap().is_empty(), "the store reports progress that it has not reached");
+    assert!(
+        cache.read().await.unwrap().is_empty(),
+        "the store reports progress that it has not reached"
+    );
     let update = changes.next().await.unwrap().unwrap();
     let gap = update.gap().expect("the keys were read again");
     assert_eq!((gap.cause, gap.after.next()), (GapCause::OutOfOrder, revision));
