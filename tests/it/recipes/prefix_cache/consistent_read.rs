@@ -1,7 +1,6 @@
 //! Consistent reads: what they contain, how long they take, and what they do about a silent watch.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coord_core::kv::WatchBatch;
@@ -12,7 +11,7 @@ use coord_testkit::{Action, Call, Recorder, Rule};
 use futures_util::future::join_all;
 use tokio::time::sleep;
 
-use super::{open, put};
+use super::{open, put, with_hanging_ranges};
 use crate::support::{intercepted, only, secs, settle, timed};
 use crate::watch_faults::LateWatches;
 
@@ -114,13 +113,8 @@ async fn consistent_read_replaces_a_silent_watch() {
 #[tokio::test(start_paused = true)]
 async fn consistent_read_fails_after_its_bound_and_is_retryable() {
     let store = Client::new(MemBackend::new());
-    let hang = Arc::new(AtomicBool::new(false));
-    let hangs = Arc::clone(&hang);
-    let rule = move |call: &Call| match call {
-        Call::Range(_) if hangs.load(Ordering::Relaxed) => Action::Hang,
-        _ => Action::Pass,
-    };
-    let cache = open(&intercepted(&store, rule)).await;
+    let (client, hang) = with_hanging_ranges(&store);
+    let cache = open(&client).await;
     put(&store, "p/a", "1").await;
     hang.store(true, Ordering::Relaxed);
     let (read, waited) = timed(cache.read()).await;

@@ -5,6 +5,8 @@ mod consistent_read;
 mod resync;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coord_core::kv::{Op, Put, Revision, Txn};
@@ -27,6 +29,17 @@ async fn stored(store: &Client, prefix: &str) -> BTreeMap<String, String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let kvs = store.get_prefix(prefix.to_owned()).await.unwrap();
     kvs.iter().map(|kv| (text(&kv.key), text(&kv.value))).collect()
+}
+
+/// A client whose ranges get no response while the flag is set.
+fn with_hanging_ranges(store: &Client) -> (Client, Arc<AtomicBool>) {
+    let hang = Arc::new(AtomicBool::new(false));
+    let hangs = Arc::clone(&hang);
+    let rule = move |call: &Call| match call {
+        Call::Range(_) if hangs.load(Ordering::Relaxed) => Action::Hang,
+        _ => Action::Pass,
+    };
+    (intercepted(store, rule), hang)
 }
 
 async fn open(client: &Client) -> PrefixCache {

@@ -1,7 +1,6 @@
 //! Resynchronization: after a watch that has ended, a compaction, and a replaced history.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -12,12 +11,12 @@ use coord_core::layer::Layer;
 use coord_core::recipes::{GapCause, PrefixCache, PrefixChanges};
 use coord_core::{Client, Error, KvBackend as _, Result};
 use coord_mem::MemBackend;
-use coord_testkit::{Action, Call, Recorder};
+use coord_testkit::Recorder;
 use futures_util::{Stream, StreamExt as _};
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::changes::Replica;
-use super::{entries, open, put, stored};
+use super::{entries, open, put, stored, with_hanging_ranges};
 use crate::support::{ReplaceableStore, intercepted, newest_revision, secs, settle};
 use crate::watch_faults::{UNLIMITED_LIFETIME, WatchFaults};
 
@@ -240,13 +239,8 @@ async fn verification_detects_a_replaced_history_that_is_longer() {
 #[tokio::test(start_paused = true)]
 async fn verification_without_a_response_delays_no_change() {
     let store = Client::new(MemBackend::new());
-    let hang = Arc::new(AtomicBool::new(false));
-    let hangs = Arc::clone(&hang);
-    let rule = move |call: &Call| match call {
-        Call::Range(_) if hangs.load(Ordering::Relaxed) => Action::Hang,
-        _ => Action::Pass,
-    };
-    let cache = open(&intercepted(&store, rule)).await;
+    let (client, hang) = with_hanging_ranges(&store);
+    let cache = open(&client).await;
     hang.store(true, Ordering::Relaxed);
     for n in 0..20 {
         sleep(secs(10)).await;
