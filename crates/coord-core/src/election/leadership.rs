@@ -5,7 +5,7 @@ use tracing::Span;
 use super::Proclaimer;
 use crate::error::{PrimitiveError, ReleaseError};
 use crate::kv::{FencingToken, Header, IntoBytes};
-use crate::queue::{Contender, ReleaseRequest, held_methods, impl_held};
+use crate::queue::{Contender, ReleaseRequest, contender_methods, held_methods, impl_held};
 use crate::telemetry::queue as events;
 
 /// The guard of a leadership. It reports the loss of the leadership, and resigns when it is
@@ -56,6 +56,7 @@ impl Leadership {
     }
 
     held_methods!("the leadership");
+    contender_methods!("the leadership");
 
     /// Returns the fencing token. Every later leader has a larger one, so a resource can reject
     /// writes with a smaller token than the largest it has received.

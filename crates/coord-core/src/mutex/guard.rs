@@ -8,7 +8,7 @@ use tracing::Span;
 use super::block_on;
 use crate::error::{PrimitiveError, ReleaseError};
 use crate::kv::FencingToken;
-use crate::queue::{Contender, ReleaseRequest, held_methods, impl_held};
+use crate::queue::{Contender, ReleaseRequest, contender_methods, held_methods, impl_held};
 use crate::telemetry::queue as events;
 
 /// The guard of a held [`Mutex`](super::Mutex). It reports the loss of the lock, and unlocks when
@@ -82,6 +82,7 @@ impl MutexGuard {
     }
 
     held_methods!("the lock");
+    contender_methods!("the lock");
 
     /// Returns the fencing token. Every later holder has a larger one, so a resource can reject
     /// writes with a smaller token than the largest it has received.

@@ -1,29 +1,22 @@
-//! The methods that all guards of a contender have: what they hold, and until when.
+//! The methods that the guards of queue keys have in common: what they hold, and until when.
+//!
+//! Macros, and no trait: users call these methods without an import, and each page of the docs
+//! lists them with its own words. The fencing token is not among them, because its meaning differs.
+//! `$held` names what the guard holds, for the docs: "the lock".
+//!
+//! | macro | for guards with |
+//! |---|---|
+//! | `held_methods` | the method `ownership`, which one of the other two defines |
+//! | `contender_methods` | the fields `contender`, and `span`, open as long as the guard exists |
+//! | `key_guard_methods` | the field `guard`, a `KeyGuard` |
 
-/// Implements the common methods of a guard, inside its `impl` block. The guard has the fields
-/// `contender`, and `span`, which is open as long as the guard exists. `$held` names what the guard
-/// holds, for the docs: "the lock".
-///
-/// A macro, and no trait: users call these methods without an import, and each page of the docs
-/// lists them with its own words. The fencing token is not among them, because its meaning differs.
+/// Implements the methods of every guard, inside its `impl` block.
 macro_rules! held_methods {
     ($held:literal) => {
-        /// Returns the key of this guard in the queue.
-        #[must_use]
-        pub fn key(&self) -> &::bytes::Bytes {
-            self.contender.key()
-        }
-
         #[doc = concat!("Returns the session that holds ", $held, ".")]
         #[must_use]
         pub fn session(&self) -> &$crate::session::Session {
-            self.contender.session()
-        }
-
-        #[doc = concat!("Returns the header of the response that confirmed ", $held, ".")]
-        #[must_use]
-        pub const fn header(&self) -> $crate::kv::Header {
-            self.contender.header()
+            self.ownership().session()
         }
 
         #[doc = concat!(
@@ -32,7 +25,7 @@ macro_rules! held_methods {
         )]
         #[must_use]
         pub fn held_condition(&self) -> $crate::kv::Compare {
-            self.contender.held_condition()
+            self.ownership().held_condition()
         }
 
         #[doc = concat!(
@@ -52,7 +45,7 @@ macro_rules! held_methods {
             &self,
             txn: $crate::kv::Txn,
         ) -> Result<$crate::kv::TxnResponse, $crate::error::PrimitiveError> {
-            self.contender.txn(txn).await
+            self.ownership().txn(txn).await
         }
 
         #[doc = concat!("Waits until this guard has lost ", $held, ", and returns the reason.")]
@@ -61,7 +54,28 @@ macro_rules! held_methods {
         /// # Cancel safety
         /// Safe: call it again.
         pub async fn lost(&self) -> $crate::error::LossReason {
-            self.contender.lost().await
+            self.ownership().lost().await
+        }
+    };
+}
+
+/// Implements the methods of the guard of a contender, inside its `impl` block.
+macro_rules! contender_methods {
+    ($held:literal) => {
+        const fn ownership(&self) -> &$crate::queue::Ownership {
+            self.contender.ownership()
+        }
+
+        /// Returns the key of this guard in the queue.
+        #[must_use]
+        pub fn key(&self) -> &::bytes::Bytes {
+            self.contender.key()
+        }
+
+        #[doc = concat!("Returns the header of the response that confirmed ", $held, ".")]
+        #[must_use]
+        pub const fn header(&self) -> $crate::kv::Header {
+            self.contender.header()
         }
 
         #[doc = concat!(
@@ -93,6 +107,31 @@ macro_rules! held_methods {
     };
 }
 
+/// Implements the methods of a guard whose key is in no queue, inside its `impl` block.
+macro_rules! key_guard_methods {
+    ($held:literal) => {
+        const fn ownership(&self) -> &$crate::queue::Ownership {
+            self.guard.ownership()
+        }
+
+        #[doc = concat!(
+            "Runs `future` while this guard holds ", $held, ". After a loss, `future` is dropped."
+        )]
+        ///
+        /// # Errors
+        /// The reason of the loss. The side effects of `future` until then remain.
+        ///
+        /// # Cancel safety
+        /// Dropping this future drops `future`.
+        pub async fn run_while_held<F: Future + Send>(
+            &self,
+            future: F,
+        ) -> Result<F::Output, $crate::error::LossReason> {
+            $crate::queue::run_until_lost(self.lost(), future).await
+        }
+    };
+}
+
 /// Implements [`Held`](super::Held) for guards with the field `contender`.
 macro_rules! impl_held {
     ($($guard:ty),*) => {$(
@@ -108,4 +147,4 @@ macro_rules! impl_held {
     )*};
 }
 
-pub(crate) use {held_methods, impl_held};
+pub(crate) use {contender_methods, held_methods, impl_held, key_guard_methods};

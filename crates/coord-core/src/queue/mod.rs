@@ -76,7 +76,7 @@ use crate::telemetry::queue as events;
 pub use contender::Contender;
 pub use foreign::is_foreign;
 pub(crate) use group::ContenderGroup;
-pub(crate) use held_methods::{held_methods, impl_held};
+pub(crate) use held_methods::{contender_methods, held_methods, impl_held, key_guard_methods};
 pub(crate) use key_guard::KeyGuard;
 pub use key_guard::Ownership;
 pub(crate) use keys::QueueKeys;

@@ -21,10 +21,10 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use crate::client::Client;
-use crate::error::{LossReason, PrimitiveError, ReleaseError, Result};
+use crate::error::{PrimitiveError, ReleaseError, Result};
 use crate::key_watch::{next_batch, range_with_retry, watch_deletions};
-use crate::kv::{Compare, IntoBytes, Range, Revision, Txn, TxnResponse, Watch, Watcher};
-use crate::queue::{KeyGuard, run_until_lost};
+use crate::kv::{Compare, IntoBytes, Range, Revision, Txn, Watch, Watcher};
+use crate::queue::{KeyGuard, held_methods, key_guard_methods};
 use crate::retry_read::RETRY_PAUSE_MIN;
 use crate::session::Session;
 
@@ -218,59 +218,13 @@ pub struct BarrierGuard {
 }
 
 impl BarrierGuard {
+    held_methods!("the barrier");
+    key_guard_methods!("the barrier");
+
     /// Returns the key: the name of the barrier.
     #[must_use]
     pub fn key(&self) -> &Bytes {
         self.guard.ownership().key()
-    }
-
-    /// Returns the session that holds the barrier.
-    #[must_use]
-    pub fn session(&self) -> &Session {
-        self.guard.ownership().session()
-    }
-
-    /// Returns a compare, for a transaction, that holds as long as the barrier is held.
-    #[must_use]
-    pub fn held_condition(&self) -> Compare {
-        self.guard.ownership().held_condition()
-    }
-
-    /// Applies `txn` if the barrier is still held. The store evaluates that condition in the same
-    /// transaction.
-    ///
-    /// `txn` may have one operation less than the limit of the backend.
-    ///
-    /// # Errors
-    /// - `Lost` if the barrier is lost: nothing was applied.
-    /// - The error of the backend, with its own outcome.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, it is unknown whether the transaction was applied.
-    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
-        self.guard.ownership().txn(txn).await
-    }
-
-    /// Waits until the barrier is lost, so that waiters pass, and returns the reason.
-    ///
-    /// # Cancel safety
-    /// Safe: call it again.
-    pub async fn lost(&self) -> LossReason {
-        self.guard.ownership().lost().await
-    }
-
-    /// Runs `future` while the barrier is held. If it is lost, `future` is dropped.
-    ///
-    /// # Errors
-    /// The reason of the loss. The side effects of `future` until then remain.
-    ///
-    /// # Cancel safety
-    /// Dropping this future drops `future`.
-    pub async fn run_while_held<F: Future + Send>(
-        &self,
-        future: F,
-    ) -> Result<F::Output, LossReason> {
-        run_until_lost(self.lost(), future).await
     }
 
     /// Releases the barrier, and waits for the confirmation.

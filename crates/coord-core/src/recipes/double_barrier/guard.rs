@@ -7,11 +7,10 @@ use bytes::Bytes;
 use super::state::State;
 use super::view::{Follower, RoundKeys, View};
 use super::{DoubleBarrier, DoubleBarrierError, OnParticipantLoss, withdraw};
-use crate::error::{LossReason, PrimitiveError};
-use crate::kv::{Compare, Delete, Op, Put, Txn, TxnResponse};
-use crate::queue::{KeyGuard, run_until_lost};
+use crate::error::PrimitiveError;
+use crate::kv::{Delete, Op, Put, Txn};
+use crate::queue::{KeyGuard, held_methods, key_guard_methods};
 use crate::retry_read::retry_read;
-use crate::session::Session;
 
 /// The value of the key of a participant that leaves, and waits for the others.
 const LEFT: &[u8] = b"left";
@@ -19,7 +18,8 @@ const LEFT: &[u8] = b"left";
 /// The guard of a participant that has entered a round of a [`DoubleBarrier`].
 ///
 /// Call [`leave`](Self::leave) at the end of the round. A guard that is dropped instead is lost for
-/// the other participants.
+/// the other participants. [`lost`](Self::lost) reports the loss of this participant; `leave` also
+/// reports that of another one.
 #[must_use = "dropping the guard is a loss for the other participants: call `leave`"]
 pub struct DoubleBarrierGuard {
     pub(super) barrier: DoubleBarrier,
@@ -30,6 +30,9 @@ pub struct DoubleBarrierGuard {
 }
 
 impl DoubleBarrierGuard {
+    held_methods!("the place in the round");
+    key_guard_methods!("the place in the round");
+
     /// Returns the round.
     #[must_use]
     pub const fn round(&self) -> u64 {
@@ -45,57 +48,6 @@ impl DoubleBarrierGuard {
     /// Returns the keys of all participants of the round, in the order in which they came.
     pub fn participants(&self) -> impl Iterator<Item = Bytes> {
         self.participants.iter().map(|participant| self.keys.key(participant))
-    }
-
-    /// Returns the session of the participant.
-    #[must_use]
-    pub fn session(&self) -> &Session {
-        self.guard.ownership().session()
-    }
-
-    /// Returns a compare, for a transaction, that holds as long as this participant is in the
-    /// round.
-    #[must_use]
-    pub fn held_condition(&self) -> Compare {
-        self.guard.ownership().held_condition()
-    }
-
-    /// Applies `txn` if this participant is still in the round. The store evaluates that condition
-    /// in the same transaction.
-    ///
-    /// `txn` may have one operation less than the limit of the backend.
-    ///
-    /// # Errors
-    /// - `Lost` if the participant is lost: nothing was applied.
-    /// - The error of the backend, with its own outcome.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, it is unknown whether the transaction was applied.
-    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
-        self.guard.ownership().txn(txn).await
-    }
-
-    /// Waits until this participant is lost, and returns the reason. The loss of another one is
-    /// reported by [`leave`](Self::leave).
-    ///
-    /// # Cancel safety
-    /// Safe: call it again.
-    pub async fn lost(&self) -> LossReason {
-        self.guard.ownership().lost().await
-    }
-
-    /// Runs `future` while this participant is in the round. If it is lost, `future` is dropped.
-    ///
-    /// # Errors
-    /// The reason of the loss. The side effects of `future` until then remain.
-    ///
-    /// # Cancel safety
-    /// Dropping this future drops `future`.
-    pub async fn run_while_held<F: Future + Send>(
-        &self,
-        future: F,
-    ) -> Result<F::Output, LossReason> {
-        run_until_lost(self.lost(), future).await
     }
 
     /// Leaves the round: waits until all participants have left it.

@@ -5,14 +5,14 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 
-use crate::error::{LossReason, PrimitiveError, ReleaseError};
-use crate::kv::{Compare, Header, Revision, Txn, TxnResponse, Value};
-use crate::queue::{KeyGuard, run_until_lost};
-use crate::session::Session;
+use crate::error::{PrimitiveError, ReleaseError};
+use crate::kv::{Header, Revision, Value};
+use crate::queue::{KeyGuard, held_methods, key_guard_methods};
 use crate::stm::invalid;
 
 /// The guard of a member of a [`Membership`](super::Membership). Dropping it leaves the group in
-/// the background; [`leave`](Self::leave) waits for the confirmation.
+/// the background; [`leave`](Self::leave) waits for the confirmation. Other members may be notified
+/// of its loss before [`lost`](Self::lost) reports it.
 #[must_use = "dropping the guard leaves the group"]
 pub struct MemberGuard<M> {
     guard: KeyGuard,
@@ -26,6 +26,9 @@ impl<M> MemberGuard<M> {
     pub(super) const fn new(guard: KeyGuard, id: String) -> Self {
         Self { guard, id, may_be_released: false, metadata: PhantomData }
     }
+
+    held_methods!("the membership");
+    key_guard_methods!("the membership");
 
     /// Returns the id of the member: the lease of its session, and a key suffix. No other member
     /// has it, before or after.
@@ -44,57 +47,6 @@ impl<M> MemberGuard<M> {
     #[must_use]
     pub fn create_revision(&self) -> Revision {
         self.guard.ownership().fencing_token().0
-    }
-
-    /// Returns the session of the member.
-    #[must_use]
-    pub fn session(&self) -> &Session {
-        self.guard.ownership().session()
-    }
-
-    /// Returns a compare, for a transaction, that holds as long as the member is in the group.
-    #[must_use]
-    pub fn held_condition(&self) -> Compare {
-        self.guard.ownership().held_condition()
-    }
-
-    /// Applies `txn` if the member is still in the group. The store evaluates that condition in the
-    /// same transaction.
-    ///
-    /// `txn` may have one operation less than the limit of the backend.
-    ///
-    /// # Errors
-    /// - `Lost` if the membership is lost: nothing was applied.
-    /// - The error of the backend, with its own outcome.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, it is unknown whether the transaction was applied.
-    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
-        self.guard.ownership().txn(txn).await
-    }
-
-    /// Waits until the membership is lost, and returns the reason: the session was lost, or another
-    /// client deleted the key. Other members may have been notified before.
-    ///
-    /// # Cancel safety
-    /// Safe: call it again.
-    pub async fn lost(&self) -> LossReason {
-        self.guard.ownership().lost().await
-    }
-
-    /// Runs `future` while the member is in the group. If the membership is lost, `future` is
-    /// dropped.
-    ///
-    /// # Errors
-    /// The reason of the loss. The side effects of `future` until then remain.
-    ///
-    /// # Cancel safety
-    /// Dropping this future drops `future`.
-    pub async fn run_while_held<F: Future + Send>(
-        &self,
-        future: F,
-    ) -> Result<F::Output, LossReason> {
-        run_until_lost(self.lost(), future).await
     }
 
     /// Leaves the group, and waits for the confirmation.

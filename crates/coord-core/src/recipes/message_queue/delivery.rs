@@ -20,11 +20,8 @@ use super::keys::Place;
 use super::window::attempts;
 use crate::error::{LossReason, Outcome, PrimitiveError, ReleaseError};
 use crate::key_watch::range_with_retry;
-use crate::kv::{
-    Compare, Delete, FencingToken, KeyValue, Op, Put, Range, Revision, Txn, TxnResponse,
-};
-use crate::queue::{KeyGuard, run_until_lost};
-use crate::session::Session;
+use crate::kv::{Delete, FencingToken, KeyValue, Op, Put, Range, Revision};
+use crate::queue::{KeyGuard, held_methods, key_guard_methods};
 
 /// A delivery of a message: no other taker receives it until the delivery ends.
 ///
@@ -97,6 +94,9 @@ impl Delivery {
         Self { queue, guard, place, message, unknown: UnknownEnd::None }
     }
 
+    held_methods!("the delivery");
+    key_guard_methods!("the delivery");
+
     /// Returns the payload.
     #[must_use]
     pub const fn payload(&self) -> &Bytes {
@@ -133,56 +133,6 @@ impl Delivery {
     #[must_use]
     pub fn fencing_token(&self) -> FencingToken {
         self.guard.ownership().fencing_token()
-    }
-
-    /// Returns the session that the delivery belongs to.
-    #[must_use]
-    pub fn session(&self) -> &Session {
-        self.guard.ownership().session()
-    }
-
-    /// Returns a compare, for a transaction, that holds until the delivery ends.
-    #[must_use]
-    pub fn held_condition(&self) -> Compare {
-        self.guard.ownership().held_condition()
-    }
-
-    /// Applies `txn` if the delivery has not ended. The store evaluates that condition in the same
-    /// transaction.
-    ///
-    /// `txn` may have one operation less than the limit of the backend.
-    ///
-    /// # Errors
-    /// - `Lost` if the delivery is lost: nothing was applied.
-    /// - The error of the backend, with its own outcome.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, it is unknown whether the transaction was applied.
-    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
-        self.guard.ownership().txn(txn).await
-    }
-
-    /// Waits until the delivery is lost, so that another taker may receive the message, and returns
-    /// the reason.
-    ///
-    /// # Cancel safety
-    /// Safe: call it again.
-    pub async fn lost(&self) -> LossReason {
-        self.guard.ownership().lost().await
-    }
-
-    /// Runs `future` until the delivery is lost. Then `future` is dropped.
-    ///
-    /// # Errors
-    /// The reason of the loss. The side effects of `future` until then remain.
-    ///
-    /// # Cancel safety
-    /// Dropping this future drops `future`.
-    pub async fn run_while_held<F: Future + Send>(
-        &self,
-        future: F,
-    ) -> Result<F::Output, LossReason> {
-        run_until_lost(self.lost(), future).await
     }
 
     /// Acknowledges the delivery: deletes the message. An acknowledgement that succeeds is the only

@@ -7,7 +7,7 @@ use super::{KIND, RwLock, UpgradeError, UpgradeFailure, Usage, WriteGuard};
 use crate::error::{PrimitiveError, ReleaseError};
 use crate::kv::FencingToken;
 use crate::queue::admission::{AdmissionEnqueue, Ahead};
-use crate::queue::{Contender, held_methods, impl_held};
+use crate::queue::{Contender, contender_methods, held_methods, impl_held};
 use crate::telemetry::queue as events;
 
 /// The guard of a [`RwLock`] that is locked for reading. It reports the loss of the lock, and
@@ -47,6 +47,7 @@ impl ReadGuard {
     }
 
     held_methods!("the lock");
+    contender_methods!("the lock");
 
     /// Returns the fencing token. Every later writer has a larger one, so a resource can reject
     /// readers with a smaller token than that of the last writer. After a downgrade it is the token

@@ -5,7 +5,7 @@ use tracing::Span;
 use super::{KIND, ReadGuard, RwLock, Usage};
 use crate::error::ReleaseError;
 use crate::kv::FencingToken;
-use crate::queue::{Contender, held_methods, impl_held};
+use crate::queue::{Contender, contender_methods, held_methods, impl_held};
 use crate::telemetry::queue as events;
 
 /// The guard of a [`RwLock`] that is locked for writing. It reports the loss of the lock, and
@@ -38,6 +38,7 @@ impl WriteGuard {
     }
 
     held_methods!("the lock");
+    contender_methods!("the lock");
 
     /// Returns the fencing token. Every later writer has a larger one, so a resource can reject
     /// writes with a smaller token than the largest it has received.

@@ -3,7 +3,7 @@
 use tracing::Span;
 
 use crate::error::ReleaseError;
-use crate::queue::{Contender, held_methods, impl_held};
+use crate::queue::{Contender, contender_methods, held_methods, impl_held};
 use crate::telemetry::queue as events;
 
 /// The guard of acquired permits of a [`Semaphore`](super::Semaphore). It reports their loss, and
@@ -58,6 +58,7 @@ impl SemaphorePermits {
     }
 
     held_methods!("the permits");
+    contender_methods!("the permits");
 
     /// Returns the number of permits.
     #[must_use]
