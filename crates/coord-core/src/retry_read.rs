@@ -10,10 +10,10 @@ use crate::telemetry::request as events;
 
 /// The pause after the first failure; it doubles up to [`RETRY_PAUSE_MAX`].
 pub(crate) const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How long one attempt may take. A store that responds at all responds sooner.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Retries a request until it succeeds or fails with an error that is not retryable. An attempt
 /// without a response times out after 10 s.

@@ -249,6 +249,28 @@ impl KeyGuard {
         guard
     }
 
+    /// Creates a key below `prefix` that no other guard has or will ever have. Returns its guard,
+    /// and the part of the key after `prefix`.
+    pub(crate) async fn create_unique(
+        session: &Session,
+        prefix: &[u8],
+        value: &Bytes,
+    ) -> Result<(Self, String), PrimitiveError> {
+        loop {
+            let mut suffix = session.key_suffix();
+            suffix.retire();
+            // With a dot, because a key with a hyphen is that of a contender.
+            let id = format!("{}.{suffix}", session.lease_id());
+            let key: Bytes = [prefix, id.as_bytes()].concat().into();
+            let mut guard = Self::new(session, key.clone(), None);
+            let create = Txn::new().when([Compare::absent(&key)]).and_then([guard.put(value)]);
+            // If another client has put the key, there is another suffix.
+            if guard.create(create).await?.succeeded {
+                return Ok((guard, id));
+            }
+        }
+    }
+
     /// The guard of a key on the session's lease that exists already. Dropping it deletes nothing
     /// until it is [armed](Self::set_armed).
     pub(crate) fn existing(session: &Session, key: Bytes, created: Revision) -> Self {

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use super::{PrefixCache, PrefixCacheError};
 use crate::client::Client;
 use crate::error::PrimitiveError;
-use crate::kv::{Compare, IntoBytes, Txn, Value};
+use crate::kv::{IntoBytes, Value};
 use crate::queue::KeyGuard;
 use crate::session::Session;
 use crate::stm::invalid;
@@ -93,20 +93,9 @@ impl<M: Value> Membership<M> {
         M: Sync,
     {
         let value = metadata.encode().map_err(|error| invalid(&self.prefix, error))?;
-        loop {
-            let mut suffix = session.key_suffix();
-            // The id of a member is never used again, so an event is of one member.
-            suffix.retire();
-            // With a dot, because a key with a hyphen is that of a contender of a lock.
-            let id = format!("{}.{suffix}", session.lease_id());
-            let key: Bytes = [&self.prefix[..], id.as_bytes()].concat().into();
-            let mut guard = KeyGuard::new(session, key.clone(), None);
-            let create = Txn::new().when([Compare::absent(&key)]).and_then([guard.put(&value)]);
-            // If another client has put the key, there is another id.
-            if guard.create(create).await?.succeeded {
-                return Ok(MemberGuard::new(guard, id));
-            }
-        }
+        // The id of a member is never used again, so an event is of one member.
+        let (guard, id) = KeyGuard::create_unique(session, &self.prefix, &value).await?;
+        Ok(MemberGuard::new(guard, id))
     }
 
     /// Opens the live list of the members. Returns when it is loaded. Clone it rather than open it

@@ -37,18 +37,12 @@ use crate::kv::{
     Compare, CompareOp, Delete, LeaseGrant, Op, OpResponse, Put, Range, Revision, TTL_MAX, Txn,
     TxnResponse,
 };
-use crate::retry_read::RETRY_PAUSE_MIN;
+use crate::retry_read::{ATTEMPT_TIMEOUT, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
 use crate::session::SessionState;
 use crate::stm::{IdempotencyKey, Resolution};
 
 /// One in this many messages begins the next section.
 const SECTION_MESSAGES: u64 = 64;
-
-/// The longest pause between two attempts.
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// How long one attempt may take. A store that responds at all responds sooner.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The bytes of a request that are kept for what is not payload. The largest request with a payload
 /// puts a dead letter back: it names the queue in 7 keys, and has less than 1 KiB besides.

@@ -30,8 +30,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::PrimitiveError;
-use crate::kv::{Compare, IntoBytes, Txn};
+use crate::kv::IntoBytes;
 use crate::queue::KeyGuard;
 use crate::recipes::{PrefixCache, PrefixCacheError, PrefixChanges};
 use crate::session::Session;
@@ -201,28 +200,10 @@ impl ShardAssignment {
             return Err(ShardAssignmentError::NoMember);
         }
         let (session, prefix) = (&self.session, self.shards.prefix_of_members());
-        let key = self.create_key(&prefix, &member).await?;
+        let (key, _) = KeyGuard::create_unique(session, &prefix, &member).await?;
         let open = PrefixCache::open(session.client(), prefix);
         let members = session.while_held(async { Ok(open.await?) }).await?;
         Ok(ShardMember::start(key, member, members, &self.shards))
-    }
-
-    /// Creates the key of a member.
-    async fn create_key(&self, prefix: &Bytes, member: &Bytes) -> Result<KeyGuard, PrimitiveError> {
-        loop {
-            let mut suffix = self.session.key_suffix();
-            // So that no two members ever have the same key.
-            suffix.retire();
-            // With a dot, because a key with a hyphen is that of a contender.
-            let key = format!("{}.{suffix}", self.session.lease_id());
-            let key: Bytes = [&prefix[..], key.as_bytes()].concat().into();
-            let mut guard = KeyGuard::new(&self.session, key.clone(), None);
-            let create = Txn::new().when([Compare::absent(&key)]).and_then([guard.put(member)]);
-            // If another client has put the key, there is another suffix.
-            if guard.create(create).await?.succeeded {
-                return Ok(guard);
-            }
-        }
     }
 }
 
