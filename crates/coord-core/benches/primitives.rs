@@ -1,7 +1,7 @@
 //! Benchmarks of the primitives on `MemBackend`: their overhead over the requests that they send.
 //!
-//! The first benchmark is the baseline: the two transactions that every lock needs, one that
-//! creates a key on a lease and one that deletes it.
+//! The benchmark "baseline" sends the two transactions that every lock needs: one that creates a
+//! key on a lease and one that deletes it.
 //!
 //! `cargo bench -p coord-core`
 

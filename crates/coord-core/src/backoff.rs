@@ -2,9 +2,9 @@
 //!
 //! Most retry loops of this crate pause by a [`Backoff`]. Four pause for a fixed time: the retries
 //! of [`SessionBuilder::open`](crate::session::SessionBuilder::open), of keep-alives, of the
-//! revocation of a lease, and of an ended watch, except the watches that detect the loss of a key.
-//! Jitter spreads the retries of the clients that wait for one store, so that they do not all
-//! arrive at the same moment:
+//! revocation of a session's lease, and of an ended watch, except the watches that detect the loss
+//! of a key. Jitter spreads the retries of the clients that wait for one store, so that they do not
+//! all arrive at the same moment:
 //!
 //! ```text
 //! limit of the pause     100 ms     200 ms     400 ms   ...   5 s

@@ -1,4 +1,4 @@
-//! Watches a key until it is deleted, and the end of a watch.
+//! Watches a key until it is deleted, and detects the end of a watch.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Retries of reads and of watch registrations while the store is unavailable.
+//! Retries of reads, and of other requests that are safe to repeat, while the store is unavailable.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Retries a request until it succeeds or fails with an error that is not retryable. An attempt
 /// without a response times out after 10 s.
 ///
-/// The request must be safe to repeat: a read, the registration of a watch, or a transaction whose
-/// condition makes a second application a no-op. The caller bounds the total time, by the life of
-/// its session or by dropping the future.
+/// The request must be safe to repeat, such as a read, the registration of a watch, the revocation
+/// of a lease, or a transaction whose condition makes a second application a no-op. The caller
+/// bounds the total time, by the life of its session or by dropping the future.
 pub(crate) async fn retry_read<T, F>(mut attempt: impl FnMut() -> F + Send) -> Result<T>
 where
     F: Future<Output = Result<T>> + Send,

@@ -65,7 +65,7 @@ pub struct MultiLock {
     queues: Vec<WaitQueue>,
 }
 
-/// The names of a multi-lock are invalid. Nothing was sent.
+/// The error of invalid names of a [`MultiLock`]. Nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MultiLockError {

@@ -60,8 +60,8 @@ impl SessionBuilder {
     /// A holder that loses its session can have requests in flight, which arrive after its deadline
     /// although it has stopped. With a lock-delay, the next holder acquires at least that much
     /// later than the [`deadline`](Session::deadline) of the former, also if the clock of the store
-    /// is a tenth fast. [`Session::close`], a release and a dropped guard free at once, because
-    /// then the holder has ended its work; so does a revoked lease.
+    /// is a tenth fast. [`Session::close`], a release and a dropped guard free the lock at once,
+    /// because then the holder has ended its work; so does a revoked lease.
     ///
     /// The lease is granted for the TTL and the lock-delay, plus a ninth of it for the drift of the
     /// clocks; the session counts its deadline from the TTL alone. So all keys of the session stay

@@ -55,7 +55,7 @@ const SUSPENSION_MIN: Duration = Duration::from_millis(100);
 /// TTL of the session 10 s, lock-delay 45 s        lease of 10 s + 50 s
 ///   0 s   last confirmed keep-alive
 ///   9     deadline of the session
-///  54     a store whose clock is 10 % fast ends the lease: 45 s after the deadline
+///  54     a store that counts 60 s in 54 s ends the lease: 45 s after the deadline
 ///  60     a store whose clock is exact ends it
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ pub enum PrefixCacheError {
     /// The runtime in which the cache was opened was shut down. The cache has stopped.
     #[error("the cache has stopped: the runtime in which it was opened was shut down")]
     RuntimeShutDown,
-    /// The backend failed. If the error is not retryable, the cache has stopped.
+    /// The backend failed: the cache has stopped with this error, or a consistent read has failed.
     #[error(transparent)]
     Backend(#[from] Error),
 }

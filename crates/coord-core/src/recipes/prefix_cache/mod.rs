@@ -194,6 +194,7 @@ impl PrefixCache {
     /// # Errors
     /// - `Timeout`, which is retryable, after 10 s: the store did not respond, or the watch did not
     ///   reach its revision.
+    /// - The error of the backend, if it is not retryable.
     /// - The error with which the cache has stopped.
     ///
     /// # Cancel safety

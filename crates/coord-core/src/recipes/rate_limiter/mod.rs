@@ -204,8 +204,9 @@ impl RateLimiter {
     ///
     /// A higher budget gives waiting members their slices at once. A lower budget takes nothing
     /// from members: they keep their slices, and the bound holds for the former budget until enough
-    /// of them are released. Other handles keep their budget, and their next calls fail with
-    /// `BudgetDiffers`, as with [`Semaphore::set_limit`]; so may overlapping calls.
+    /// of them are released. Other handles keep their budget, and their next calls of
+    /// `acquire_slice` and `try_acquire_slice` fail with `BudgetDiffers`, as with
+    /// [`Semaphore::set_limit`]; so may overlapping calls.
     ///
     /// # Errors
     /// - `InvalidBudget` if the budget is zero: nothing was sent.
