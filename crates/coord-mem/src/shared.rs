@@ -177,8 +177,9 @@ async fn run_timer(shared: Weak<Shared>, deadline_changed: Arc<Notify>) {
 #[derive(Debug)]
 struct LeaseClock {
     rate: f64,
-    /// The time of the first call, on tokio's clock. The time at which the backend was built would
-    /// not do: a backend may be built outside the runtime in which it is used, on another clock.
+    /// The time of the first call of [`now`](Self::now), on tokio's clock. The time at which the
+    /// backend was built would not do: a backend may be built outside the runtime in which it is
+    /// used, on another clock.
     start: OnceLock<Instant>,
 }
 

@@ -21,10 +21,11 @@ use super::log::NONE;
 use super::resolved::Resolved;
 use super::snapshots::Window;
 
-/// From how many transactions a rule is searched.
+/// From how many transactions of a graph a rule is searched.
 const STARTS_MAX: usize = 8;
 
-/// How many edges a rule visits, unless it has found nothing yet.
+/// After how many visited edges of a graph a rule is searched from no further transaction, unless
+/// it has found nothing yet.
 const VISITS_MAX: usize = 200_000;
 
 /// Which `rw` edges a rule permits.

@@ -85,7 +85,8 @@ impl<'a> Builder<'a> {
     }
 
     /// Leaves out what other events of the history could take back: that a key was absent, because
-    /// the key may have been deleted later, and what is known of commits with unknown outcome.
+    /// the key may have been deleted later, and the reads and times of commits with unknown
+    /// outcome.
     pub(super) const fn certain(mut self) -> Self {
         self.is_certain = true;
         self

@@ -305,7 +305,8 @@ fn uncut_windows(resolved: &Resolved, places: &Places, ranks: &[Option<i64>]) ->
     merge(&places.failing.iter().copied().chain(findings).collect::<Vec<_>>())
 }
 
-/// The next boundary. A window of attempts stays after it, and at most three.
+/// The next boundary. A window of attempts stays after it, unless too many have one rank, and at
+/// most three.
 fn boundary(resolved: &Resolved, windows: &[Window], ranks: &[Option<i64>], window: usize) -> i64 {
     let before = resolved.base.boundary;
     let mut ranks: Vec<i64> = ranks.iter().copied().flatten().collect();
