@@ -112,7 +112,7 @@ pub struct Mirror<L, R> {
     right: R,
     timeout: Duration,
     tombstones: Tombstones,
-    /// The newest revision in any response of the left backend.
+    /// The newest unmasked revision in any response of the left backend.
     current: Revision,
     /// The newest compact revision.
     compacted: Revision,

@@ -11,7 +11,8 @@
 //! 5. one key instead of two
 //! ```
 //!
-//! Steps 2 to 5 are repeated until none is accepted.
+//! Steps 2 to 5 are repeated until none is accepted. Of a case with many schedules, at most
+//! [`SCHEDULES_MAX`] are tried in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -22,7 +23,7 @@ use super::program::ProgramOperation;
 use super::schedule::{Schedule, Turn};
 use crate::isolation::Participant;
 
-/// How many random schedules of a smaller case are tried before all schedules are.
+/// How many random schedules of a smaller case are tried before the schedules in order.
 const RANDOM_RUNS: u64 = 50;
 
 /// How many schedules of a smaller case are tried at most, one after the other.

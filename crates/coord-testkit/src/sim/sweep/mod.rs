@@ -198,8 +198,8 @@ impl Sweep {
     ///
     /// The store of a run holds to that, so the check is off by default: it costs about a fifth of
     /// the seeds per second. It is for a layer that [`wrap_store`](Self::wrap_store) puts over the
-    /// store, and for a weakness that [`weaken`](Self::weaken) adds. Do not use it where
-    /// `wrap_store` replaces the store, or changes keys in it by itself.
+    /// store. With [`weaken`](Self::weaken) it finds the weakness itself, as in the example. Do not
+    /// use it where `wrap_store` replaces the store, or changes keys in it by itself.
     ///
     /// ```
     /// use coord_testkit::sim::{Sweep, Weaken};
