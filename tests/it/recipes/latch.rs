@@ -60,7 +60,8 @@ async fn concurrent_participants_are_all_counted() {
     assert_eq!(missing, (0..100).collect::<Vec<_>>());
 }
 
-/// A response is lost, so the client cannot know whether its participant was counted.
+/// The request or its response is lost or late, so the client cannot know whether its participant
+/// was counted.
 #[tokio::test(start_paused = true)]
 async fn participant_counts_once_after_an_unknown_outcome() {
     for action in [Action::DropRequest, Action::DropResponse, Action::Delay(secs(30))] {

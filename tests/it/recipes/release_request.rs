@@ -17,7 +17,7 @@ use crate::support::{
 /// The prefix of all requests.
 const REQUESTS: &str = "coord/release/";
 
-/// The request that a future returns within a second.
+/// The reason of the request that a future returns within a second.
 async fn received(
     requested: impl Future<Output = Result<ReleaseRequest, PrimitiveError>>,
 ) -> Option<String> {

@@ -6,7 +6,7 @@ use coord_core::stm::Transaction;
 use coord_core::{Election, Mutex, Session, Stm};
 use coord_testkit::sim::{Fault, Sim, Sweep};
 
-/// The faults of a proof: those that change what is applied, and when.
+/// The faults of a proof. Each changes what is applied or delivered, or when.
 const FAULTS: [Fault; 9] = [
     Fault::Reorder,
     Fault::LateDelivery,

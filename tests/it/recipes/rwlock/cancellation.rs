@@ -113,7 +113,7 @@ async fn late_write_leaves_neither_key() {
     }
 }
 
-/// The response to the downgrade is lost. A second attempt finds the writer's key deleted.
+/// If only the response to the downgrade is lost, a second attempt finds the writer's key deleted.
 #[tokio::test(start_paused = true)]
 async fn downgrade_with_unknown_outcome_can_be_repeated() {
     for action in [Action::DropRequest, Action::DropResponse] {

@@ -15,7 +15,7 @@
 //! one delayed           one message before the drop is late or overtaken: a run for each
 //! ```
 //!
-//! After a drop each case checks three things:
+//! After a drop the cases check three things:
 //!
 //! - *others proceed*: another client locks, is elected or commits within [`Trial::proceeds`];
 //! - *nothing is left*: when the messages have arrived, no key is under the name of the primitive,

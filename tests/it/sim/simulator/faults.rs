@@ -1,4 +1,4 @@
-//! What each kind of fault does to a process.
+//! What faults do to a process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

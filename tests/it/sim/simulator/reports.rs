@@ -251,7 +251,7 @@ fn failure_is_saved_and_replayed_first() {
     assert_eq!((again.seed, &again.deviations), (None, &found.deviations));
 }
 
-/// Fails when a request of `a` is overloaded and a request of `b` is lost.
+/// Fails when a request of `a` is rejected as overloaded and a request of `b` times out.
 async fn fail_with_both(sim: Sim) {
     let hit = |name: &'static str, is_hit: fn(&Error) -> bool| {
         sim.spawn(name, move |process| async move {

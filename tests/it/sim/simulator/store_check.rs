@@ -1,5 +1,5 @@
-//! The store check: it finds the weaknesses of a store by itself, and a correct store passes it
-//! under every fault.
+//! The store check: it finds the weaknesses of requests and watches by itself, and a correct store
+//! passes it under every fault.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
