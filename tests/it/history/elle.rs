@@ -242,9 +242,9 @@ fn histories_of_other_tools_are_read() {
         "3; puts y; outcome unknown",
     ];
     assert_eq!(words(registers, &[(2, 5)]), expected);
-    // Positions below 1 are shifted: revisions are positive.
+    // Revisions are positive: if a position is below 1, they are the ranks of the positions.
     assert_eq!(words(registers, &[(2, 0)])[0], "1; puts x; committed at revision 1");
-    // As far apart as they can be, which a shift cannot express.
+    // Positions as far apart as they can be: a shift of them would overflow.
     for (position, revision) in [(i64::MIN, 1), (0, 2), (i64::MAX, 3)] {
         let order = [(90, i64::MIN), (91, 0), (92, i64::MAX), (2, position)];
         let expected = format!("1; puts x; committed at revision {revision}");

@@ -1,5 +1,5 @@
-//! Fixed schedules that show what each level permits, and that the faults of Go's package which
-//! they showed there do not exist here.
+//! Fixed schedules that show what each level permits, and searches of every schedule for two faults
+//! of Go's package.
 //!
 //! ```text
 //! T1 T2 T1 T2      read, read, commit, commit
