@@ -4,8 +4,8 @@
 //! suffix (see `queue`). Every other key in the range of a queue is a foreign key: a key that no
 //! contender has created. A foreign key is left out unless it is older than all contenders of its
 //! queue. Keys are read without values, in pages of one revision, so that large values of foreign
-//! keys cost nothing. The exception is the queue of a semaphore: its values are read to count the
-//! holders.
+//! keys cost nothing. Afterwards the values of the holders are read, and all values in the queue of
+//! a semaphore with several contenders, to count its holders.
 
 use std::collections::BTreeMap;
 

@@ -27,7 +27,8 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The value of `--endpoints` that selects a store in the memory of this process.
 const MEMORY_ENDPOINT: &str = "mem:";
 
-/// The section on variables in the help of every subcommand that has [`StoreFlags`].
+/// The section on variables in the help of every subcommand that has [`StoreFlags`], except
+/// `bench`.
 pub(crate) const ENVIRONMENT_HELP: &str = "\
 Environment:
   ETCDCTL_ENDPOINTS, ETCDCTL_USER, ETCDCTL_PASSWORD, ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY and

@@ -1,4 +1,4 @@
-//! Tables with aligned columns, for `coord who` and `coord list`.
+//! Tables with aligned columns, for `coord who`, `coord list` and `coord members`.
 
 /// Formats the rows as lines. Columns of numbers are aligned to the right, others to the left.
 pub(crate) fn align<const N: usize>(rows: &[[String; N]], is_number: [bool; N]) -> String {

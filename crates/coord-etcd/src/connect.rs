@@ -60,7 +60,7 @@ impl EtcdBuilder {
     }
 
     /// Sets how long [`connect`](Self::connect) may take, for all endpoints and attempts. Default:
-    /// the longer of the two other timeouts, 7 s.
+    /// the longer of the connect timeout and the request timeout, 7 s.
     ///
     /// Until then `connect` redials, because the store may be about to start or to elect a leader.
     pub const fn connect_within(mut self, timeout: Duration) -> Self {
@@ -68,8 +68,8 @@ impl EtcdBuilder {
         self
     }
 
-    /// Sets how long a request may take, for attempts at all members. Default: 7 s. A registered
-    /// watch has no such limit.
+    /// Sets how long a request may take, for attempts at all members. Default: 7 s. A registration
+    /// of a watch may take three times as long. A registered watch has no such limit.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.options.request_timeout = cap(timeout);
         self

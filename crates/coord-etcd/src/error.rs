@@ -71,7 +71,7 @@ impl Failure {
             Client::LeaseKeepAliveError(reason) if reason == "lease not found" => {
                 Self::final_error(Error::LeaseNotFound { lease: context.lease })
             }
-            // The server ended the stream.
+            // The server ended the stream, or responded for another lease.
             Client::LeaseKeepAliveError(reason) | Client::WatchError(reason) => {
                 let outcome = context.outcome(Outcome::Unknown);
                 Self::member_unavailable(outcome, format!("{endpoint}: {reason}"), None)

@@ -1,4 +1,4 @@
-//! The program under test, for tests without a server.
+//! The program under test, for tests without an etcd server.
 
 use std::process::{Command, Output};
 
