@@ -15,9 +15,9 @@ use crate::{positional, table, text};
 /// Print the members of a group, in the order in which they joined.
 ///
 /// The groups are those of coord's recipe `Membership`. Prints one line per member: its id, which
-/// is the lease of its session and a number; how many revisions the store has made since it joined;
-/// and its metadata, such as an address. A member whose process has crashed stays in the group
-/// until its lease ends.
+/// is the lease of its session and a key suffix; how many revisions the store has made since it
+/// joined; and its metadata, such as an address. A member whose process has crashed stays in the
+/// group until its lease ends.
 ///
 /// With `--watch`, coord prints one line for each member that is in the group, and then for each
 /// event: `joined`, `updated` or `left`, the id, and the metadata. It runs until INT, TERM, HUP or

@@ -88,7 +88,9 @@ async fn watch_and_observer_through_a_proxy_receive_changes() {
         }
         let guard = Mutex::new(&session, "m").lock().await.unwrap();
         guard.unlock().await.unwrap();
-        let lease = kv.lease_grant(LeaseGrant::new(secs(60))).await.unwrap().id;
+        // A short TTL: the proxy may respond only after a third of it, which must be shorter than
+        // the request timeout.
+        let lease = kv.lease_grant(LeaseGrant::new(secs(10))).await.unwrap().id;
         kv.lease_keep_alive(lease).await.unwrap();
         kv.lease_revoke(lease).await.unwrap();
         kv.lease_keep_alive(lease).await.unwrap_err();

@@ -57,6 +57,30 @@ fn tests_named_in_the_pages_exist() {
     assert_none(&violations);
 }
 
+/// Every regression test has a row in `docs/bugs.md`.
+#[test]
+fn regression_tests_have_a_row_in_the_table_of_bugs() {
+    let rows = quoted_under(&read("docs/bugs.md"), &["test"]);
+    let mut violations = Vec::new();
+    let mut found = 0;
+    for (name, text) in sources() {
+        let mut is_regression = false;
+        for line in text.lines().map(str::trim) {
+            is_regression |= line.starts_with("///") && line.contains("Regression");
+            let function = line.split_once("fn ").filter(|_| !line.starts_with("//"));
+            let Some((_, function)) = function.filter(|_| is_regression) else { continue };
+            is_regression = false;
+            found += 1;
+            let test = function.split('(').next().unwrap_or_default();
+            if !rows.iter().any(|row| row == test) {
+                violations.push(format!("docs/bugs.md: no row names {test} of {name}"));
+            }
+        }
+    }
+    assert!(found > 50, "only {found} regression tests: has the comment changed?");
+    assert_none(&violations);
+}
+
 /// The modules of a folder of sources, as paths relative to it.
 fn modules(folder: &str) -> Vec<String> {
     let sources = files(folder, ".rs").into_iter().map(|(name, _)| name);

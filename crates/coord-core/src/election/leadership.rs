@@ -69,8 +69,9 @@ impl Leadership {
     /// already, it returns at once. The leadership stays held: the holder decides whether and when
     /// to resign.
     ///
-    /// Cost: 1 read and a watch, and 1 or 2 reads each 55 s. Without this call requests cost
-    /// nothing, and are ignored.
+    /// Cost: 1 read and a watch, and 1 or 2 reads each 55 s; without a request also a new watch
+    /// then, if the old one reports no progress. Without this call requests
+    /// cost nothing, and are ignored.
     ///
     /// # Errors
     /// - `Lost` if the session is lost. A deleted key is not detected: see [`lost`](Self::lost).

@@ -95,8 +95,9 @@ impl MutexGuard {
     /// already, it returns at once. The lock stays held: the holder decides whether and when to
     /// release it.
     ///
-    /// Cost: 1 read and a watch, and 1 or 2 reads each 55 s. Without this call requests cost
-    /// nothing, and are ignored.
+    /// Cost: 1 read and a watch, and 1 or 2 reads each 55 s; without a request also a new watch
+    /// then, if the old one reports no progress. Without this call requests
+    /// cost nothing, and are ignored.
     ///
     /// # Errors
     /// - `Lost` if the session is lost. A deleted key is not detected: see [`lost`](Self::lost).

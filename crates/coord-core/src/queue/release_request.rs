@@ -126,7 +126,8 @@ impl Ownership {
     /// already, it returns at once.
     ///
     /// Cost: 1 read and a watch, and 1 or 2 reads each 55 s, so that a watch that has fallen silent
-    /// delays the request by a minute at most.
+    /// delays the request by a minute at most; without a request also a new watch then, if the old
+    /// one reports no progress.
     ///
     /// # Errors
     /// - `Lost` if the session is lost. A deleted key is not detected: see [`lost`](Self::lost).

@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn reserve_covers_the_delay_on_a_store_that_is_a_tenth_fast() {
+    fn reserve_covers_the_delay_if_a_lease_ends_a_tenth_early() {
         for delay in [0, 1, 8, 9, 10, 15, 45, 1_000_000_007] {
             let reserved = LeaseTtl::reserved_for(SECOND * delay);
             assert!(reserved * 9 / 10 >= SECOND * delay, "{delay} s: {reserved:?}");

@@ -124,6 +124,6 @@ async fn wait_costs_five_requests_with_the_take() {
     put.unwrap();
     settle().await;
     let names = recorder.take().names();
-    assert_eq!(names, "txn txn watch txn txn txn", "read, enqueue, watch, read, claim, leave");
+    assert_eq!(names, "txn txn watch txn txn txn", "read, enqueue, watch, read, claim, release");
     drop(taken.unwrap());
 }

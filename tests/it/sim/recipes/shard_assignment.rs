@@ -26,7 +26,7 @@ const MEMBERS: [&str; 5] = ["a", "b", "c", "d", "e"];
 const SHARDS: [&str; 6] = ["0", "1", "2", "3", "4", "5"];
 
 /// How long there are faults.
-const FAULTS: Duration = secs(20);
+const FAULT_TIME: Duration = secs(20);
 
 /// How long after the faults each shard has an owner: a TTL, in which the leases of members that
 /// have vanished end, and the longest timeout of a request with its pauses.
@@ -228,7 +228,7 @@ async fn spread(sim: Sim, flaw: Option<Flaw>) {
         sim.service(name, move |process| take_part(process, owners.clone(), flaw));
     }
     let run = async {
-        sleep(FAULTS).await;
+        sleep(FAULT_TIME).await;
         sim.heal();
         let has_crashed = |name| matches!(sim.exit(name), Some(Exit::Crashed));
         let are_owned = || owners.are_all_owned() || MEMBERS.iter().all(|name| has_crashed(name));

@@ -40,7 +40,9 @@ pub(super) fn from_text(text: &str) -> Option<Bytes> {
     while let Some(part) = parts.next() {
         if let Some(hex) = part.strip_prefix('x') {
             let (digits, rest) = hex.split_at_checked(2)?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            // `from_str_radix` accepts a sign.
+            let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+            bytes.push(is_hex.then(|| u8::from_str_radix(digits, 16).ok()).flatten()?);
             bytes.extend_from_slice(rest.as_bytes());
         } else if part.is_empty() {
             // Two backslashes in sequence: the text after the second one follows.
@@ -79,7 +81,7 @@ mod tests {
             assert_eq!(from_text(&text).as_deref(), Some(bytes), "{text}");
         }
         assert_eq!(to_text(b"a\\\xff"), "a\\\\\\xff");
-        for invalid in ["\\", "\\q", "\\x", "\\x1", "\\xzz", "\\xä"] {
+        for invalid in ["\\", "\\q", "\\x", "\\x1", "\\xzz", "\\x+f", "\\xä"] {
             assert_eq!(from_text(invalid), None, "{invalid}");
         }
     }

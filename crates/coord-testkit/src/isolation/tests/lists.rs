@@ -303,7 +303,7 @@ fn contradictions_of_lists_are_named() {
 
 #[test]
 fn contradictions_of_registers_are_named() {
-    let cases: [(&[_], &str); 7] = [
+    let cases: [(&[_], &str); 8] = [
         (&[("ok", "[[:w x 1]]"), ("ok", "[[:r x 2]]")], "read committed: garbage read"),
         (&[("fail", "[[:w x 1]]"), ("ok", "[[:r x 1]]")], "read committed: aborted read (G1a)"),
         (
@@ -312,6 +312,11 @@ fn contradictions_of_registers_are_named() {
         ),
         (&[("ok", "[[:r x 1] [:w x 1]]")], "read committed: future read (G1c)"),
         (&[("ok", "[[:w x 1] [:r y 2]]"), ("ok", "[[:w y 2] [:r x 1]]")], "read committed: G1c"),
+        // Regression: a reader behind the cycle ended the search for it.
+        (
+            &[("ok", "[[:w x 1] [:r y 2]]"), ("ok", "[[:w y 2] [:r x 1]]"), ("ok", "[[:r x 1]]")],
+            "read committed: G1c",
+        ),
         (&[("ok", "[[:w x 1] [:r x 2]]"), ("ok", "[[:w x 2]]")], "snapshot isolation: internal"),
         // Two transactions have put the value: any of them may be its writer.
         (&[("fail", "[[:w x 1]]"), ("ok", "[[:w x 1]]"), ("ok", "[[:r x 1]]")], ": "),

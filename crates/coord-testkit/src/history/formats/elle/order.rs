@@ -74,7 +74,7 @@ impl<'a> PrecedenceGraph<'a> {
         let mut reached_from = BTreeMap::new();
         let mut queue = VecDeque::from([at]);
         while let Some(from) = queue.pop_front() {
-            for (&to, &key) in self.after.get(&from)? {
+            for (&to, &key) in self.after.get(&from).into_iter().flatten() {
                 if reached_from.contains_key(&to) || !self.before.contains_key(&to) {
                     continue;
                 }
@@ -119,6 +119,16 @@ mod tests {
     #[test]
     fn edges_without_a_cycle_are_sorted() {
         assert_eq!(sorted(&[(0, 3), (3, 1), (0, 2), (0, 3)]), (vec![0, 2, 3, 1], None));
+    }
+
+    /// Regression: a transaction without a successor ended the search.
+    #[test]
+    fn cycle_before_a_last_transaction_is_found() {
+        for edges in [&[(1, 2), (2, 1), (1, 0)][..], &[(0, 1), (1, 2), (2, 0), (0, 9)]] {
+            let (order, cycle) = sorted(edges);
+            assert_eq!(order, Vec::<usize>::new(), "{edges:?}");
+            assert!(cycle.is_some(), "{edges:?}");
+        }
     }
 
     #[test]
