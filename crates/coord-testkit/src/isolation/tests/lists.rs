@@ -314,7 +314,7 @@ fn contradictions_of_registers_are_named() {
         (&[("ok", "[[:w x 1] [:r y 2]]"), ("ok", "[[:w y 2] [:r x 1]]")], "read committed: G1c"),
         // Regression: a reader behind the cycle ended the search for it.
         (
-            &[("ok", "[[:w x 1] [:r y 2]]"), ("ok", "[[:w y 2] [:r x 1]]"), ("ok", "[[:r x 1]]")],
+            &[("ok", "[[:r x 1]]"), ("ok", "[[:w x 1] [:r y 2]]"), ("ok", "[[:w y 2] [:r x 1]]")],
             "read committed: G1c",
         ),
         (&[("ok", "[[:w x 1] [:r x 2]]"), ("ok", "[[:w x 2]]")], "snapshot isolation: internal"),
