@@ -8,6 +8,9 @@
 //! | prefix cache | every host has the prices in memory |
 //! | rate limiter | the mail provider accepts six mails per second from all hosts together |
 //!
+//! The example `scheduler` combines membership and the prefix cache with an election, locks and
+//! transactions.
+//!
 //! `host-3` starts later than the others, so that they hand cities over to it. `host-2` crashes:
 //! when its lease has ended, the others serve its cities, and take the orders again that it had
 //! not finished. One order is of a product without a price: it becomes a dead letter, until an

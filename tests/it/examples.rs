@@ -47,11 +47,11 @@ fn example_stm_apply() {
 #[test]
 fn example_scheduler_executes_every_job() {
     let expected = " 0.0 s  scheduler-1 leads
- 2.0 s  worker-2 executes invoices
- 2.0 s  worker-1 executes backup
- 3.5 s  worker-2 executes report
- 4.5 s  worker-1 executes newsletter
- 6.0 s  scheduler-2 leads
+ 0.0 s  worker-1 executes backup
+ 0.0 s  worker-2 executes invoices
+ 1.5 s  worker-2 executes report
+ 2.5 s  worker-1 executes newsletter
+ 4.0 s  scheduler-2 leads
 done: backup by worker-1, invoices by worker-2, newsletter by worker-1, report by worker-2
 total: 14 units
 ";

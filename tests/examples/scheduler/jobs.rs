@@ -5,7 +5,6 @@
 //! batch/assigned/report     "worker-1"   by the leader
 //! batch/done/report         "worker-1"   with the result, in one transaction
 //! batch/total               "4"          the units of all jobs that are done
-//! batch/worker/worker-1     ""           on the lease of the worker's session
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,16 +12,15 @@ use std::error::Error;
 use std::time::Duration;
 
 use coord_core::Client;
+use coord_core::recipes::{Membership, PrefixSnapshot};
 
 pub(crate) type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
-const PREFIX: &str = "batch/";
+pub(crate) const BOARD_PREFIX: &str = "batch/";
 pub(crate) const TOTAL_KEY: &str = "batch/total";
 
 /// The TTL of the sessions: a process that is silent for longer has lost its jobs.
 pub(crate) const TTL: Duration = Duration::from_secs(10);
-/// How often leader and workers read the board.
-pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,20 +30,21 @@ pub(crate) struct Job {
 }
 
 pub(crate) fn assigned_key(id: &str) -> String {
-    format!("{PREFIX}assigned/{id}")
+    format!("{BOARD_PREFIX}assigned/{id}")
 }
 
 pub(crate) fn done_key(id: &str) -> String {
-    format!("{PREFIX}done/{id}")
+    format!("{BOARD_PREFIX}done/{id}")
 }
 
-pub(crate) fn worker_key(name: &str) -> String {
-    format!("{PREFIX}worker/{name}")
+/// The group of the workers that run. The metadata of each is its name.
+pub(crate) fn workers(client: &Client) -> Membership<String> {
+    Membership::new(client, "workers")
 }
 
 /// Adds a job.
 pub(crate) async fn submit(client: &Client, id: &str, units: u64) -> Result<()> {
-    client.put(format!("{PREFIX}job/{id}"), units.to_string()).await?;
+    client.put(format!("{BOARD_PREFIX}job/{id}"), units.to_string()).await?;
     Ok(())
 }
 
@@ -56,16 +55,16 @@ pub(crate) struct Board {
     assigned: BTreeMap<String, String>,
     /// The worker of each job that is done.
     pub(crate) done: BTreeMap<String, String>,
-    workers: BTreeSet<String>,
     /// The units of all jobs that are done.
     pub(crate) total: u64,
 }
 
 impl Board {
-    pub(crate) async fn read(client: &Client) -> Result<Self> {
+    /// The board in a snapshot of the keys with [`BOARD_PREFIX`].
+    pub(crate) fn of(snapshot: &PrefixSnapshot) -> Result<Self> {
         let mut board = Self::default();
-        for kv in client.get_prefix(PREFIX).await? {
-            let key = String::from_utf8(kv.key[PREFIX.len()..].to_vec())?;
+        for kv in snapshot.iter() {
+            let key = String::from_utf8(kv.key[BOARD_PREFIX.len()..].to_vec())?;
             let value = String::from_utf8(kv.value.to_vec())?;
             match key.split_once('/') {
                 Some(("job", id)) => {
@@ -73,7 +72,6 @@ impl Board {
                 }
                 Some(("assigned", id)) => drop(board.assigned.insert(id.to_owned(), value)),
                 Some(("done", id)) => drop(board.done.insert(id.to_owned(), value)),
-                Some(("worker", name)) => drop(board.workers.insert(name.to_owned())),
                 _ => board.total = value.parse()?,
             }
         }
@@ -92,16 +90,20 @@ impl Board {
         })
     }
 
-    /// Assignments of jobs without a living worker: to the worker with the fewest jobs, up to
+    /// Assignments of jobs without a worker that runs: to the worker with the fewest jobs, up to
     /// `at_once` for each.
-    pub(crate) fn plan(&self, at_once: usize) -> Vec<(&str, &str)> {
+    pub(crate) fn plan<'a>(
+        &'a self,
+        workers: &'a BTreeSet<String>,
+        at_once: usize,
+    ) -> Vec<(&'a str, &'a str)> {
         let load = |worker| self.assigned_to(worker).count();
-        let workers = self.workers.iter().map(String::as_str);
-        let mut loads: Vec<_> = workers.map(|worker| (load(worker), worker)).collect();
+        let names = workers.iter().map(String::as_str);
+        let mut loads: Vec<_> = names.map(|worker| (load(worker), worker)).collect();
         let mut plan = Vec::new();
         for job in &self.jobs {
             let assigned = self.assigned.get(&job.id);
-            let has_worker = assigned.is_some_and(|worker| self.workers.contains(worker));
+            let has_worker = assigned.is_some_and(|worker| workers.contains(worker));
             if has_worker || self.done.contains_key(&job.id) {
                 continue;
             }

@@ -1,9 +1,15 @@
 //! A job scheduler: a leader assigns jobs to workers, and each job counts exactly once.
 //!
-//! Two schedulers campaign in an *election*. The leader assigns every job to a worker whose session
-//! lives. A worker holds a *lock* on a job while it executes the job, and adds the result to a
-//! total in a *transaction*. Every process has a cache of the configuration, which a *watch* keeps
-//! current.
+//! | primitive | what for |
+//! |---|---|
+//! | election | two schedulers campaign, and the leader assigns the jobs |
+//! | membership | the leader assigns jobs to the workers that run |
+//! | prefix cache | the leader and the workers have the jobs in memory, and the configuration |
+//! | lock | one worker at a time executes a job |
+//! | transaction | a result is added to the total, while the worker holds the lock of the job |
+//!
+//! The example `orders` combines membership and the prefix cache with the other recipes for shared
+//! work: the shard assignment, the message queue and the rate limiter.
 //!
 //! `cargo run --example scheduler` runs all of that on a store in memory, on virtual time.
 //! `tests/it/sim/scheduler.rs` runs the same modules under every fault, as
@@ -18,11 +24,12 @@ mod worker;
 use std::time::Duration;
 
 use coord_core::Client;
+use coord_core::recipes::PrefixCache;
 use coord_mem::MemBackend;
 use tokio::time::{Instant, sleep};
 
 use config::Config;
-use jobs::{Board, Job, Result};
+use jobs::{BOARD_PREFIX, Board, Job, Result};
 use worker::Recording;
 
 /// How long a worker needs for each unit of a job, unless the configuration has another value.
@@ -36,6 +43,7 @@ async fn main() -> Result<()> {
         jobs::submit(&operator, id, units).await?;
     }
     operator.put("config/unit-ms", "500").await?;
+    let jobs = PrefixCache::open(&operator, BOARD_PREFIX).await?;
 
     let started = Instant::now();
     // Each process has a client of its own.
@@ -47,7 +55,7 @@ async fn main() -> Result<()> {
         work(&four, "worker-2", started),
     )?;
 
-    let board = Board::read(&operator).await?;
+    let board = Board::of(&jobs.read().await?)?;
     let done = board.done.iter().map(|(id, worker)| format!("{id} by {worker}"));
     println!("done: {}", done.collect::<Vec<_>>().join(", "));
     println!("total: {} units", board.total);
@@ -56,26 +64,17 @@ async fn main() -> Result<()> {
 
 /// A process that is the leader, or waits until it is.
 async fn schedule(client: &Client, name: &str, started: Instant) -> Result<()> {
-    let config = Config::default();
     let elected = |_: &_| println!("{:4.1} s  {name} leads", started.elapsed().as_secs_f64());
-    tokio::select! {
-        biased;
-        never = config.follow(client) => match never {},
-        result = leader::run(client, name, &config, elected) => result,
-    }
+    leader::run(client, name, elected).await
 }
 
 /// A process that executes the jobs that are assigned to it.
 async fn work(client: &Client, name: &str, started: Instant) -> Result<()> {
-    let config = Config::default();
+    let config = Config::open(client).await?;
     let execute = |job: &Job, _: &_| {
         let time = Duration::from_millis(job.units * config.number("unit-ms", DEFAULT_UNIT_MS));
         println!("{:4.1} s  {name} executes {}", started.elapsed().as_secs_f64(), job.id);
         sleep(time)
     };
-    tokio::select! {
-        biased;
-        never = config.follow(client) => match never {},
-        result = worker::run(client, name, Recording::WhileHeld, execute) => result,
-    }
+    worker::run(client, name, Recording::WhileHeld, execute).await
 }

@@ -1,12 +1,11 @@
 //! A worker: executes the jobs that are assigned to it, and records each result once.
 
-use coord_core::kv::Put;
 use coord_core::mutex::MutexGuard;
+use coord_core::recipes::PrefixCache;
 use coord_core::stm::Transaction;
 use coord_core::{Client, Mutex, Session, Stm};
-use tokio::time::sleep;
 
-use super::jobs::{Board, Job, POLL_INTERVAL, Result, TOTAL_KEY, TTL, done_key, worker_key};
+use super::jobs::{BOARD_PREFIX, Board, Job, Result, TOTAL_KEY, TTL, done_key, workers};
 
 /// When the store accepts a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,14 +26,10 @@ pub(crate) async fn run<F: Future + Send>(
     execute: impl Fn(&Job, &MutexGuard) -> F + Send + Sync,
 ) -> Result<()> {
     let session = Session::builder(client).ttl(TTL).open().await?;
-    let registration = Put::new(worker_key(name), "").lease(session.lease_id());
-    client.put_with(registration).await?;
-    tokio::select! {
-        biased;
-        // The registration is lost with the session.
-        reason = session.lost() => return Err(reason.into()),
-        result = work(&session, name, recording, execute) => result?,
-    }
+    let member = workers(client).join(&session, &name.to_owned()).await?;
+    // After a loss, the leader assigns the jobs to other workers.
+    member.run_while_held(work(&session, name, recording, execute)).await??;
+    member.leave().await?;
     session.close().await?;
     Ok(())
 }
@@ -46,21 +41,25 @@ async fn work<F: Future + Send>(
     execute: impl Fn(&Job, &MutexGuard) -> F + Send + Sync,
 ) -> Result<()> {
     let client = session.client();
+    let jobs = PrefixCache::open(client, BOARD_PREFIX).await?;
+    let mut changes = jobs.changes();
     loop {
-        let board = Board::read(client).await?;
+        // The board in memory may be late, so the lock and the store decide what is executed.
+        let board = Board::of(&jobs.snapshot())?;
         if board.is_finished() {
             return Ok(());
         }
         for job in board.assigned_to(name) {
             let guard = Mutex::new(session, format!("lock/{}", job.id)).lock().await?;
-            // A worker that had the job before may have done it.
+            // This worker, or one that had the job before, may have done it.
             if client.get(done_key(&job.id)).await?.is_none() {
                 guard.run_while_held(execute(job, &guard)).await?;
                 record(client, &guard, job, name, recording).await?;
             }
             guard.unlock().await?;
         }
-        sleep(POLL_INTERVAL).await;
+        // The stream has every change since it was opened, also those during an execution.
+        changes.next().await.transpose()?;
     }
 }
 

@@ -14,26 +14,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coord_core::Client;
+use coord_core::recipes::PrefixCache;
 use coord_mem::MemBackend;
-use coord_testkit::sim::{Deviations, Exclusive, Exit, Process, Sim, Sweep};
+use coord_testkit::sim::{Deviations, Exclusive, Process, Sim, Sweep};
 use tokio::time::sleep;
 
 use super::print;
 use super::simulator::replayed;
 use crate::support::secs;
-use config::Config;
-use jobs::{Board, Result};
+use jobs::{BOARD_PREFIX, Board, Result};
 use without_simulation::{JOBS, SHRUNK_LIST, TOTAL, TOTAL_WITH_A_JOB_TWICE, run_jobs_on};
 use worker::Recording;
 
 async fn schedule(process: Process, leaders: Exclusive) -> Result<()> {
-    let config = Config::default();
     let elected = |leadership: &_| leaders.enter(&process, leadership);
-    tokio::select! {
-        biased;
-        never = config.follow(process.client()) => match never {},
-        result = leader::run(process.client(), process.name(), &config, elected) => result,
-    }
+    leader::run(process.client(), process.name(), elected).await
 }
 
 async fn work(process: Process, checks: Checks, recording: Recording) -> Result<()> {
@@ -72,6 +67,7 @@ async fn run_jobs(sim: Sim, recording: Recording) -> Result<()> {
     for (id, units) in JOBS {
         jobs::submit(&client, id, units).await?;
     }
+    let jobs = PrefixCache::open(&client, BOARD_PREFIX).await?;
     let leaders = sim.exclusive("at most one leader");
     let checks = Checks { sim: sim.clone(), executions: Arc::default() };
     start(&sim, 1, &leaders, &checks, recording);
@@ -86,7 +82,7 @@ async fn run_jobs(sim: Sim, recording: Recording) -> Result<()> {
         () = sim.join() => {}
         () = healed => {}
     }
-    if !Board::read(&client).await?.is_finished() {
+    if !Board::of(&jobs.read().await?)?.is_finished() {
         // Processes have crashed for good. Their replacements meet no fault.
         sim.heal();
         start(&sim, 3, &leaders, &checks, recording);
@@ -94,7 +90,7 @@ async fn run_jobs(sim: Sim, recording: Recording) -> Result<()> {
     // Every process ends when all jobs are done.
     sim.join().await;
 
-    let board = Board::read(&client).await?;
+    let board = Board::of(&jobs.read().await?)?;
     if !board.is_finished() {
         return Err(format!("a job is not done: {board:?}").into());
     }
@@ -158,32 +154,4 @@ async fn shrunk_list_counts_a_job_twice_without_a_simulation_too() {
     assert_eq!(run_jobs_on(&store(), &list, Recording::Always).await, TOTAL_WITH_A_JOB_TWICE);
     assert_eq!(run_jobs_on(&store(), &list, Recording::WhileHeld).await, TOTAL);
     assert_eq!(run_jobs_on(&store(), &Deviations::default(), Recording::Always).await, TOTAL);
-}
-
-/// The newest configuration is in the cache soon after the faults, whatever happened to the watch.
-#[test]
-fn config_cache_is_current_after_every_fault() {
-    let sweep = Sweep::new("config_cache_is_current_after_every_fault").seeds(200);
-    // The process has no lease and changes nothing, so many faults never matter.
-    let sweep = sweep.without_coverage();
-    let report = sweep.run(|sim| async move {
-        let config = Arc::new(Config::default());
-        let followed = Arc::clone(&config);
-        sim.service("follower", move |process| {
-            let followed = Arc::clone(&followed);
-            async move { followed.follow(process.client()).await }
-        });
-        for limit in 1..=20 {
-            sim.client().put("config/limit", limit.to_string()).await?;
-            sleep(secs(10)).await;
-        }
-        sim.heal();
-        let is_current = || {
-            let is_crashed = sim.exit("follower") == Some(Exit::Crashed);
-            is_crashed || config.number("limit", 0) == 20
-        };
-        sim.eventually("the cache is current", secs(60), is_current).await;
-        Result::<()>::Ok(())
-    });
-    print("config cache", &report);
 }

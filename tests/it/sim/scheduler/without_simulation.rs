@@ -1,40 +1,37 @@
 //! The scheduler on a store without a simulation, with the faults of a list that was shrunk in one.
 //!
 //! A list names a request by its number, so `worker-1` must send the same requests as in the
-//! simulation. It does if the leader assigns the jobs after the workers have read the board once,
-//! and before they read it again, a second later:
+//! simulation. It does if the leader starts when both workers have joined, because it then assigns
+//! the jobs in the same way, and if `worker-1` commits its result between the first and the second
+//! keep-alive of its lease, at 3.3 s and 6.7 s:
 //!
 //! ```text
-//! worker-1   grant 1, register 2, read 3 |            | read 4, enqueue 5, …      | commit 11
-//! leader                                 | assign all |
-//! time       0 s                                        1 s                         4 s
+//! worker-1   grant 1, join 2, … |            | enqueue 6, … | keep-alive 9 | commit 12
+//! leader                        | assign all |
+//! time       0 s                                              3.3 s          4 s
 //! ```
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::Client;
+use coord_core::recipes::PrefixCache;
 use coord_testkit::Intercept;
 use coord_testkit::sim::Deviations;
 use tokio::time::sleep;
 
-use super::config::Config;
-use super::jobs::{self, Board, Job};
+use super::jobs::{self, BOARD_PREFIX, Board, Job};
 use super::leader;
 use super::worker::{self, Recording};
 
-pub(super) const JOBS: [(&str, u64); 3] = [("backup", 3), ("invoices", 2), ("report", 4)];
+pub(super) const JOBS: [(&str, u64); 3] = [("backup", 4), ("invoices", 2), ("report", 3)];
 /// The units of all jobs.
 pub(super) const TOTAL: u64 = 9;
 /// The total if the job `backup` counts twice.
-pub(super) const TOTAL_WITH_A_JOB_TWICE: u64 = 12;
+pub(super) const TOTAL_WITH_A_JOB_TWICE: u64 = 13;
 /// What the failure of the scheduler without the lock's condition shrinks to: the commit of
 /// `worker-1` is late.
-pub(super) const SHRUNK_LIST: &str = "worker-1.request#11=4/11";
-
-/// How long a worker needs at most for its first read of the board after its registration, and the
-/// leader for the assignments.
-const MARGIN: Duration = Duration::from_millis(300);
+pub(super) const SHRUNK_LIST: &str = "worker-1.request#12=4/11";
 
 /// The timeout of a request in the simulation.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
@@ -50,12 +47,7 @@ pub(super) async fn run_jobs_on(store: &Client, list: &Deviations, recording: Re
         Client::new(Intercept::new(Arc::clone(store.backend()), rule).timeout(REQUEST_TIMEOUT))
     };
     let schedule = async |name: &str| {
-        let (client, config) = (client(name), Config::default());
-        tokio::select! {
-            biased;
-            never = config.follow(&client) => match never {},
-            result = leader::run(&client, name, &config, |_| ()) => result.expect("no fault"),
-        }
+        leader::run(&client(name), name, |_| ()).await.expect("no fault");
     };
     let work = async |name: &str| {
         let execute = |job: &Job, _: &_| sleep(Duration::from_secs(job.units));
@@ -72,13 +64,15 @@ pub(super) async fn run_jobs_on(store: &Client, list: &Deviations, recording: Re
         tokio::join!(schedule("scheduler-1"), schedule("scheduler-2"))
     };
     tokio::join!(schedulers, work("worker-1"), work("worker-2"));
-    Board::read(store).await.expect("the store is available").total
+    let jobs = PrefixCache::open(store, BOARD_PREFIX).await.expect("the store is available");
+    Board::of(&jobs.snapshot()).expect("the values are valid").total
 }
 
-/// Waits until both workers are registered and have read the board once.
+/// Waits until both workers have joined.
 async fn wait_for_workers(store: &Client) {
-    while store.get_prefix(jobs::worker_key("")).await.expect("the store is available").len() < 2 {
-        sleep(Duration::from_millis(10)).await;
+    let workers = jobs::workers(store).members().await.expect("the store is available");
+    let mut joined = workers.events();
+    while joined.members().len() < 2 {
+        joined.next().await.expect("the list is open").expect("the store is available");
     }
-    sleep(MARGIN).await;
 }
