@@ -174,10 +174,14 @@ impl MessageQueue {
             // No attempt is in flight: nothing was put.
             return Err(reason.into());
         }
-        let reads_window = batch.messages.len() == 1 && self.shared.window.was_empty_lately();
+        let window = &self.shared.window;
+        // One read at a time: takers that need one wait for this one.
+        let reading = (batch.messages.len() == 1 && window.was_empty_lately())
+            .then(|| window.reading.try_lock().ok())
+            .flatten();
         let txn = self.put_txn(batch, section);
         // After the puts, so it shows the message, and others that were put before it.
-        let reads = reads_window.then(|| read_window(&self.shared.keys, READ_LIMIT));
+        let reads = reading.as_ref().map(|_| read_window(&self.shared.keys, READ_LIMIT));
         let txn = key.add_to(txn.and_then(reads.into_iter().flatten()));
         batch.delays.set_used(true);
         let sent = async {
@@ -187,7 +191,7 @@ impl MessageQueue {
         let error = match session.while_held(sent).await {
             Ok(response) if response.succeeded => {
                 key.note_applied(response.header.revision);
-                if reads_window {
+                if reading.is_some() {
                     self.note_read(&response);
                 }
                 return Ok(PutResult::Put(response.header.revision));
