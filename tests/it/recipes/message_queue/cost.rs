@@ -127,3 +127,31 @@ async fn wait_costs_five_requests_with_the_take() {
     assert_eq!(names, "txn txn watch txn txn txn", "read, enqueue, watch, read, claim, release");
     drop(taken.unwrap());
 }
+
+/// A put into a queue that was empty a short time ago reads the next messages: the own message, and
+/// those that others have put before it.
+#[tokio::test(start_paused = true)]
+async fn put_into_an_empty_queue_saves_the_read_of_the_next_take() {
+    let (store, recorder) = (store(), Recorder::new());
+    let (worker, other) = (recorded(&store, &recorder).await, queue(&store).await);
+    assert!(worker.try_take_at_most_once().await.unwrap().is_none());
+    recorder.take();
+    for message in ["a", "b"] {
+        worker.put(message).await.unwrap();
+        assert_eq!(worker.take_at_most_once().await.unwrap().payload, message);
+        assert_eq!(recorder.take().names(), "txn txn", "put, take");
+    }
+
+    other.put("c").await.unwrap();
+    other.put(Message::new("first").priority(1)).await.unwrap();
+    worker.put("d").await.unwrap();
+    for message in ["first", "c", "d"] {
+        assert_eq!(worker.take_at_most_once().await.unwrap().payload, message);
+    }
+    assert_eq!(recorder.take().names(), "txn txn txn txn", "one put, three takes");
+
+    sleep(secs(1)).await;
+    worker.put("e").await.unwrap();
+    worker.take_at_most_once().await.unwrap();
+    assert_eq!(recorder.take().names(), "txn txn txn", "put, read, take");
+}

@@ -17,6 +17,10 @@
 //!                            put b1, if section is 31     31       0/a1 0/a2 31/b1
 //! ```
 //!
+//! **The next take.** If the window of the handle has shown a short time ago that no message was
+//! ready, the transaction also reads the next messages. So a worker that puts a message into an
+//! empty queue and then takes one needs no read of its own (`window.rs`).
+//!
 //! **Once.** A message that was put may be taken and deleted before the response is received, so
 //! the missing message proves nothing. The transaction also puts an idempotency key on the lease of
 //! the session, as a commit of `Stm` does (`stm/idempotency_key.rs`). If no response is received,
@@ -30,6 +34,7 @@ use tokio::time::timeout;
 
 use super::delay::DelayLeases;
 use super::keys::Place;
+use super::window::{READ_LIMIT, read_window};
 use super::{DeadLetter, Message, MessageQueue, MessageQueueError};
 use crate::backoff::Backoff;
 use crate::error::{Error, Outcome, PrimitiveError};
@@ -169,7 +174,15 @@ impl MessageQueue {
             // No attempt is in flight: nothing was put.
             return Err(reason.into());
         }
-        let txn = key.add_to(self.put_txn(batch, section));
+        let window = &self.shared.window;
+        // One read at a time: takers that need one wait for this one.
+        let reading = (batch.messages.len() == 1 && window.was_empty_lately())
+            .then(|| window.reading.try_lock().ok())
+            .flatten();
+        let txn = self.put_txn(batch, section);
+        // After the puts, so it shows the message, and others that were put before it.
+        let reads = reading.as_ref().map(|_| read_window(&self.shared.keys, READ_LIMIT));
+        let txn = key.add_to(txn.and_then(reads.into_iter().flatten()));
         batch.delays.set_used(true);
         let sent = async {
             let response = timeout(ATTEMPT_TIMEOUT, backend.txn(txn)).await;
@@ -178,6 +191,9 @@ impl MessageQueue {
         let error = match session.while_held(sent).await {
             Ok(response) if response.succeeded => {
                 key.note_applied(response.header.revision);
+                if reading.is_some() {
+                    self.note_read(&response);
+                }
                 return Ok(PutResult::Put(response.header.revision));
             }
             Ok(response) => {

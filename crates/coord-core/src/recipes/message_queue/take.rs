@@ -87,7 +87,7 @@ impl Claim for Delivery {
         let txn = queue.claim_txn(&claiming).and_then(ops);
         let response = KeyGuard::create_all(&mut guards, txn).await?;
         if !response.succeeded {
-            queue.note_refused(claiming, response);
+            queue.note_refused(claiming, &response);
             return Ok(None);
         }
         let messages = response.responses.into_iter().filter_map(OpResponse::into_range);
@@ -126,7 +126,7 @@ impl Claim for TakenMessage {
             if is_unknown { MessageQueueError::TakeUnknown(error) } else { error.into() }
         })?;
         if !response.succeeded {
-            queue.note_refused(claiming, response);
+            queue.note_refused(claiming, &response);
             return Ok(None);
         }
         let deleted = response.responses.into_iter().filter_map(|op| match op {
@@ -254,7 +254,7 @@ impl MessageQueue {
             let read = Txn::new().and_then(read_window(&self.shared.keys, limit));
             let read = async { Ok(retry_read(|| backend.txn(read.clone())).await?) };
             let response = session.while_held(read).await?;
-            if self.note_read(response) {
+            if self.note_read(&response) {
                 self.shared.window.complete_read(number);
                 return Ok(());
             }
@@ -263,7 +263,7 @@ impl MessageQueue {
     }
 
     /// Fills the window with a read. Returns whether it has returned enough messages.
-    fn note_read(&self, response: TxnResponse) -> bool {
+    pub(super) fn note_read(&self, response: &TxnResponse) -> bool {
         let revision = response.header.revision;
         let mut reads = response.responses.iter().filter_map(OpResponse::as_range);
         let (Some(messages), Some(claims)) = (reads.next(), reads.next()) else { return false };
@@ -290,7 +290,7 @@ impl MessageQueue {
     }
 
     /// Notes that a claim was refused, with the read of its failure branch.
-    fn note_refused(&self, claiming: Claiming<'_>, response: TxnResponse) {
+    fn note_refused(&self, claiming: Claiming<'_>, response: &TxnResponse) {
         drop(claiming);
         self.note_read(response);
     }

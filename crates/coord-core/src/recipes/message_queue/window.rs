@@ -174,11 +174,19 @@ impl Window {
         state.is_of_use()
     }
 
+    /// Whether no message was ready a short time ago.
+    pub(super) fn was_empty_lately(&self) -> bool {
+        let state = lock(&self.state);
+        state.shows_no_message() && state.is_fresh()
+    }
+
     /// Notes the messages that were put until `revision`, according to a watch. If the window does
     /// not show that no other message is ready, the next take reads.
     pub(super) fn note_put(&self, revision: Revision, put: Vec<ReadyMessage>) {
         let mut state = lock(&self.state);
-        if state.shows_no_message() {
+        if state.read.is_some_and(|(current, _)| current >= revision) && state.is_fresh() {
+            // A put of this handle has read them.
+        } else if state.shows_no_message() {
             state.set(revision, Ready { candidates: put, is_complete: true });
         } else {
             state.read = None;
@@ -199,6 +207,10 @@ impl State {
     /// handle has claimed or is claiming.
     fn shows_no_message(&self) -> bool {
         self.read.is_some() && self.ready.is_empty() && self.is_complete
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.read.is_some_and(|(_, read_at)| read_at.elapsed() < WINDOW_MAX_AGE)
     }
 
     fn is_of_use(&self) -> bool {
