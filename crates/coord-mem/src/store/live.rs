@@ -14,8 +14,8 @@
 //! put c        0: c@6  1: a@3       #a → 1  #c → 0   a → 1  c → 0
 //! ```
 //!
-//! The hasher of every store has its own random keys, so that a client cannot choose keys that
-//! collide. This does not affect determinism, because nothing iterates over the hash table.
+//! The hasher of every store has random keys, so that a client cannot choose keys that collide.
+//! This does not affect determinism, because nothing iterates over the hash table.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;

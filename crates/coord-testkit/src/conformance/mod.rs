@@ -41,8 +41,8 @@
 //! A case reaches the store only through [`KvBackend`]. A case waits by sleeping on tokio's clock.
 //! This takes no real time if the clock is paused; on a real clock no case waits longer than a few
 //! seconds. No case asserts an exact time, or an order that the contract does not define. To check
-//! that *nothing* is delivered, a case makes a later change, and checks that its event is delivered
-//! first.
+//! that *nothing* is delivered, a case makes a later change or requests progress, and checks that
+//! its event or the progress notification is delivered first.
 //!
 //! A case that requires [`Capability::VirtualTime`] may also move the paused clock past the end of
 //! a lease before any task runs. A store that expires leases only when its own timer runs treats

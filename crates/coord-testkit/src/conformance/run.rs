@@ -66,7 +66,7 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// Creates a suite over the backends that `factory` returns, without any capability.
+    /// Creates a suite that claims no capability, over the backends that `factory` returns.
     ///
     /// The suite calls the factory for every case. The factory returns a guard, which lives as long
     /// as the case runs, and a backend without keys and without leases; see the

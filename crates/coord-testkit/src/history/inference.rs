@@ -71,7 +71,7 @@ pub enum ContradictionKind {
     InternalRead,
     /// Two transactions read the same list, and both appended to it.
     LostUpdate,
-    /// The orders of several keys form a cycle of transactions.
+    /// The orders of one or several keys form a cycle of transactions.
     WriteCycle,
     /// Transactions read each other's writes in a cycle.
     ReadCycle,

@@ -46,7 +46,8 @@ impl Node {
     }
 }
 
-/// Something that no level of coord permits, found without a search for cycles.
+/// Something that no level of coord permits, or an inconsistent attempt: found without a search for
+/// cycles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) kind: AnomalyKind,
@@ -78,7 +79,7 @@ pub(super) struct Resolved {
     /// The commits with unknown outcome that could not be matched although revisions have their
     /// writes, each with the lowest of these revisions.
     pub(super) contested: Vec<(u32, i64)>,
-    /// Versions before the boundary that only reads show, of keys without known versions there.
+    /// Versions up to the boundary that only reads show, of keys without known versions there.
     pub(super) late_versions: Vec<Version>,
     /// The keys with versions, in key order.
     pub(super) sorted_keys: Vec<KeyId>,

@@ -8,7 +8,7 @@
 //! repeatable read       the same without the keys of a range that were not found
 //! read committed        each version that is read was written before
 //! snapshot isolation    each transaction reads the versions at an earlier point of the order, and
-//!                       none of its keys was written since
+//!                       none of the keys that it writes was written since
 //! ```
 //!
 //! Versions are written in the order of their revisions. The state of the store depends only on the

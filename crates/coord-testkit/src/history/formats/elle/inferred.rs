@@ -11,9 +11,10 @@
 //!
 //! Positions of transactions that share no list are arbitrary: they follow the order of completions
 //! where that is possible. A transaction has no position if it has appended to a key whose reads
-//! contradict each other, or if it and another transaction have elements of one key that no read
-//! shows. So if every key is read after all appends, and no reads contradict each other, all
-//! transactions that append have a position.
+//! contradict each other, if it and another transaction have elements of one key that no read
+//! shows, or if it is on a cycle of the order or after one. So if every key is read after all
+//! appends, no reads contradict each other, and the order has no cycle, all committed transactions
+//! that append have a position.
 //!
 //! Source: Kingsbury and Alvaro, *Elle* (2020), section 4: version orders of lists.
 

@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(sorted(&[(0, 3), (3, 1), (0, 2), (0, 3)]), (vec![0, 2, 3, 1], None));
     }
 
-    /// Regression: a transaction without a successor ended the search.
+    /// Regression: a transaction without an edge to another one ended the search.
     #[test]
     fn cycle_before_a_last_transaction_is_found() {
         for edges in [&[(1, 2), (2, 1), (1, 0)][..], &[(0, 1), (1, 2), (2, 0), (0, 9)]] {
