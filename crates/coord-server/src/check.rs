@@ -39,7 +39,7 @@ pub(crate) fn check_txn(txn: &PbTxnRequest, limit: usize) -> Result<(), Status> 
     })
 }
 
-/// Rejects an unknown sort option, as etcd 3.6 does; etcd 3.5 crashes.
+/// Rejects an unknown sort option, as etcd 3.6 does; an unknown sort target crashes etcd 3.5.
 pub(crate) fn check_sort(range: &PbRangeRequest) -> Result<(), Status> {
     if (0..=2).contains(&range.sort_order) && (0..=4).contains(&range.sort_target) {
         return Ok(());

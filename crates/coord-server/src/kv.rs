@@ -44,8 +44,8 @@ impl Services {
         limit < self.backend().limits().max_request_bytes && change.encoded_len() > limit
     }
 
-    /// Rejects a change that is too large. As in etcd, any other error of the change takes
-    /// precedence.
+    /// Rejects a change that is too large. As in etcd, any other error of the change that is found
+    /// without reading data takes precedence.
     fn check_size(
         &self,
         is_too_large: bool,

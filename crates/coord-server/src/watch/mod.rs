@@ -20,7 +20,8 @@
 //! etcd, there is no response if the stream has no watches, or if a watch waits for a future
 //! revision. etcd drops a request while a watch has not caught up; this server responds when the
 //! watch has caught up. Messages that the client sends after the request do not affect the
-//! response, if the backend can deliver without waiting.
+//! response, if no watch has a backlog, and the backend can deliver without waiting, in less than
+//! [`MAX_QUEUED_RESPONSES`] messages.
 //!
 //! *Periodic progress.* A watch with `progress_notify` receives a progress notification under its
 //! own id, every ten minutes by default, unless it had events since the last tick. Each stream has
@@ -121,7 +122,7 @@ struct ProgressRequest {
     /// The header with the lowest revision that the other watches have reported; `None` if none
     /// has.
     header: Option<Header>,
-    /// Number of requests, each of which receives a response.
+    /// Number of requests. Each receives a response, if a watch has reported its progress.
     requests: usize,
 }
 

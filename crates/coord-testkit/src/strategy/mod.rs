@@ -2,9 +2,10 @@
 //!
 //! Such tests need operations on the same keys: with random keys out of millions, two operations
 //! never concern the same key, and no interesting case occurs. Keys, values and leases are
-//! therefore drawn from tiny sets: six keys, a few values, three leases. Every revision is
-//! *relative* to the store's revision when the operation is run ([`At`]), so that a historic read
-//! hits retained history, and a compaction falls between the revisions that are read:
+//! therefore drawn from tiny sets: six keys, a few values, three leases. Except for a few extreme
+//! values, every revision is *relative* to the store's revision when the operation is run ([`At`]),
+//! so that a historic read hits retained history, and a compaction falls between the revisions that
+//! are read:
 //!
 //! ```text
 //!                          compacted        current

@@ -1,7 +1,7 @@
 //! The tiny sets of keys, values, leases and revisions from which random requests are drawn.
 //!
 //! Shrinking moves towards the first element of each set: key `a`, the empty value, lease 1, and
-//! the revision "not set" or, where a revision is always set, the current one.
+//! the revision "not set" or, in a compare, the current one.
 
 use bytes::Bytes;
 use coord_core::kv::{KeyRange, LeaseId};

@@ -144,7 +144,7 @@ impl Axis {
         self.end() + RIGHT - 36
     }
 
-    /// Where a strip without an end stops.
+    /// The end of the axis. A strip without an end stops shortly after it.
     pub(super) fn end(&self) -> i32 {
         self.last() + 2
     }

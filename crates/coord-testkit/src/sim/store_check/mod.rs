@@ -1,5 +1,5 @@
-//! The store check: an oracle that compares every response, and every batch of a watch, with the
-//! store of the run.
+//! The store check: an oracle that compares the response to every read and change of keys, and
+//! every batch of a watch, with the store of the run.
 //!
 //! In general it takes a search to decide whether responses are linearizable. Here it takes none,
 //! because each response has the revision at which the store applied its request. So the check is

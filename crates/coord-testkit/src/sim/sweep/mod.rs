@@ -191,10 +191,10 @@ impl Sweep {
         self.wrap_store(move |store| weakness.wrap(store))
     }
 
-    /// Compares every response and every watch with the store: an oracle that fails a run with the
-    /// name `linearizability` or `watch`. A response must be the one that the store gives at its
-    /// revision, between its request and its receipt; a change must be applied once; and a watch
-    /// must deliver each event once, in order.
+    /// Compares the response to every read and change of keys, and every watch, with the store: an
+    /// oracle that fails a run with the name `linearizability` or `watch`. A response must be the
+    /// one that the store gives at its revision, between its request and its receipt; a change must
+    /// be applied once; and a watch must deliver each event once, in order.
     ///
     /// The store of a run holds to that, so the check is off by default: it costs about a fifth of
     /// the seeds per second. It is for a layer that [`wrap_store`](Self::wrap_store) puts over the
