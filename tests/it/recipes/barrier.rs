@@ -90,8 +90,7 @@ async fn barrier_guard_reports_a_deleted_key() {
     assert_eq!(held.release().await.unwrap_err().loss(), Some(LossReason::KeyDeleted));
 }
 
-/// etcd issue 16223: Go's waiter returns, or hangs, when its watch is broken by a
-/// compaction.
+/// Go's waiter returns, or hangs, when its watch is broken by a compaction.
 #[tokio::test(start_paused = true)]
 async fn waiter_keeps_waiting_after_compaction() {
     let store = store();

@@ -1,4 +1,5 @@
-//! Faults of memberships that services write by hand, each as a regression test.
+//! Faults of memberships that services write by hand, and a former fault of the stream of events,
+//! each as a regression test.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

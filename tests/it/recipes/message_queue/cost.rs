@@ -128,8 +128,8 @@ async fn wait_costs_five_requests_with_the_take() {
     drop(taken.unwrap());
 }
 
-/// A put into a queue that was empty a short time ago reads the next messages: the own message, and
-/// those that others have put before it.
+/// A put into a queue that was empty a short time ago reads the next messages: its own message, and
+/// the messages that other clients have put before it.
 #[tokio::test(start_paused = true)]
 async fn put_into_an_empty_queue_saves_the_read_of_the_next_take() {
     let (store, recorder) = (store(), Recorder::new());

@@ -151,8 +151,8 @@ async fn reads_of_a_cache_cost_no_request_and_consistent_reads_one() {
     assert_eq!(recorder.take().names(), "range range");
 }
 
-/// etcd's own cache waits for a revision by comparing it every 10 ms, and a change of other keys
-/// never advances it.
+/// etcd's own cache waits for a revision by comparing it every 10 ms, and requests no progress
+/// meanwhile: a change of other keys advances it only with a progress notification.
 #[tokio::test(start_paused = true)]
 async fn wait_for_returns_after_a_change_of_other_keys() {
     let store = Client::new(MemBackend::new());

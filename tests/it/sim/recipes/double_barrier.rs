@@ -205,7 +205,8 @@ async fn take_part_flawed(process: Process, rounds: Rounds, flaw: Flaw) -> TaskR
     match timeout(SHORT_TIME_LIMIT, enter_flawed(&process, &session, 2, flaw)).await {
         Ok(entered) => entered?,
         Err(_) => {
-            // Without this flaw, a party that fails before it has notified the others strands them.
+            // Also without this flaw, a party that fails before it has notified the others strands
+            // them.
             if flaw != Flaw::EndOfWatchIsEntry {
                 rounds.gave_up(&session, 1);
             }

@@ -156,7 +156,7 @@ async fn join_and_observe(sim: Sim, flaw: Option<Flaw>) {
 #[test]
 fn members_join_and_leave_under_every_fault() {
     let name = "members_join_and_leave_under_every_fault";
-    // No process requests progress.
+    // Few runs request progress: only a verification that finds a watch behind does.
     let sweep = Sweep::new(name).seeds(SEEDS).check_store().without(Fault::ProgressWithheld);
     print(name, &sweep.run(|sim| join_and_observe(sim, None)));
 }
