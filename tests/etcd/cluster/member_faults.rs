@@ -1,4 +1,5 @@
-//! Fault tests of a cluster: members are killed, paused and restarted while [`Traffic`] runs.
+//! Fault tests of a cluster: members are killed, paused and restarted while [`Traffic`] runs or a
+//! session is open.
 
 use coord_core::{Mutex, error::LossReason, kv::Put, session::SessionState};
 use coord_etcd_tests::{Cluster, ClusterBuilder, Release};

@@ -90,7 +90,7 @@ fn summary(RunReport { tally, mismatches, .. }: &RunReport) -> String {
     )
 }
 
-/// Runs all sequences, and prints each mismatch when it is found. Progress is printed continuously
+/// Runs the sequences, and prints each mismatch when it is found. Progress is printed continuously
 /// if the error output is a terminal, and every [`SEQUENCES_PER_LINE`] sequences otherwise.
 #[expect(clippy::future_not_send, reason = "proptest's trees stay on one thread")]
 #[expect(clippy::print_stdout, reason = "a command-line program prints its results")]

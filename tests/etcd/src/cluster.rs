@@ -69,8 +69,8 @@ impl ClusterBuilder {
     ///
     /// etcd adds an id to a request before it checks the size, and the id starts with two bytes of
     /// the member's id. It is encoded in nine bytes on half of all members, in ten on the others,
-    /// and in eight on very few. So the largest request differs by a byte between members, and a
-    /// test that is exact to the byte has to require one of the lengths.
+    /// and in eight on very few. So the largest request differs by a byte or two between members,
+    /// and a test that is exact to the byte has to require one of the lengths.
     #[must_use]
     pub const fn nine_byte_request_ids(mut self) -> Self {
         self.nine_byte_request_ids = true;

@@ -1,4 +1,5 @@
-//! Randomized fault test of an observer: it yields exactly the leaders that the oracle computes.
+//! Randomized fault test of an observer: it yields exactly the leaders that the oracle computes,
+//! except that compacted ones may be missing.
 //!
 //! Keys of the election are put and deleted in random order, while the observer's reads fail and
 //! its watches break.

@@ -1,4 +1,4 @@
-//! coord's own format: everything is read back as it was written.
+//! coord's own format: everything except requests is read back as it was written.
 
 use std::fmt::Debug;
 use std::io::{self, BufReader, Read as _};

@@ -1,8 +1,8 @@
 //! Every schedule of all pairs of small programs, and random larger cases: no level is broken, and
 //! the anomalies that occur are those that the level permits.
 //!
-//! `COORD_CASES` sets the number of random cases; with 1,000 or more, programs of the pairs have up
-//! to three operations instead of two.
+//! `COORD_CASES` sets the number of random cases without faults; with 1,000 or more, programs of
+//! the pairs have up to three operations instead of two.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;

@@ -122,8 +122,8 @@ pub(crate) async fn cancelled_candidate_leaves_no_key_and_keeps_its_lease(target
     }
 }
 
-/// etcd returns a leader key that does not exist. coord's server reports at once that the candidate
-/// does not lead.
+/// etcd returns a leader key that does not exist. coord's server reports within a quarter of a
+/// second that the candidate does not lead.
 pub(crate) async fn candidate_without_lease_or_key_does_not_lead(target: Target) {
     let client = target.client().await;
     let leases = [client.grant(60).await, client.grant(60).await, client.grant(60).await];

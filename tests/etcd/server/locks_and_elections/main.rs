@@ -1,7 +1,7 @@
 //! Tests of the Lock and Election services, on coord's server and on real etcd servers.
 //!
-//! Each test runs on every etcd release and on coord's server over TCP, so etcd proves what the
-//! test expects. Where coord's server deliberately differs, the test branches on
+//! Each test of [`TESTS`] runs on every etcd release and on coord's server over TCP, so etcd proves
+//! what the test expects. Where coord's server deliberately differs, the test branches on
 //! [`Target::is_etcd`], and `docs/semantics.md` lists the difference.
 #![expect(clippy::unwrap_used, reason = "a call that fails fails the test")]
 

@@ -39,7 +39,7 @@ pub(crate) async fn waiters_acquire_in_enqueue_order(target: Target) {
 }
 
 /// Asserts that the waiter fails because its session has expired. etcd reports it when the waiter
-/// becomes first, coord's server at once. etcd 3.4 reports success.
+/// becomes first, coord's server within a quarter of a second. etcd 3.4 reports success.
 async fn assert_session_expired(
     target: &Target,
     client: &ServiceClient,

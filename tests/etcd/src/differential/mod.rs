@@ -126,7 +126,8 @@ impl fmt::Display for Mismatch {
 }
 
 impl DifferentialRun {
-    /// Runs all scenarios. Calls `progress` after each batch with the results so far.
+    /// Runs the scenarios, and ends early after five mismatches. Calls `progress` after each batch
+    /// with the results so far.
     ///
     /// # Panics
     /// If a server does not start.

@@ -14,7 +14,8 @@ use super::scenario::SENTINEL_KEY;
 /// The messages of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Transcript {
-    /// The responses to create and cancel requests.
+    /// The responses to create and cancel requests, and the events that arrived after a later
+    /// progress notification.
     pub(super) responses: Vec<String>,
     /// The revisions of the progress notifications for the whole stream.
     pub(super) progress: Vec<i64>,
