@@ -63,13 +63,20 @@ impl ChangeRecorder {
     ///
     /// # Errors
     /// As [`KvBackend::range`](coord_core::KvBackend::range) and [`Watcher::next`]. After an error
-    /// of the watch, such as `Compacted`, changes are missing, and every call returns that error.
+    /// of the watch, such as `Compacted`, or `HistoryReplaced` if an older backup of the store was
+    /// restored, changes are missing, and every call returns that error.
     ///
     /// # Cancel safety
     /// Safe: the next call continues.
     pub async fn catch_up(&mut self) -> Result<Revision> {
         // The read is linearizable, so its revision is not below that of any earlier change.
         let current = self.client.range(Range::new("coord").count_only()).await?.header.revision;
+        if self.failure.is_none() && current < self.recorded {
+            self.failure = Some(Error::HistoryReplaced { newest: self.recorded, found: current });
+        }
+        if let Some(error) = &self.failure {
+            return Err(error.clone());
+        }
         while self.recorded < current {
             self.watch.request_progress();
             while self.recorded < current {
@@ -88,9 +95,6 @@ impl ChangeRecorder {
     }
 
     async fn next_batch(&mut self) -> Result<WatchBatch> {
-        if let Some(error) = &self.failure {
-            return Err(error.clone());
-        }
         match self.watch.next().await {
             Some(Ok(batch)) => Ok(batch),
             Some(Err(error)) => {
@@ -104,4 +108,37 @@ impl ChangeRecorder {
 
 fn record(recorder: &HistoryRecorder, change: StoreChange) {
     recorder.push(recorder.now(), None, EventKind::Changed(change));
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_core::error::ErrorKind;
+    use coord_mem::MemBackend;
+
+    use super::*;
+
+    /// Regression: after an older backup was restored, `catch_up` returned the newest revision of
+    /// the former history until the new one had passed it.
+    #[tokio::test(start_paused = true)]
+    async fn restored_backup_ends_the_recording() {
+        for puts_after_the_restoration in [0, 1, 5] {
+            let store = MemBackend::new();
+            let client = Client::new(store.clone());
+            let recorder = HistoryRecorder::new();
+            let mut changes = recorder.watch_changes(&client).await.unwrap();
+            let backup = store.backup();
+            for _ in 0..3 {
+                client.put("x", "1").await.unwrap();
+            }
+            changes.catch_up().await.unwrap();
+            store.restore(&backup);
+            for _ in 0..puts_after_the_restoration {
+                client.put("x", "2").await.unwrap();
+            }
+            for _ in 0..2 {
+                let error = changes.catch_up().await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::HistoryReplaced, "{error}");
+            }
+        }
+    }
 }
