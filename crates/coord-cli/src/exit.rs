@@ -3,7 +3,7 @@
 //! A subcommand returns an [`ExitError`] when it did not do its work; `main` prints the message and
 //! exits with the status. The statuses 0 to 4 mean the same in every subcommand that uses them,
 //! except in `check`, which has its own (`check.rs`); `lock` and `elect` define their own from 122
-//! (`hold/request.rs`).
+//! (`hold/request.rs` and `hold/child.rs`).
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};

@@ -95,7 +95,7 @@ impl EtcdBuilder {
     /// a client with many concurrent requests on a larger machine. The setting has no effect on
     /// channels from [`over_channels`](Self::over_channels).
     ///
-    /// [`connect`](Self::connect) refuses 0 with
+    /// [`connect`](Self::connect) and [`over_channels`](Self::over_channels) refuse 0 with
     /// [`ConfigError::Connections`](crate::ConfigError::Connections).
     ///
     /// ```

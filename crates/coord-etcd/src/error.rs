@@ -40,8 +40,8 @@ pub(crate) struct Failure {
 /// Whether and where a failed request is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RetryDecision {
-    /// The request is not sent again: the store has decided, or a retry could apply the request
-    /// twice.
+    /// The request is not sent again: the store has decided, a retry would fail again, or a retry
+    /// could apply the request twice.
     Final,
     /// To another endpoint, because this one cannot be reached.
     Unreachable,

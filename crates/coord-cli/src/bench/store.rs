@@ -22,7 +22,8 @@ pub(crate) struct Store {
     clients: Vec<Client>,
     /// The metrics of the first member; `None` for a store in memory.
     metrics: Option<MetricsEndpoint>,
-    /// The prefix of every key of this run. No other run on this host has it.
+    /// The prefix of every key of this run, except the limit of a semaphore. No other run on this
+    /// host has it.
     prefix: String,
 }
 
@@ -89,7 +90,8 @@ impl Store {
         }
     }
 
-    /// Deletes every key of this run.
+    /// Deletes every key with the prefix of this run. The limit of a semaphore, whose key has
+    /// another prefix, stays.
     pub(crate) async fn clean_up(&self) -> Result<()> {
         self.clients[0].delete(Delete::prefix(self.prefix.clone())).await?;
         Ok(())

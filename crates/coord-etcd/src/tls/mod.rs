@@ -32,9 +32,9 @@ use verify::Verifier;
 /// # let _ = tls;
 /// ```
 ///
-/// Files are PEM. Keys and signatures may use RSA, P-256, P-384, P-521 and Ed25519. If a
-/// certificate cannot be used, `connect` fails with [`ConfigError::Certificate`], which names the
-/// file and the reason, and the remedy where one is known.
+/// Files are PEM. Keys and signatures may use RSA, P-256, P-384, P-521 and Ed25519. If `connect`
+/// fails because of a certificate, the source of the error is [`ConfigError::Certificate`], which
+/// names the file and the reason, and the remedy where one is known.
 #[derive(Clone, Default)]
 pub struct Tls {
     authorities: Vec<PemSource>,
