@@ -23,8 +23,8 @@ use crate::{positional, table, text};
 /// event: `joined`, `updated` or `left`, the id, and the metadata. It runs until INT, TERM, HUP or
 /// QUIT is received or standard output is closed. If the store becomes unavailable after the
 /// connection, it waits. If the store compacted events before they were delivered, or its history
-/// was replaced, a line on standard error names the revisions of the gap, and the next lines are
-/// the difference.
+/// was replaced, the next lines are the difference. Without `--json`, a line on standard error
+/// names the revisions of the gap.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Members {

@@ -19,7 +19,8 @@ use crate::{positional, text};
 /// `etcdctl elect`, or programs that use coord or Go's package.
 ///
 /// If the store compacted changes before they were delivered, or its history was replaced, the next
-/// line is the newest leader, and a line on standard error names the revisions of the gap.
+/// line is the newest leader. Without `--json`, a line on standard error names the revisions of the
+/// gap.
 ///
 /// Runs until INT, TERM, HUP or QUIT is received or standard output is closed. If the store becomes
 /// unavailable after the connection, coord waits.

@@ -43,7 +43,8 @@ const MAX_CONCURRENT_LEASE_READS: usize = 16;
 ///
 /// Of a semaphore `NAME`, such as that of `coord lock NAME --slots 3`, the queue is `NAME/permits`.
 /// Each contender whose permits fit into the stored limit is printed as a holder, with their number
-/// as its value.
+/// as its value. The queues of a read-write lock are `NAME/read` and `NAME/write`. Readers hold it
+/// together, but only the first is printed as the holder.
 ///
 /// The store records no clock time, so it is unknown how long a contender has waited. A contender
 /// whose lease was refreshed longer ago than a third of its TTL is late with its keep-alive. When

@@ -44,7 +44,7 @@ pub(crate) struct RunFlags {
     /// Time limit of the whole run, with exit status 3 [default: 2min and twice the duration]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Option<Duration>,
-    /// Prefix of all keys of the run
+    /// Prefix of the keys of the run
     #[arg(long, default_value = "coordbench")]
     pub(crate) prefix: String,
     /// Number of this repetition, copied into the output

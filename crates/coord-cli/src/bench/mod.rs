@@ -85,7 +85,8 @@ Examples:
   coord bench mutex-contended --help
       print the flags of a workload
 
-All keys have the prefix `--prefix`. The run deletes them at its end, unless it fails or times out.
+All keys have the prefix `--prefix`, except the limit of a semaphore: `coord/limit/` is before its
+prefix. The run deletes them at its end, unless it fails or times out.
 
 Exit status:
   0  the run completed

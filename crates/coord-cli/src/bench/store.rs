@@ -5,7 +5,8 @@ use std::process;
 use anyhow::{Context, Result};
 use coord_core::{
     Client,
-    kv::{Delete, Range, Revision},
+    kv::{Delete, Range, Revision, Txn},
+    recipes::semaphore::limit_key,
 };
 use coord_mem::MemBackend;
 
@@ -22,8 +23,8 @@ pub(crate) struct Store {
     clients: Vec<Client>,
     /// The metrics of the first member; `None` for a store in memory.
     metrics: Option<MetricsEndpoint>,
-    /// The prefix of every key of this run, except the limit of a semaphore. No other run on this
-    /// host has it.
+    /// The prefix of every key of this run, except the limit of a semaphore: its key is the
+    /// [`limit_key`] of a name with the prefix. No other run on this host has the prefix.
     prefix: String,
 }
 
@@ -90,10 +91,11 @@ impl Store {
         }
     }
 
-    /// Deletes every key with the prefix of this run. The limit of a semaphore, whose key has
-    /// another prefix, stays.
+    /// Deletes every key of this run.
     pub(crate) async fn clean_up(&self) -> Result<()> {
-        self.clients[0].delete(Delete::prefix(self.prefix.clone())).await?;
+        let keys = Delete::prefix(self.prefix.clone());
+        let limits = Delete::prefix(limit_key(self.prefix.clone()));
+        self.clients[0].txn(Txn::new().and_then([keys, limits])).await?;
         Ok(())
     }
 }

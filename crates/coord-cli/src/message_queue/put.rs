@@ -17,7 +17,8 @@ use crate::text;
 /// Put a message into a queue.
 ///
 /// The message is put once, also if a response is lost and coord has to determine the outcome of
-/// the request. It stays in the queue until a taker acknowledges it.
+/// the request. It stays in the queue until a taker acknowledges it, or until it
+/// becomes a dead letter.
 #[derive(Args, Debug)]
 #[command(after_long_help = after_help())]
 pub(crate) struct Put {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use coord_etcd_tests::{Authority, Cluster, ClusterBuilder};
-use etcd_client::{Client, Permission, PermissionType};
+use etcd_client::{Client, GetOptions, Permission, PermissionType};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -21,6 +21,7 @@ crate::tests![
     certificates_are_read_from_flags_or_environment,
     bench_reads_the_counters_of_a_server_with_certificates,
     bench_observes_one_txn_per_proclamation,
+    bench_of_a_semaphore_leaves_no_key,
     tls_to_a_plaintext_server_is_refused_with_the_remedy,
     invalid_variable_is_named_and_a_flag_replaces_it,
     store_error_names_the_operation,
@@ -184,6 +185,19 @@ async fn bench_observes_one_txn_per_proclamation(server: Server) {
     );
     let latency = |series: &str| report["latency_us"][series]["p50"].as_f64().expect("a time");
     assert!(latency("observed") >= latency("proclaim"), "{report}");
+}
+
+/// Regression: the key of the limit, which has another prefix, stayed.
+async fn bench_of_a_semaphore_leaves_no_key(server: Server) {
+    let arguments = ["bench", "semaphore", "--count", "5", "--warmup", "0s"];
+    let (status, _, stderr) = server.coord(&arguments).end().await;
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    let mut store = Client::connect([server[0].endpoint()], None).await.expect(AVAILABLE);
+    let all = GetOptions::new().with_prefix();
+    for prefix in ["coordbench/semaphore/", "coord/limit/coordbench/semaphore/"] {
+        let left = store.get(prefix, Some(all.clone())).await.expect(AVAILABLE);
+        assert_eq!(left.count(), 0, "{left:?}");
+    }
 }
 
 /// Regression: the message was "corrupt message of type InvalidContentType" or "tls handshake eof".
