@@ -1,9 +1,12 @@
-//! A stale cluster member, which serves serializable reads from an old revision.
+//! A stale cluster member, which serves serializable reads from an old revision, and confirms
+//! keep-alives with it.
 //!
 //! A member serves a serializable read from its local state, without consensus. After
 //! [`fall_behind`](StaleMember::fall_behind), a [`StaleMember`] serves serializable reads, and
 //! transactions that consist of serializable reads, at the given revision. It refuses such a read
-//! at a later revision. All other requests are forwarded unchanged.
+//! at a later revision. A keep-alive takes effect at once, because a member forwards it to the
+//! leader, but the header of its response has the given revision. All other requests are forwarded
+//! unchanged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,11 +14,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use async_trait::async_trait;
 use coord_core::{
     Error, KvBackend, Result,
-    kv::{Header, Op, OpResponse, Range, RangeResponse, Revision, Txn, TxnResponse},
+    kv::{
+        Header, LeaseId, LeaseKeepAliveResponse, Op, OpResponse, Range, RangeResponse, Revision,
+        Txn, TxnResponse,
+    },
     layer::Layer,
 };
 
-/// A layer whose serializable reads can be made stale. Clones share the state.
+/// A layer whose serializable reads, and headers of keep-alives, can be made stale. Clones share
+/// the state.
 ///
 /// ```
 /// use coord_core::{Client, KvBackend, kv::Range};
@@ -50,12 +57,13 @@ impl<B: KvBackend> StaleMember<B> {
         Self { inner, applied: Arc::default() }
     }
 
-    /// Makes serializable reads stale: they see no change after `revision`.
+    /// Makes the member stale: serializable reads see no change after `revision`, which is also the
+    /// revision in the header of a keep-alive.
     pub fn fall_behind(&self, revision: Revision) {
         self.applied.store(revision.0, Ordering::Relaxed);
     }
 
-    /// Brings the member up to date: serializable reads see the current revision again.
+    /// Brings the member up to date: both have the current revision again.
     pub fn catch_up(&self) {
         self.applied.store(0, Ordering::Relaxed);
     }
@@ -135,5 +143,13 @@ impl<B: KvBackend> Layer for StaleMember<B> {
             Some(newest) if is_serializable(&request) => self.txn_at(request, newest).await,
             _ => self.inner.txn(request).await,
         }
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse> {
+        let mut response = self.inner.lease_keep_alive(id).await?;
+        if let Some(newest) = self.stale_revision() {
+            response.header.revision = newest;
+        }
+        Ok(response)
     }
 }

@@ -126,7 +126,7 @@ async fn cleanup_deletes_only_keys_of_its_own_session() {
         if adopted {
             store.put_with(put.clone()).await.unwrap();
         }
-        let client = intercepted(&store, nth("txn", 1, 1, Action::DropRequest));
+        let client = intercepted(&store, nth("txn", 2, 2, Action::DropRequest));
         let session = Session::builder(&client).lease(lease).open().await.unwrap();
         if !adopted {
             store.put_with(put).await.unwrap();

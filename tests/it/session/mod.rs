@@ -8,6 +8,7 @@ mod open;
 mod orphan;
 mod retry_after_loss;
 mod session_run;
+mod stale_member;
 mod supervisor;
 mod supervisor_run;
 mod suspension;

@@ -1,5 +1,6 @@
 //! Sweeps of the primitives under every fault, and tests of the simulator itself.
 
+mod adoption;
 mod cancellation;
 mod election;
 mod holders;

@@ -26,24 +26,32 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::SessionState;
+use super::handover::current_revision;
 use super::task::{Command, SessionTask};
 use crate::backoff::Backoff;
 use crate::error::{Error, LossReason, Result};
 use crate::kv::{LeaseTimeToLive, TTL_MAX};
 
 impl SessionTask {
-    /// Ends the session and sends one more keep-alive.
+    /// Ends the session and sends one more keep-alive, after a read of the revision.
     pub(super) async fn orphan(&mut self) -> Result<()> {
         let deadline = self.deadline_now();
         // Cleanup first, but not so long that no time is left for the adopter.
         self.cleanup.finish_until(deadline - self.ttl / 4).await;
         self.enter(SessionState::Lost(LossReason::Orphaned));
+        // Before the keep-alive, so that the adopter has the whole TTL, and at most for half of the
+        // time that is left.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let current = current_revision(&*self.backend);
+        let current = timeout((left / 2).min(self.ttl / 8), current).await;
         let refresh = self.backend.lease_keep_alive(self.lease);
         let after = deadline.saturating_duration_since(Instant::now());
         let refreshed = timeout_at(deadline, refresh).await;
         let refreshed = refreshed.unwrap_or(Err(Error::Timeout { after }));
         if let Ok(response) = &refreshed {
-            self.cleanup.set_orphaned_at(response.header.revision);
+            // Without the read, the revision of the member that has received the keep-alive.
+            let current = current.ok().and_then(Result::ok).unwrap_or_default();
+            self.cleanup.set_orphaned_at(current.max(response.header.revision));
         }
         let result = refreshed.map(|_| ());
         self.events.orphaned(&result);

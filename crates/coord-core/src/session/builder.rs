@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::asleep::AsleepClock;
 use super::deadline::{LeaseTtl, Moment};
+use super::handover::current_revision;
 use super::key_suffix::KeySuffixes;
 use super::task::{OpenedLease, SessionTask};
 use super::{Generation, Session, Supervisor};
@@ -147,7 +148,8 @@ impl SessionBuilder {
         self
     }
 
-    /// Opens the session: sends one request, and retries it while the store is unavailable.
+    /// Opens the session: sends one request, and retries it while the store is unavailable. To
+    /// adopt a lease costs 2 requests: a keep-alive, and a read of the store's revision.
     ///
     /// # Errors
     /// - `InvalidTtl` for a TTL of zero or with a fraction of a second, and `TtlTooLarge`, also for
@@ -247,15 +249,16 @@ impl SessionBuilder {
         timeout(after, next.attempt()).await.unwrap_or(Err(Error::Timeout { after }))
     }
 
-    /// Sends one request for a lease, or one keep-alive of the lease to adopt.
+    /// Sends one request for a lease; or one keep-alive of the lease to adopt, and then a read of
+    /// the revision: the keys that exist then are those of former owners.
     async fn attempt(&self) -> Result<Session> {
         let asleep = self.asleep.clone().unwrap_or_else(AsleepClock::of_system);
         let sent = Moment { at: Instant::now(), asleep: asleep.now() };
         let backend = self.client.backend();
         let lock_delay = self.lock_delay;
         let lease = if let Some(id) = self.lease {
-            let response = backend.lease_keep_alive(id).await?;
-            let (ttl, revision) = (self.granted(response.ttl)?, response.header.revision);
+            let ttl = self.granted(backend.lease_keep_alive(id).await?.ttl)?;
+            let revision = current_revision(&**backend).await?;
             let suffixes = KeySuffixes::of_adopter();
             OpenedLease { id, ttl, lock_delay, revision, sent, suffixes }
         } else {

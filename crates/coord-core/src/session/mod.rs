@@ -38,6 +38,7 @@ mod builder;
 mod cleanup;
 mod deadline;
 pub(crate) mod generation;
+mod handover;
 mod keep_alive;
 mod key_suffix;
 mod losses;
@@ -308,7 +309,8 @@ impl Session {
     /// Orphans the lease: ends the session, sends one more keep-alive, and leaves the lease to an
     /// adopter, which calls [`SessionBuilder::lease`] within the TTL. The keys that are attached to
     /// the lease stay. A key of a wait queue whose creation has an unknown outcome is still
-    /// deleted, in the background, as long as this process and the lease live.
+    /// deleted, in the background, as long as this process and the lease live. It costs 2 requests:
+    /// a read of the store's revision, and the keep-alive.
     ///
     /// First it waits until the orphaned keys of dropped guards and futures are deleted, at most
     /// until a quarter of the TTL before the [`deadline`](Self::deadline). Until then the locks and

@@ -46,7 +46,7 @@ pub(super) struct OpenedLease {
     pub(super) ttl: LeaseTtl,
     /// The requested lock-delay.
     pub(super) lock_delay: Duration,
-    /// The store's revision in the response.
+    /// The store's revision when the lease was granted or adopted.
     pub(super) revision: Revision,
     /// When the request was sent.
     pub(super) sent: Moment,
