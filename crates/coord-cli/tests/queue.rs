@@ -112,6 +112,24 @@ fn failed_command_releases_the_message_until_it_is_dead() {
 }
 
 #[test]
+fn failed_command_delays_the_message_until_the_next_attempt() {
+    let server = Server::start();
+    server.stdout(&["put", "q", "a"]);
+    let take =
+        ["take", "q", "--retry-after", "1s", "--", "sh", "-c", "exit $COORD_MESSAGE_ATTEMPTS"];
+    let started = Instant::now();
+    for attempt in 1..=2 {
+        let (status, _, stderr) = server.run(&take, "");
+        assert_eq!(status, Some(5), "{stderr}");
+        assert!(stderr.contains(&format!("exit status: {attempt}: the message was released")));
+    }
+    assert!(started.elapsed() >= Duration::from_secs(1), "the second take waited");
+    let (status, ..) = server.run(&["take", "q", "--retry-after", "1h", "--", "false"], "");
+    assert_eq!(status, Some(5));
+    assert_eq!(server.stdout(&["list", "q"]), "0 ready, 1 in delivery or delayed, 0 dead\n");
+}
+
+#[test]
 fn timeout_beyond_the_range_of_the_clock_is_no_limit() {
     let server = Server::start();
     server.stdout(&["put", "q", "a"]);
@@ -211,12 +229,22 @@ fn invalid_arguments_of_queue_are_usage_errors() {
         &["put", "q", "a", "--priority", "65536"],
         &["take", "q", "--max-attempts", "0"],
         &["take", "q", "--json", "--", "cat"],
+        &["take", "q", "--retry-after", "3s"],
+        &["take", "q", "--retry-after", "0s", "--", "cat"],
+        &["take", "q", "--retry-after", "9000000001s", "--", "cat"],
         &["list", "q", "--put-back"],
     ] {
         let (status, stdout, stderr) = server.run(line, "");
         assert_eq!((status, stdout.as_str()), (Some(2), ""), "{line:?}: {stderr}");
     }
     assert_eq!(coord(&["queue"]).status.code(), Some(2));
-    let (_, _, stderr) = server.run(&["put", "q", "a", "--delay", "1500ms"], "");
-    assert!(stderr.contains("invalid delay 1.5s: must be a whole number of seconds"), "{stderr}");
+    for line in [
+        &["put", "q", "a", "--delay", "1500ms"][..],
+        &["take", "q", "--retry-after", "1500ms", "--", "cat"],
+    ] {
+        let (_, _, stderr) = server.run(line, "");
+        let expected =
+            "invalid delay 1.5s: must be a whole number of seconds, from 1 to 9000000000";
+        assert!(stderr.contains(expected), "{stderr}");
+    }
 }

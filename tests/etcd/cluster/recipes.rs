@@ -218,6 +218,9 @@ async fn message_queue_delivers_after_a_lost_session_and_a_delay() {
 
     let late = within(secs(30), queue.take()).await.unwrap();
     assert_eq!(late.payload(), "late", "the other is a dead letter");
+    late.release_after(secs(2)).await.unwrap();
+    let late = within(secs(30), queue.take()).await.unwrap();
+    assert_eq!((&late.payload()[..], late.attempts()), (&b"late"[..], 2));
     late.acknowledge().await.unwrap();
     let dead = queue.dead_letters(10).await.unwrap();
     assert_eq!((&dead[0].payload[..], dead[0].attempts), (&b"a"[..], 2));

@@ -303,5 +303,5 @@ async fn debug_output_names_the_election_or_key() {
     election.session().close().await.unwrap();
     let error = leadership.resign().await.unwrap_err();
     check(format!("{error:?}"), &key);
-    assert_eq!(error.to_string(), "the release was not confirmed: lost: the session was closed");
+    assert_eq!(error.to_string(), "the request was not confirmed: lost: the session was closed");
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use coord_core::recipes::{Delivery, MessageQueue};
+use coord_core::kv::{LeaseGrant, TTL_MAX};
+use coord_core::recipes::{Delivery, MessageQueue, MessageQueueError};
 use nix::sys::signal::SigSet;
 use rustix::process::{Pid, Signal};
 use serde_json::json;
@@ -30,7 +31,8 @@ const COMMAND_FAILED_STATUS: u8 = 5;
 ///
 /// Waits for a message, and runs CMD with the message on its standard input. If CMD exits with 0,
 /// the message is acknowledged, which deletes it. Otherwise it is released: it is ready again, at
-/// its old place, and coord exits. Without CMD, coord prints the message and acknowledges it.
+/// its old place, and coord exits. With --retry-after, it is ready after that time. Without CMD,
+/// coord prints the message and acknowledges it.
 ///
 /// If this machine fails, the message is delivered again when the lease has expired, after 10 s.
 /// Each delivery is an attempt. After --max-attempts of them the message becomes a dead letter.
@@ -55,6 +57,10 @@ pub(crate) struct Take {
     /// same number
     #[arg(long, value_name = "N", default_value = "10")]
     max_attempts: NonZeroU32,
+    /// After a failure of CMD, let no taker receive the message before this time has passed; whole
+    /// seconds
+    #[arg(long, value_name = "TIME", value_parser = delay, requires = "command")]
+    retry_after: Option<Duration>,
     /// Print one JSON object per message: `key`, `payload`, `priority`, `attempts`, `put_revision`
     /// and `fencing_token`; only without CMD
     #[arg(long, conflicts_with = "command")]
@@ -72,6 +78,8 @@ Examples:
       run send.sh with the next message
   coord queue take mails --count 1000000 -- ./send.sh
       run send.sh with each message, until it fails
+  coord queue take mails --retry-after 30s -- ./send.sh
+      run send.sh with the next message; if it fails, the message is ready again in 30 s
   coord queue take mails --timeout 0s --json
       print the next message, if there is one
 
@@ -90,6 +98,14 @@ Exit status:
 
 fn after_help() -> String {
     [EXAMPLES, ENVIRONMENT_HELP].join("\n\n")
+}
+
+/// Parses a delay: a whole number of seconds, at least 1.
+fn delay(text: &str) -> anyhow::Result<Duration> {
+    let delay = duration(text)?;
+    let is_valid = !delay.is_zero() && LeaseGrant::new(delay).check().is_ok();
+    anyhow::ensure!(is_valid, MessageQueueError::InvalidDelay { delay, limit: TTL_MAX });
+    Ok(delay)
 }
 
 /// The process group of the command while it runs. Dropping it kills the group.
@@ -215,8 +231,11 @@ impl Take {
     async fn end(&self, delivery: Delivery, is_processed: bool) -> Result<(), ExitError> {
         let mut delivery = delivery;
         for is_last in [false, true] {
-            let ended =
-                if is_processed { delivery.acknowledge().await } else { delivery.release().await };
+            let ended = match self.retry_after {
+                _ if is_processed => delivery.acknowledge().await,
+                Some(delay) => delivery.release_after(delay).await,
+                None => delivery.release().await,
+            };
             match ended {
                 Ok(()) => return Ok(()),
                 Err(error) if is_last || error.loss().is_some() => {

@@ -1,11 +1,12 @@
-//! The error of a release that was not confirmed. It returns the guard, so that the caller can
-//! retry.
+//! The error of a release, an unlock, a resignation or an acknowledgement that was not confirmed.
+//! It returns the guard, so that the caller can retry.
 
 use std::fmt::Debug;
 
 use super::{LossReason, PrimitiveError};
 
-/// The error of a release that was not confirmed. It returns the guard unchanged.
+/// The error of a release that was not confirmed, or of an unlock, a resignation or another request
+/// that ends what the guard holds. It returns the guard unchanged.
 ///
 /// Release the guard again, or drop it: the session task then continues to delete the key. If the
 /// `cause` is `Lost`, the key was lost before the request or while it was in flight, and another
@@ -14,12 +15,12 @@ use super::{LossReason, PrimitiveError};
 ///
 /// Conversion into a [`PrimitiveError`], for example by `?`, drops the guard.
 #[derive(Debug, thiserror::Error)]
-#[error("the release was not confirmed: {cause}")]
+#[error("the request was not confirmed: {cause}")]
 #[non_exhaustive]
 pub struct ReleaseError<T: Debug> {
     /// The guard, candidate or contender that was to be released.
     pub held: Box<T>,
-    /// Why the release was not confirmed.
+    /// Why the request was not confirmed.
     #[source]
     pub cause: PrimitiveError,
 }

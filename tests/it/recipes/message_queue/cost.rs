@@ -10,7 +10,7 @@ use crate::support::{intercepted, is_keep_alive, secs, session_on, settle};
 use crate::while_waiting::while_waiting;
 
 /// The queue `q` on a session whose requests are recorded.
-async fn recorded(store: &Client, recorder: &Recorder) -> MessageQueue {
+pub(super) async fn recorded(store: &Client, recorder: &Recorder) -> MessageQueue {
     let recording = recorder.clone();
     let rule = move |call: &Call| {
         if !is_keep_alive(call) {

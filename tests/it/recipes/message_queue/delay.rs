@@ -10,7 +10,7 @@ use super::store;
 use crate::support::{intercepted, nth, only, secs, session_on, settle};
 
 /// How many leases there are beside that of the only session.
-async fn leases(store: &Client) -> usize {
+pub(super) async fn leases(store: &Client) -> usize {
     settle().await;
     store.leases().await.unwrap().leases.len() - 1
 }

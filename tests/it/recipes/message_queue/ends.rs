@@ -43,6 +43,14 @@ async fn acknowledgement_with_other_operations_is_not_confirmed() {
     assert!(store.get("result").await.unwrap().is_none());
 }
 
+/// Regression: the error of every guard named a release.
+#[tokio::test(start_paused = true)]
+async fn failed_acknowledgement_is_not_reported_as_a_release() {
+    let store = store();
+    let failed = delivery(&store, Action::DropResponse).await.acknowledge().await.unwrap_err();
+    assert_eq!(failed.to_string(), format!("the request was not confirmed: {}", failed.cause));
+}
+
 /// The request did not arrive, and an operator has deleted the claim.
 #[tokio::test(start_paused = true)]
 async fn acknowledgement_is_not_confirmed_by_a_missing_claim() {

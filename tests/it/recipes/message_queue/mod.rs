@@ -6,6 +6,7 @@ mod ends;
 mod known_faults;
 mod put;
 mod reads;
+mod release_after;
 mod unknown;
 
 use std::num::NonZeroU32;

@@ -1,6 +1,7 @@
 //! Cancellation cases of message queues and deliveries.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use coord_core::Session;
 use coord_core::error::LossReason;
@@ -9,8 +10,8 @@ use coord_core::recipes::{DeadLetter, Delivery, Message, MessageQueue};
 use tokio::time::sleep;
 
 use super::queue::delete_later;
-use super::trial::{Trial, close, session_of};
-use super::{Case, drop_all};
+use super::trial::{LATENESS, Trial, close, session_of};
+use super::{Case, Schedule, drop_all};
 use crate::support::{keys, secs};
 
 #[test]
@@ -38,6 +39,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new(&["Delivery::acknowledge"], "then taken", |t| acknowledge(t, false)),
         Case::new(&["Delivery::acknowledge_with"], "a result is put", |t| acknowledge(t, true)),
         Case::new(&["Delivery::release"], "then taken", release),
+        Case::new(&["Delivery::release_after"], "then taken", release_after),
         Case::new(&["Delivery::txn"], "then acknowledged", delivery_txn),
         Case::new(&["Delivery::lost"], "the claim is deleted", delivery_lost),
         Case::new(&["Delivery::run_while_held"], "the work takes a second", run_while_held),
@@ -219,6 +221,25 @@ async fn release(t: Trial) {
     let delivery = delivery(&session).await;
     t.drop_at_await(delivery.release()).await.transpose().unwrap();
     assert_eq!(other_takes(&t).await, "a");
+    assert_eq!(others_take_all(&t, &session).await, [""; 0]);
+}
+
+/// A dropped release makes the message ready at once, and leaves no lease for the delay, unless the
+/// grant arrives after the request that revokes it.
+async fn release_after(t: Trial) {
+    const DELAY: Duration = secs(60);
+    let session = t.session().await;
+    let delivery = delivery(&session).await;
+    if t.drop_at_await(delivery.release_after(DELAY)).await.transpose().unwrap().is_some() {
+        sleep(DELAY / 2).await;
+        let counts = queue(&session).counts().await.unwrap();
+        assert_eq!((counts.ready, counts.claimed), (0, 1));
+        sleep(DELAY / 2).await;
+    }
+    assert_eq!(other_takes(&t).await, "a");
+    if matches!(t.schedule, Schedule::Late | Schedule::OneDelayed) {
+        sleep(LATENESS + DELAY).await;
+    }
     assert_eq!(others_take_all(&t, &session).await, [""; 0]);
 }
 

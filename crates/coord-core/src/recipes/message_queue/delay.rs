@@ -14,6 +14,9 @@
 //! While a put may be applied, its leases stay: without them, the message would be ready at once. A
 //! lease that is left, because its put or its grant arrives after the future was dropped, expires
 //! when the delay has passed.
+//!
+//! A delivery that is released with a delay has such a lease too (`delivery.rs`). It stays only if
+//! the release was confirmed, because a delivery that is dropped makes the message ready at once.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -30,7 +33,8 @@ use crate::session::Session;
 /// How long a task tries to revoke a lease. Later the lease expires by itself.
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The leases of one put, by their delay. Dropping it revokes them, unless the put may be applied.
+/// The leases of one put or one delivery, by their delay. Dropping it revokes them, unless they are
+/// used.
 #[derive(Debug)]
 pub(super) struct DelayLeases {
     session: Session,
@@ -48,12 +52,12 @@ impl DelayLeases {
         self.leases.get(&delay).copied()
     }
 
-    /// Grants a lease for `delay`, whose id is a hash of `seed`. No other lease has the seed.
+    /// Grants a lease for `delay`. Returns its id, a hash of `seed`, which no other lease has.
     pub(super) async fn grant(
         &mut self,
         delay: Duration,
         seed: (&str, u64),
-    ) -> Result<(), PrimitiveError> {
+    ) -> Result<LeaseId, PrimitiveError> {
         let id = id(seed);
         // Before the request is sent: a lease whose grant was not confirmed is revoked too.
         self.leases.insert(delay, id);
@@ -65,10 +69,16 @@ impl DelayLeases {
                 granted => granted.map(drop),
             }
         };
-        self.session.while_held(async { Ok(retry_read(attempt).await?) }).await
+        self.session.while_held(async { Ok(retry_read(attempt).await?) }).await?;
+        Ok(id)
     }
 
-    /// Sets whether a put with these leases may be applied.
+    /// Forgets the lease for `delay`, because it has ended.
+    pub(super) fn forget(&mut self, delay: Duration) {
+        self.leases.remove(&delay);
+    }
+
+    /// Sets whether the leases are used: a put with them may be applied, or a release was.
     pub(super) const fn set_used(&mut self, is_used: bool) {
         self.is_used = is_used;
     }

@@ -1,32 +1,40 @@
 //! Deliveries: messages that a taker processes, until it acknowledges or releases them.
 //!
-//! Each end of a delivery deletes the claim. So the missing claim after an unknown outcome shows
-//! that some end was applied, or that another client deleted the claim, but not which end:
+//! A release with a delay moves the claim to a lease that ends when the delay has passed. The claim
+//! keeps its create revision, which is the condition of all requests of the delivery. So a request
+//! can be repeated until that lease ends:
 //!
 //! ```text
-//! release: applied, response lost          the claim is deleted, the message is ready
-//! acknowledge: the claim is missing        it must not succeed: the message is delivered again
+//! release_after 60 s: applied, response lost   the claim is on the delay d1
+//! release_after 60 s: the same operations      the claim is on the delay d1
+//! the session of the taker ends                the claim is on the delay d1
+//! d1 ends                                      the claim is deleted, the message is ready
 //! ```
 //!
-//! The delivery remembers the operations whose outcome is unknown. A missing claim confirms these
-//! operations only, and an acknowledgement only if the message does not exist any more.
+//! The lease d1 belongs to the delivery until a release with a delay is confirmed. If the delivery
+//! is dropped before, d1 is revoked, and the message is ready at once.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::MessageQueue;
+use super::delay::DelayLeases;
 use super::keys::Place;
+use super::unknown_end::UnknownEnd;
 use super::window::attempts;
-use crate::error::{LossReason, Outcome, PrimitiveError, ReleaseError};
+use super::{Message, MessageQueue};
+use crate::error::{Error, LossReason, Outcome, PrimitiveError, ReleaseError};
 use crate::key_watch::range_with_retry;
-use crate::kv::{Delete, FencingToken, KeyValue, Op, Put, Range, Revision};
+use crate::kv::{Delete, FencingToken, KeyValue, LeaseId, Op, Put, Range, Revision};
 use crate::queue::{KeyGuard, held_methods, key_guard_methods};
 
 /// A delivery of a message: no other taker receives it until the delivery ends.
 ///
 /// [`acknowledge`](Self::acknowledge) deletes the message. [`release`](Self::release), dropping the
-/// delivery, and the loss of its session make the message ready again, at its old place.
+/// delivery, and the loss of its session make the message ready again, at its old place;
+/// [`release_after`](Self::release_after) does so after a delay.
 ///
 /// ```
 /// use coord_core::kv::Put;
@@ -55,32 +63,8 @@ pub struct Delivery {
     place: Place,
     message: KeyValue,
     unknown: UnknownEnd,
-}
-
-/// The requests to end a delivery whose outcome is unknown, by their operations.
-#[derive(Debug, PartialEq, Eq)]
-enum UnknownEnd {
-    None,
-    /// One request, or several with the same operations.
-    Of(Vec<Op>),
-    /// Requests with different operations: a missing claim confirms none of them.
-    Several,
-}
-
-impl UnknownEnd {
-    /// Notes that the outcome of a request with these operations is unknown.
-    fn note(&mut self, ops: &[Op]) {
-        match self {
-            Self::None => *self = Self::Of(ops.to_vec()),
-            Self::Of(noted) if noted == ops => {}
-            Self::Of(_) | Self::Several => *self = Self::Several,
-        }
-    }
-
-    /// Whether each request that may have been applied has these operations.
-    fn is_of(&self, ops: &[Op]) -> bool {
-        matches!(self, Self::Of(noted) if noted == ops)
-    }
+    /// The leases of releases with a delay; `None` before the first one.
+    delays: Option<DelayLeases>,
 }
 
 impl Delivery {
@@ -91,7 +75,7 @@ impl Delivery {
         place: Place,
         message: KeyValue,
     ) -> Self {
-        Self { queue, guard, place, message, unknown: UnknownEnd::None }
+        Self { queue, guard, place, message, unknown: UnknownEnd::None, delays: None }
     }
 
     held_methods!("the delivery");
@@ -166,7 +150,7 @@ impl Delivery {
         mut self,
         ops: impl IntoIterator<Item = O> + Send,
     ) -> Result<(), ReleaseError<Self>> {
-        let mut all: Vec<Op> = vec![Delete::new(self.key()).into()];
+        let mut all = vec![self.delete_claim(), Delete::new(self.key()).into()];
         all.extend(ops.into_iter().map(Into::into));
         match self.end(all).await {
             Ok(()) => Ok(()),
@@ -185,13 +169,7 @@ impl Delivery {
     /// # Cancel safety
     /// Dropping the future releases the delivery all the same, in the background.
     pub async fn release(mut self) -> Result<(), ReleaseError<Self>> {
-        let (keys, attempts) = (&self.queue.shared.keys, self.attempts());
-        let ops: Vec<Op> = if attempts >= self.queue.max_attempts.get() {
-            let dead = Put::new(keys.dead_letter(&self.place, attempts), self.payload());
-            vec![Delete::new(self.key()).into(), dead.into()]
-        } else {
-            Vec::new()
-        };
+        let ops = self.give_up().unwrap_or_else(|| vec![self.delete_claim()]);
         match self.end(ops).await {
             Ok(()) => {
                 // The place of the message is before the window.
@@ -202,12 +180,115 @@ impl Delivery {
         }
     }
 
-    /// Deletes the claim, with further operations, if the delivery has not ended.
+    /// Releases the delivery for a later attempt: the message is ready again when `delay` has
+    /// passed, at its old place. If it was delivered as often as
+    /// [`max_attempts`](MessageQueue::max_attempts), it becomes a dead letter at once.
+    ///
+    /// The delay is a whole number of seconds, at least 1. The store counts it from this call, also
+    /// when the session of the taker has ended; it may deliver later. Until then the message has no
+    /// other taker, and a [`held_condition`](Self::held_condition) of the delivery holds.
+    ///
+    /// It costs 2 requests, the first of which requests a lease; 1 for a dead letter. If the lease
+    /// ends before the second request is applied, both are sent again, and the delay starts again.
+    ///
+    /// ```
+    /// use coord_core::{Client, Session, recipes::MessageQueue};
+    /// use coord_mem::MemBackend;
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let session = Session::builder(&Client::new(MemBackend::new())).open().await?;
+    /// let mails = MessageQueue::new(&session, "mails");
+    /// mails.put("welcome").await?;
+    ///
+    /// let delivery = mails.take().await?; // the mail server is down
+    /// let delay = Duration::from_secs(10 * u64::from(delivery.attempts()));
+    /// delivery.release_after(delay).await?;
+    /// assert!(mails.try_take().await?.is_none());
+    /// assert_eq!(mails.take().await?.attempts(), 2); // ten seconds later
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReleaseError`] returns the delivery. If its cause is
+    /// [`InvalidDelay`](super::MessageQueueError::InvalidDelay), nothing was sent. If it is `Lost`,
+    /// the delivery had ended before, or the session was lost while a request was in flight: then
+    /// the message is ready when the lease of the session has ended, or after the delay.
+    ///
+    /// After another error, release again with the same delay, or drop the delivery. If the failed
+    /// request was applied, its delay counts; with another delay, either may count. Or acknowledge:
+    /// that succeeds, unless the delay has passed. An earlier acknowledgement whose outcome is
+    /// unknown may still be applied until then.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the message is ready at once: the delivery is released in the
+    /// background.
+    ///
+    /// Source: the visibility timeout that a consumer of Amazon SQS sets for one message.
+    pub async fn release_after(mut self, delay: Duration) -> Result<(), ReleaseError<Self>> {
+        match self.end_after(delay).await {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(ReleaseError::new(self, cause)),
+        }
+    }
+
+    /// Moves the claim to a lease that ends when `delay` has passed.
+    async fn end_after(&mut self, delay: Duration) -> Result<(), PrimitiveError> {
+        // The limits of a delay are those of a put.
+        self.queue.check_batch(&[Message::new("").delay(delay)])?;
+        if let Some(ops) = self.give_up() {
+            return self.end(ops).await;
+        }
+        loop {
+            let lease = self.grant_delay(delay).await?;
+            let claim = Put::new(self.guard.ownership().key(), "delay").lease(lease);
+            let ended = self.end(vec![claim.into()]).await;
+            let Some(delays) = &mut self.delays else { unreachable!("a lease was granted") };
+            match ended {
+                Err(PrimitiveError::Backend(Error::LeaseNotFound { .. })) => delays.forget(delay),
+                Ok(()) => {
+                    delays.set_used(true);
+                    return Ok(());
+                }
+                failed => return failed,
+            }
+        }
+    }
+
+    /// The lease that ends when `delay` has passed, after an earlier request or a new one.
+    async fn grant_delay(&mut self, delay: Duration) -> Result<LeaseId, PrimitiveError> {
+        let shared = &self.queue.shared;
+        let delays = self.delays.get_or_insert_with(|| DelayLeases::new(&shared.session));
+        match delays.get(delay) {
+            Some(lease) => Ok(lease),
+            None => {
+                let number = shared.next_id.fetch_add(1, Ordering::Relaxed);
+                delays.grant(delay, (&shared.id, number)).await
+            }
+        }
+    }
+
+    /// The operations that make the message a dead letter, after the last attempt.
+    fn give_up(&self) -> Option<Vec<Op>> {
+        let attempts = self.attempts();
+        (attempts >= self.queue.max_attempts.get()).then(|| {
+            let dead = self.queue.shared.keys.dead_letter(&self.place, attempts);
+            let put = Put::new(dead, self.payload());
+            vec![self.delete_claim(), Delete::new(self.key()).into(), put.into()]
+        })
+    }
+
+    fn delete_claim(&self) -> Op {
+        Delete::new(self.guard.ownership().key()).into()
+    }
+
+    /// Applies the operations that end the delivery, if it has not ended.
     async fn end(&mut self, ops: Vec<Op>) -> Result<(), PrimitiveError> {
         let ownership = self.guard.ownership().clone();
         ownership.set_released(true);
-        let delete = Op::Delete(Delete::new(ownership.key()));
-        let ended = ownership.while_in_queue([delete].into_iter().chain(ops.iter().cloned()));
+        let ended = ownership.while_in_queue(ops.iter().cloned());
         match ownership.session().while_held(ended).await {
             Err(PrimitiveError::Backend(error)) => {
                 if error.outcome() == Outcome::Unknown {

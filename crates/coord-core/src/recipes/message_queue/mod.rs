@@ -24,7 +24,7 @@
 //!
 //! - `put.rs`: order by sections, and how a message is put once; `delay.rs`: the leases of delays;
 //! - `take.rs`: claims, and the wait of takers; `window.rs`: the next messages in memory;
-//! - `delivery.rs`: what a taker does with a message; `dead.rs`: dead letters.
+//! - `delivery.rs`, `unknown_end.rs`: what a taker does with a message; `dead.rs`: dead letters.
 
 mod dead;
 mod delay;
@@ -34,6 +34,7 @@ mod keys;
 mod message;
 mod put;
 mod take;
+mod unknown_end;
 mod window;
 
 use std::fmt;

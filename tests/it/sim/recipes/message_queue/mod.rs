@@ -11,7 +11,7 @@ use coord_core::Session;
 use coord_core::error::Outcome;
 use coord_core::recipes::{Delivery, Message, MessageQueue};
 use coord_testkit::sim::{Process, Sim, Sweep, Weaken};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::sim::mutants::{Family, TaskResult, assert_caught, family};
 use crate::sim::{SEEDS, print};
@@ -26,7 +26,7 @@ const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
 /// How many messages each producer puts.
 const PUTS: usize = 5;
 
-/// How long a message with a delay waits.
+/// How long a message with a delay waits, after its put or its release.
 const DELAY: Duration = secs(3);
 
 /// What is wrong.
@@ -37,6 +37,14 @@ enum Flaw {
     AcknowledgesWithoutClaim,
     AttemptsAreNotCounted,
     PutIsRepeated,
+    ReleaseHasNoDelay,
+}
+
+impl Flaw {
+    /// Whether a taker without coord's deliveries has the flaw.
+    fn is_of_a_wrong_taker(self) -> bool {
+        !matches!(self, Self::PutIsRepeated | Self::ReleaseHasNoDelay)
+    }
 }
 
 fn family_of_queues() -> Family {
@@ -46,6 +54,7 @@ fn family_of_queues() -> Family {
         .mutant("a taker acknowledges without its claim", Flaw::AcknowledgesWithoutClaim)
         .mutant("attempts are not counted", Flaw::AttemptsAreNotCounted)
         .mutant("a put with an unknown outcome is repeated", Flaw::PutIsRepeated)
+        .mutant("a release has no delay", Flaw::ReleaseHasNoDelay)
         .weakened(Weaken::TxnIgnoresCompare)
         .done()
 }
@@ -104,10 +113,32 @@ async fn acknowledge(messages: &Messages, payload: &str, delivery: Delivery) -> 
     Ok(())
 }
 
+/// Releases a delivery with a delay, and once more after an unknown outcome.
+async fn release_after(
+    messages: &Messages,
+    payload: &str,
+    delivery: Delivery,
+    flaw: Option<Flaw>,
+) -> TaskResult {
+    let begun = Instant::now();
+    let released = match flaw {
+        Some(Flaw::ReleaseHasNoDelay) => delivery.release().await,
+        _ => delivery.release_after(DELAY).await,
+    };
+    if let Err(failed) = released {
+        if failed.loss().is_some() || failed.cause.outcome() == Outcome::NotApplied {
+            return Err(failed.cause.into());
+        }
+        failed.held.release_after(DELAY).await.map_err(|error| error.cause)?;
+    }
+    messages.delay(payload, begun);
+    Ok(())
+}
+
 /// Takes messages, and acknowledges most of them.
 async fn consume(process: Process, messages: Messages, flaw: Option<Flaw>) -> TaskResult {
     let session = Session::builder(process.client()).ttl(TTL).open().await?;
-    if let Some(flaw) = flaw.filter(|flaw| *flaw != Flaw::PutIsRepeated) {
+    if let Some(flaw) = flaw.filter(|flaw| flaw.is_of_a_wrong_taker()) {
         return wrong::consume(&process, &session, &messages, flaw).await;
     }
     let queue = queue(&session);
@@ -120,8 +151,10 @@ async fn consume(process: Process, messages: Messages, flaw: Option<Flaw>) -> Ta
         sleep(Duration::from_millis(300)).await;
         process.client().put("work", payload.clone()).await?;
         drop(held);
-        if is_poison(&payload) || round % 4 == 3 {
+        if is_poison(&payload) {
             delivery.release().await.map_err(|error| error.cause)?;
+        } else if round % 4 == 3 {
+            release_after(&messages, &payload, delivery, flaw).await?;
         } else {
             acknowledge(&messages, &payload, delivery).await?;
         }

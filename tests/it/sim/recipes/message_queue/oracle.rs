@@ -25,7 +25,9 @@ pub(super) struct Messages {
 
 /// One message.
 struct State {
+    /// When its put, or its last release with a delay, has begun.
     begun: Instant,
+    has_delay: bool,
     is_confirmed: bool,
     put_revision: Option<Revision>,
     deliveries: u32,
@@ -53,6 +55,7 @@ impl Messages {
     pub(super) fn begin_put(&self, payload: &str) {
         let state = State {
             begun: Instant::now(),
+            has_delay: payload.ends_with("/2"),
             is_confirmed: false,
             put_revision: None,
             deliveries: 0,
@@ -77,7 +80,7 @@ impl Messages {
     ) -> InUse {
         let is_over = Arc::new(AtomicBool::new(false));
         let wrong = self.change(payload, |state| {
-            let wrong = state.check_delivery(payload, put_revision);
+            let wrong = state.check_delivery(put_revision);
             state.put_revision = Some(put_revision);
             state.deliveries += 1;
             state.delivery = Some((session.clone(), Arc::clone(&is_over)));
@@ -101,6 +104,11 @@ impl Messages {
         if last.is_some_and(|last| last > put_revision) {
             self.sim.fail("order", format!("{payload} to {taker}: after a later message"));
         }
+    }
+
+    /// Notes that a release with a delay, which has begun at this time, has succeeded.
+    pub(super) fn delay(&self, payload: &str, begun: Instant) {
+        self.change(payload, |state| (state.begun, state.has_delay) = (begun, true));
     }
 
     /// Notes that a taker begins to acknowledge.
@@ -154,13 +162,13 @@ impl Messages {
 
 impl State {
     /// Why a delivery must not be, if it must not.
-    fn check_delivery(&self, payload: &str, put_revision: Revision) -> Option<&'static str> {
+    fn check_delivery(&self, put_revision: Revision) -> Option<&'static str> {
         let may_act = self.delivery.as_ref().is_some_and(|(session, is_over)| {
             let is_alive = !matches!(session.state(), SessionState::Lost(_));
             !is_over.load(Ordering::Relaxed) && is_alive && session.deadline() > Instant::now()
         });
         // The clock of the store may be fast, by less than a tenth.
-        let is_early = payload.ends_with("/2") && self.begun.elapsed() < DELAY * 9 / 10;
+        let is_early = self.has_delay && self.begun.elapsed() < DELAY * 9 / 10;
         [
             (self.put_revision.is_some_and(|other| other != put_revision), "it was put twice"),
             (self.is_acknowledged, "it was acknowledged"),
