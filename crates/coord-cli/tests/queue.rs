@@ -111,6 +111,15 @@ fn failed_command_releases_the_message_until_it_is_dead() {
     assert_eq!(server.stdout(&["take", "q", "--timeout", "0s"]), "poison\n", "released");
 }
 
+/// Regression: in the variable, bytes that are not ASCII were escaped.
+#[test]
+fn command_receives_the_key_of_the_message_unescaped() {
+    let server = Server::start();
+    server.stdout(&["put", "grüße", "a"]);
+    let key = server.stdout(&["take", "grüße", "--", "sh", "-c", "echo $COORD_MESSAGE_KEY"]);
+    assert!(key.starts_with("grüße/messages/00100/"), "{key}");
+}
+
 #[test]
 fn failed_command_delays_the_message_until_the_next_attempt() {
     let server = Server::start();

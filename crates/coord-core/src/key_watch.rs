@@ -9,7 +9,7 @@ use crate::backend::KvBackend;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::kv::{Range, RangeResponse, Revision, Watch, WatchBatch, WatchFilter, Watcher};
-use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
+use crate::retry_request::{RETRY_PAUSE_MIN, retry_request};
 
 /// Waits until the key with the create revision `created` is surely deleted.
 ///
@@ -58,13 +58,13 @@ pub(crate) async fn range_with_retry(
     backend: &dyn KvBackend,
     range: Range,
 ) -> Result<RangeResponse> {
-    retry_read(|| backend.range(range.clone())).await
+    retry_request(|| backend.range(range.clone())).await
 }
 
 /// Registers a watch of deletions, with retries while the store is unavailable.
 pub(crate) async fn watch_deletions(backend: &dyn KvBackend, watch: Watch) -> Result<Watcher> {
     let watch = watch.filter(WatchFilter::NoPut);
-    retry_read(|| backend.watch(watch.clone())).await
+    retry_request(|| backend.watch(watch.clone())).await
 }
 
 /// Waits for the next batch of a watch; `None` if the watch has ended, and the caller must read

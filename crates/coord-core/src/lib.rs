@@ -47,7 +47,7 @@
 //! | [`telemetry`] | log lines, spans and metrics |
 //!
 //! Internal modules: `shared` is the state that the primitives of one client share; `follow`
-//! follows keys by a read and a watch; `key_watch` watches a key until it is deleted; `retry_read`
+//! follows keys by a read and a watch; `key_watch` watches a key until it is deleted; `retry_request`
 //! retries reads, and other requests that are safe to repeat, while the store is unavailable;
 //! `sync` locks a mutex that may be poisoned, also for the other crates of coord.
 
@@ -64,7 +64,7 @@ pub mod mutex;
 pub mod queue;
 pub mod recipes;
 pub mod recording;
-mod retry_read;
+mod retry_request;
 pub mod session;
 mod shared;
 pub mod spawn;

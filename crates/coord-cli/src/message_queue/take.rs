@@ -1,7 +1,8 @@
 //! `coord queue take`: takes messages, and acknowledges each after it was processed.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU32;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -200,7 +201,8 @@ impl Take {
         command
             .args(arguments)
             .process_group(0)
-            .env("COORD_MESSAGE_KEY", text::escape(delivery.key()))
+            // Unescaped, because the command uses it as a key.
+            .env("COORD_MESSAGE_KEY", OsStr::from_bytes(delivery.key()))
             .env("COORD_MESSAGE_ATTEMPTS", delivery.attempts().to_string())
             .env("COORD_FENCING_TOKEN", delivery.fencing_token().to_string())
             .stdin(Stdio::piped())

@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::kv::{FencingToken, Header, IntoBytes, KeyValue, LeaseId, Range, Revision};
 use crate::queue::QueueKeys;
-use crate::retry_read::retry_read;
+use crate::retry_request::retry_request;
 
 /// How many keys are read in one request, keys of child names included.
 const PAGE_SIZE: u64 = 500;
@@ -82,7 +82,7 @@ impl Observer {
     ) -> Result<(Header, Contenders)> {
         let all = self.keys.range();
         let first = Range::new(&all).limit(PAGE_SIZE).at(at);
-        let mut page = retry_read(|| self.client.range(first.clone())).await?;
+        let mut page = retry_request(|| self.client.range(first.clone())).await?;
         let (header, mut contenders) = (page.header, Contenders::default());
         let at = at.unwrap_or(header.revision);
         loop {
@@ -91,7 +91,7 @@ impl Observer {
             owned.for_each(|kv| contenders.insert(kv));
             let Some(last) = last.filter(|_| page.more) else { return Ok((header, contenders)) };
             let rest = Range::new(all.after(&last)).limit(PAGE_SIZE).at(at);
-            page = retry_read(|| self.client.range(rest.clone())).await?;
+            page = retry_request(|| self.client.range(rest.clone())).await?;
         }
     }
 }

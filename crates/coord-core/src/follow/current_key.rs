@@ -8,7 +8,7 @@ use super::{Followed, Follower, Gap, Reread, Step, Verified, read_at, read_newes
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::kv::{Event, EventKind, Header, KeyRange, KeyValue, Range, Revision};
-use crate::retry_read::retry_read;
+use crate::retry_request::retry_request;
 
 /// Followed keys of which one is current, or none: a leader, or a shared value.
 pub(crate) trait CurrentKey: Followed<State: PartialEq> {
@@ -65,7 +65,7 @@ impl Followed for FollowedKey {
     }
 
     async fn read(&self, at: Option<Revision>) -> Result<(Header, Self::State)> {
-        let mut read = retry_read(|| self.client.range(Range::new(&self.key).at(at))).await?;
+        let mut read = retry_request(|| self.client.range(Range::new(&self.key).at(at))).await?;
         Ok((read.header, read.kvs.pop()))
     }
 

@@ -33,7 +33,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::kv::{Event, Header, KeyRange, Revision, Watch, WatchBatch, Watcher};
-use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
+use crate::retry_request::{RETRY_PAUSE_MIN, retry_request};
 pub(crate) use current_key::{CurrentKey, CurrentKeys, FollowedKey, Item};
 pub use gap::{Gap, GapCause};
 
@@ -362,5 +362,5 @@ async fn read_at<F: Followed>(followed: &F, revision: Revision) -> Result<Option
 /// Watches the range, from a revision on.
 async fn register<F: Followed>(followed: &F, from: Revision) -> Result<Watcher> {
     let request = Watch::new(followed.range()).start_at(from);
-    retry_read(|| followed.client().backend().watch(request.clone())).await
+    retry_request(|| followed.client().backend().watch(request.clone())).await
 }

@@ -31,7 +31,7 @@ use crate::error::{LossReason, PrimitiveError};
 use crate::kv::{
     Compare, FencingToken, Header, KeyValue, Op, OpResponse, Range, RangeResponse, Txn, TxnResponse,
 };
-use crate::retry_read::retry_read;
+use crate::retry_request::retry_request;
 use crate::session::{Session, SessionState};
 
 /// Contenders of several queues, of one session, with one create revision. Dropping the group
@@ -141,7 +141,7 @@ impl ContenderGroup {
         let [first, ..] = queues else { unreachable!("a group has at least one queue") };
         let session = first.session();
         let read = Txn::new().and_then(queues.iter().map(|queue| queue.keys.read_all()));
-        let sent = async { Ok(retry_read(|| session.backend().txn(read.clone())).await?) };
+        let sent = async { Ok(retry_request(|| session.backend().txn(read.clone())).await?) };
         let TxnResponse { header, responses, .. } = session.while_held(sent).await?;
         session.check_deadline().await?;
         let reads = responses.into_iter().filter_map(OpResponse::into_range).zip(queues);
@@ -252,7 +252,7 @@ impl ContenderGroup {
         let read = Range::new(self.contenders[0].key()).keys_only();
         let confirm = self.while_in_queues([Op::Range(read)]);
         let backend = self.session().backend();
-        let response = retry_read(|| backend.txn(confirm.clone())).await?;
+        let response = retry_request(|| backend.txn(confirm.clone())).await?;
         if response.succeeded { Ok(()) } else { Err(self.why_evicted(&response).await) }
     }
 

@@ -10,7 +10,7 @@ use super::position::Position;
 use super::{Contender, WaitQueue};
 use crate::error::PrimitiveError;
 use crate::kv::{Compare, IntoBytes, KeyValue, Op, OpResponse, Put, Range, Txn};
-use crate::retry_read::retry_read;
+use crate::retry_request::retry_request;
 
 impl WaitQueue {
     /// Enqueues a contender with the key `name/<lease>`, which Go's package uses for a lease. If
@@ -62,7 +62,7 @@ impl WaitQueue {
             .and_then([Op::Put(put), Op::Range(self.keys.read_newest())])
             .or_else([Range::new(&key)]);
         let backend = self.session.backend();
-        let sent = async { Ok(retry_read(|| backend.txn(enqueue.clone())).await?) };
+        let sent = async { Ok(retry_request(|| backend.txn(enqueue.clone())).await?) };
         let enqueued = self.session.while_held(sent).await?;
         let header = enqueued.header;
         let Some(OpResponse::Range(mut read)) = enqueued.responses.into_iter().next_back() else {
@@ -99,7 +99,7 @@ impl WaitQueue {
     async fn find_former(&self) -> Result<Option<Contender>, PrimitiveError> {
         let lease = self.session.lease_id();
         let request = self.keys.read_of_lease(lease);
-        let read = retry_read(|| self.session.backend().range(request.clone())).await?;
+        let read = retry_request(|| self.session.backend().range(request.clone())).await?;
         // A key that was created after the adoption belongs to this session, or was created by a
         // late request of the former owner.
         let adopted_at = self.session.adopted_at();

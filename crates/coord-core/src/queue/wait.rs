@@ -25,7 +25,7 @@ use super::position::Position;
 use crate::error::{PrimitiveError, Result};
 use crate::key_watch::{next_batch, range_with_retry, watch_deletions};
 use crate::kv::{EventKind, Header, RangeResponse, Watch, Watcher};
-use crate::retry_read::RETRY_PAUSE_MIN;
+use crate::retry_request::RETRY_PAUSE_MIN;
 use crate::shared::{Handoff, QueueEntry};
 use crate::telemetry::queue as events;
 

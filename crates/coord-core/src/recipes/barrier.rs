@@ -25,7 +25,7 @@ use crate::error::{PrimitiveError, ReleaseError, Result};
 use crate::key_watch::{next_batch, range_with_retry, watch_deletions};
 use crate::kv::{Compare, IntoBytes, Range, Revision, Txn, Watch, Watcher};
 use crate::queue::{KeyGuard, held_methods, key_guard_methods};
-use crate::retry_read::RETRY_PAUSE_MIN;
+use crate::retry_request::RETRY_PAUSE_MIN;
 use crate::session::Session;
 
 /// A watch that delivers nothing for this time may have fallen silent: the waiter reads the key.

@@ -25,7 +25,7 @@ use crate::kv::{
     Compare, CompareOp, EventKind, IntoBytes, KeyRange, KeyValue, Op, OpResponse, Put, Range, Txn,
     Watch, Watcher,
 };
-use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
+use crate::retry_request::{RETRY_PAUSE_MIN, retry_request};
 
 /// A watch that delivers nothing for this time may have fallen silent: the waiter reads the keys.
 const READ_AFTER: Duration = Duration::from_secs(30);
@@ -169,7 +169,7 @@ impl Latch {
             Txn::new().when([Compare::absent(all)]).and_then([put, read]).or_else([Op::Txn(add)]);
         let backend = self.client.backend();
         // Safe to repeat: once it is applied, the key exists.
-        let response = retry_read(|| backend.txn(count_down.clone())).await?;
+        let response = retry_request(|| backend.txn(count_down.clone())).await?;
         let last = match response.responses.last() {
             Some(OpResponse::Txn(nested)) => nested.responses.last(),
             last => last,
@@ -203,7 +203,7 @@ impl Latch {
             }
             if watcher.is_none() {
                 let watch = Watch::new(all.clone());
-                let watch = retry_read(|| backend.watch(watch.clone())).await?;
+                let watch = retry_request(|| backend.watch(watch.clone())).await?;
                 let may_have_missed = watch.header().revision > read.header.revision;
                 watcher = Some(watch);
                 if may_have_missed {

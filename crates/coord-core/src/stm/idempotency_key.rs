@@ -28,7 +28,7 @@ use crate::backend::KvBackend;
 use crate::error::{Error, Result};
 use crate::kv::{Compare, CompareOp, Put, Range, Revision, Txn};
 use crate::recording::KeyWrite;
-use crate::retry_read::retry_read;
+use crate::retry_request::retry_request;
 use crate::session::Session;
 use crate::sync::lock;
 
@@ -153,7 +153,7 @@ impl IdempotencyKey {
             .and_then([self.put(fence.clone())])
             .or_else([Range::new(&self.state.key)]);
         // Safe to repeat: once it is applied, its condition no longer holds.
-        let response = match retry_read(|| backend.txn(request.clone())).await {
+        let response = match retry_request(|| backend.txn(request.clone())).await {
             Ok(response) => response,
             Err(Error::LeaseNotFound { .. }) => return Ok(Resolution::Unknown),
             Err(error) => return Err(error),

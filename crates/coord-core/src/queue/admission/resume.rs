@@ -21,7 +21,7 @@ use crate::error::PrimitiveError;
 use crate::kv::{Header, KeyValue, OpResponse, RangeResponse, Txn};
 use crate::queue::key_guard::KeyGuard;
 use crate::queue::{Contender, WaitQueue};
-use crate::retry_read::retry_read;
+use crate::retry_request::retry_request;
 use crate::session::Session;
 
 /// The keys of a scope as of one read, for the adopter of a lease.
@@ -37,7 +37,7 @@ impl Former {
     /// Reads the scope.
     pub(crate) async fn read(session: &Session, scope: &Scope) -> Result<Self, PrimitiveError> {
         let read = Txn::new().and_then(scope.reads(None));
-        let sent = async { Ok(retry_read(|| session.backend().txn(read.clone())).await?) };
+        let sent = async { Ok(retry_request(|| session.backend().txn(read.clone())).await?) };
         let response = session.while_held(sent).await?;
         session.check_deadline().await?;
         let reads = response.responses.into_iter().filter_map(OpResponse::into_range);

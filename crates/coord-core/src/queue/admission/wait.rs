@@ -10,7 +10,7 @@ use crate::error::{PrimitiveError, Result};
 use crate::key_watch::next_batch;
 use crate::kv::{OpResponse, Range, Revision, Txn, Watch, WatchBatch, Watcher};
 use crate::queue::Contender;
-use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
+use crate::retry_request::{RETRY_PAUSE_MIN, retry_request};
 use crate::telemetry::queue as events;
 
 /// The watches of a scope: one of its queues, and one of its setting if it has one.
@@ -87,12 +87,12 @@ impl Contender {
     async fn watch_scope(&self, admission: &Admission) -> Result<(Watches, Revision)> {
         let (scope, backend) = (admission.rule.scope(), self.session().backend());
         let watch = Watch::new(scope.interval());
-        let queues = retry_read(|| backend.watch(watch.clone())).await?;
+        let queues = retry_request(|| backend.watch(watch.clone())).await?;
         let mut registered = queues.header().revision;
         let mut setting = None;
         if let Some(key) = scope.setting() {
             let watch = Watch::new(key);
-            let watcher = retry_read(|| backend.watch(watch.clone())).await?;
+            let watcher = retry_request(|| backend.watch(watch.clone())).await?;
             registered = registered.max(watcher.header().revision);
             setting = Some(watcher);
         }
@@ -128,7 +128,7 @@ impl Contender {
         let own_read = Range::new(&own.key).keys_only();
         let read = Txn::new().and_then(iter::once(own_read).chain(scope.reads(Some(own.created))));
         let backend = self.session().backend();
-        let response = retry_read(|| backend.txn(read.clone())).await?;
+        let response = retry_request(|| backend.txn(read.clone())).await?;
         let mut reads = response.responses.into_iter().filter_map(OpResponse::into_range);
         let found = reads.next().and_then(|read| read.kvs.into_iter().next());
         if found.is_none_or(|kv| kv.create_revision != own.created) {

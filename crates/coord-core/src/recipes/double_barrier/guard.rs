@@ -10,7 +10,7 @@ use super::{DoubleBarrier, DoubleBarrierError, OnParticipantLoss, withdraw};
 use crate::error::PrimitiveError;
 use crate::kv::{Delete, Op, Put, Txn};
 use crate::queue::{KeyGuard, held_methods, key_guard_methods};
-use crate::retry_read::retry_read;
+use crate::retry_request::retry_request;
 
 /// The value of the key of a participant that leaves, and waits for the others.
 const LEFT: &[u8] = b"left";
@@ -124,7 +124,7 @@ impl DoubleBarrierGuard {
             .or_else(self.keys.reads());
         let backend = self.session().backend();
         // Safe to repeat: a second put changes nothing but the version and the mod revision.
-        Ok(View::of(&retry_read(|| backend.txn(leave.clone())).await?)?)
+        Ok(View::of(&retry_request(|| backend.txn(leave.clone())).await?)?)
     }
 
     /// The state of the finished round, if it is finished. If the barrier does not shrink, the loss

@@ -36,7 +36,7 @@ use bytes::Bytes;
 use crate::error::PrimitiveError;
 use crate::kv::{Compare, Delete, IntoBytes, Op, Txn};
 use crate::queue::KeyGuard;
-use crate::retry_read::retry_read;
+use crate::retry_request::retry_request;
 use crate::session::Session;
 pub use error::DoubleBarrierError;
 pub use guard::DoubleBarrierGuard;
@@ -236,7 +236,7 @@ impl DoubleBarrier {
         let keys = RoundKeys::new(&self.name, round);
         let read = Txn::new().and_then(keys.reads());
         let backend = self.session.backend();
-        let sent = async { Ok(retry_read(|| backend.txn(read.clone())).await?) };
+        let sent = async { Ok(retry_request(|| backend.txn(read.clone())).await?) };
         let view = View::of(&self.session.while_held(sent).await?)?;
         self.session.check_deadline().await?;
         let (given, stored) = (self.parties, view.state.parties);

@@ -18,7 +18,7 @@ use crate::kv::{
     Put, Range, Revision, SortOrder, SortTarget, Txn, TxnResponse, Watch, WatchBatch, WatchFilter,
     Watcher,
 };
-use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
+use crate::retry_request::{RETRY_PAUSE_MIN, retry_request};
 use crate::session::Session;
 
 /// How long after a check that has found the lease of a missing participant it is checked again. A
@@ -195,7 +195,7 @@ impl Follower {
             {
                 let request = LeaseTimeToLive::new(lease);
                 let backend = self.session.backend();
-                let response = retry_read(|| backend.lease_time_to_live(request)).await?;
+                let response = retry_request(|| backend.lease_time_to_live(request)).await?;
                 if response.lease.is_none() {
                     return Ok(Some(participant.clone()));
                 }
@@ -231,7 +231,7 @@ impl Follower {
     async fn read(&mut self) -> Result<View> {
         let read = Txn::new().and_then(self.keys.reads());
         let backend = self.session.backend();
-        View::of(&retry_read(|| backend.txn(read.clone())).await?)
+        View::of(&retry_request(|| backend.txn(read.clone())).await?)
     }
 
     /// Writes the state, and applies `op`, if the state is that of `view`. Returns the round as of
@@ -250,7 +250,7 @@ impl Follower {
             .or_else(self.keys.reads());
         let backend = self.session.backend();
         // Safe to repeat: once it is applied, its condition no longer holds.
-        View::of(&retry_read(|| backend.txn(write.clone())).await?)
+        View::of(&retry_request(|| backend.txn(write.clone())).await?)
     }
 
     /// Waits until the round may have changed. Returns whether an event has updated the state in
@@ -313,7 +313,7 @@ impl Follower {
     async fn register(&mut self, revision: Revision) -> Result<Watches> {
         let backend = self.session.backend();
         let state = Watch::new(&self.keys.state).filter(WatchFilter::NoDelete);
-        let state = retry_read(|| backend.watch(state.clone())).await?;
+        let state = retry_request(|| backend.watch(state.clone())).await?;
         // A read does not show a participant that has come and gone since the view.
         let deletions = Watch::prefix(&self.keys.prefix).start_at(revision.next());
         let deletions = watch_deletions(backend, deletions).await?;

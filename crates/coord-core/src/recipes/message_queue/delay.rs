@@ -27,7 +27,7 @@ use tokio::time::timeout;
 
 use crate::error::{Error, PrimitiveError};
 use crate::kv::{LeaseGrant, LeaseId};
-use crate::retry_read::retry_read;
+use crate::retry_request::retry_request;
 use crate::session::Session;
 
 /// How long a task tries to revoke a lease. Later the lease expires by itself.
@@ -69,7 +69,7 @@ impl DelayLeases {
                 granted => granted.map(drop),
             }
         };
-        self.session.while_held(async { Ok(retry_read(attempt).await?) }).await?;
+        self.session.while_held(async { Ok(retry_request(attempt).await?) }).await?;
         Ok(id)
     }
 
@@ -102,7 +102,7 @@ impl Drop for DelayLeases {
         for id in self.leases.values().copied() {
             let backend = Arc::clone(self.session.backend());
             self.session.spawn(async move {
-                let revoke = retry_read(|| backend.lease_revoke(id));
+                let revoke = retry_request(|| backend.lease_revoke(id));
                 // Without a response, the lease expires by itself.
                 let _ = timeout(REVOKE_TIMEOUT, revoke).await;
             });

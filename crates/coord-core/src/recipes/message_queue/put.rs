@@ -42,7 +42,7 @@ use crate::kv::{
     Compare, CompareOp, Delete, LeaseGrant, Op, OpResponse, Put, Range, Revision, TTL_MAX, Txn,
     TxnResponse,
 };
-use crate::retry_read::{ATTEMPT_TIMEOUT, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
+use crate::retry_request::{ATTEMPT_TIMEOUT, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
 use crate::session::SessionState;
 use crate::stm::{IdempotencyKey, Resolution};
 

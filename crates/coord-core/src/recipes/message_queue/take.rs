@@ -33,7 +33,7 @@ use crate::kv::{
     Txn, TxnResponse, Watch, WatchBatch, Watcher,
 };
 use crate::queue::{KeyGuard, WaitQueue};
-use crate::retry_read::{RETRY_PAUSE_MIN, retry_read};
+use crate::retry_request::{RETRY_PAUSE_MIN, retry_request};
 use crate::session::SessionState;
 
 /// How often the first waiting taker reads the messages, in case its watch has fallen silent.
@@ -252,7 +252,7 @@ impl MessageQueue {
         loop {
             let number = self.shared.window.start_read();
             let read = Txn::new().and_then(read_window(&self.shared.keys, limit));
-            let read = async { Ok(retry_read(|| backend.txn(read.clone())).await?) };
+            let read = async { Ok(retry_request(|| backend.txn(read.clone())).await?) };
             let response = session.while_held(read).await?;
             if self.note_read(&response) {
                 self.shared.window.complete_read(number);
@@ -308,7 +308,7 @@ impl MessageQueue {
             .when([Compare::absent(keys.claim(&candidate.place)), unchanged])
             .and_then([Op::Delete(Delete::new(&key)), Op::Put(Put::new(dead, &kv.value))]);
         // Safe to repeat: once it is applied, the message does not exist.
-        let sent = async { Ok(retry_read(|| backend.txn(give_up.clone())).await?) };
+        let sent = async { Ok(retry_request(|| backend.txn(give_up.clone())).await?) };
         session.while_held(sent).await.map(drop)
     }
 
@@ -316,7 +316,7 @@ impl MessageQueue {
     async fn watch(&self) -> Result<Watcher, PrimitiveError> {
         let backend = self.session().backend();
         let watch = Watch::new(self.shared.keys.watched());
-        let register = async { Ok(retry_read(|| backend.watch(watch.clone())).await?) };
+        let register = async { Ok(retry_request(|| backend.watch(watch.clone())).await?) };
         self.session().while_held(register).await
     }
 

@@ -38,7 +38,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::kv::{IntoBytes, KeyRange, KeyValue, Range, Revision, Value};
-use crate::retry_read::retry_read;
+use crate::retry_request::retry_request;
 pub use changes::{PrefixChanges, PrefixUpdate};
 pub use error::PrefixCacheError;
 use snapshot::decode;
@@ -290,7 +290,7 @@ impl PrefixCache {
         let shared = &self.0.shared;
         let first = KeyRange::key(KeyRange::prefix(&shared.prefix).start());
         let request = Range::new(first).count_only();
-        let read = retry_read(|| shared.client.range(request.clone())).await?;
+        let read = retry_request(|| shared.client.range(request.clone())).await?;
         Ok(read.header.revision)
     }
 }

@@ -14,7 +14,7 @@ use crate::follow::{Followed, Follower, Gap, Reread, Verified, Wanted};
 use crate::kv::{
     Event, Header, KeyRange, KeyValue, Range, RangeResponse, Revision, SortOrder, SortTarget,
 };
-use crate::retry_read::retry_read;
+use crate::retry_request::retry_request;
 use crate::telemetry::cache as events;
 
 /// How many keys are read in one request.
@@ -79,7 +79,7 @@ impl FollowedPrefix {
     /// keys does not matter.
     async fn read_page(&self, range: Range) -> Result<RangeResponse> {
         let page = range.limit(PAGE_SIZE);
-        retry_read(|| self.0.client.range(page.clone())).await
+        retry_request(|| self.0.client.range(page.clone())).await
     }
 
     /// Reads the key that was changed last, as of a revision; `None` if the store has not reached
@@ -97,7 +97,7 @@ impl FollowedPrefix {
                 Err(error) => Err(error),
             }
         };
-        retry_read(request).await
+        retry_request(request).await
     }
 }
 
@@ -164,7 +164,7 @@ impl Followed for FollowedPrefix {
             // The history at that revision can no longer be compared.
             Err(Error::Compacted { .. }) => {
                 let first = Range::new(self.range().start()).count_only();
-                (retry_read(|| self.0.client.range(first.clone())).await?.header, true)
+                (retry_request(|| self.0.client.range(first.clone())).await?.header, true)
             }
             Err(error) => return Err(error),
         };

@@ -24,7 +24,7 @@ use crate::error::{LossReason, PrimitiveError, ReleaseError};
 use crate::kv::KeyValue;
 use crate::queue::{KeyGuard, Ownership, WaitQueue, run_until_lost};
 use crate::recipes::{PrefixCache, PrefixSnapshot};
-use crate::retry_read::RETRY_PAUSE_MIN;
+use crate::retry_request::RETRY_PAUSE_MIN;
 use crate::session::{OrphanedKey, Session, SessionState};
 use crate::sync::lock;
 

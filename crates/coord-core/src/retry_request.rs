@@ -21,7 +21,7 @@ pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The request must be safe to repeat, such as a read, the registration of a watch, the revocation
 /// of a lease, or a transaction whose condition makes a second application a no-op. The caller
 /// bounds the total time, by the life of its session or by dropping the future.
-pub(crate) async fn retry_read<T, F>(mut attempt: impl FnMut() -> F + Send) -> Result<T>
+pub(crate) async fn retry_request<T, F>(mut attempt: impl FnMut() -> F + Send) -> Result<T>
 where
     F: Future<Output = Result<T>> + Send,
 {
