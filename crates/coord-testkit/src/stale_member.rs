@@ -63,7 +63,8 @@ impl<B: KvBackend> StaleMember<B> {
         self.applied.store(revision.0, Ordering::Relaxed);
     }
 
-    /// Brings the member up to date: both have the current revision again.
+    /// Brings the member up to date: serializable reads and keep-alives have the current revision
+    /// again.
     pub fn catch_up(&self) {
         self.applied.store(0, Ordering::Relaxed);
     }

@@ -48,7 +48,7 @@ pub(crate) async fn submit(client: &Client, id: &str, units: u64) -> Result<()> 
     Ok(())
 }
 
-/// All keys of the scheduler, as of one revision.
+/// All jobs, assignments and results, as of one revision.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Board {
     jobs: Vec<Job>,

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! No process adopts the lease after another has begun to release or to close: such a request could
-//! arrive late, and release what the adopter has resumed. So the adopter starts again only after a
+//! arrive late, and release what the adopter has resumed. So the adopter adopts again only after a
 //! crash or a loss of its session.
 //!
 //! The store serves keep-alives from a member that is behind. What a run must satisfy:

@@ -164,7 +164,7 @@ impl Delivery {
     ///
     /// # Errors
     /// [`ReleaseError`] returns the delivery: release again, or drop it. If its cause is `Lost`,
-    /// the delivery had ended before.
+    /// the delivery had ended before, or the session was lost while the request was in flight.
     ///
     /// # Cancel safety
     /// Dropping the future releases the delivery all the same, in the background.
@@ -215,7 +215,8 @@ impl Delivery {
     /// [`ReleaseError`] returns the delivery. If its cause is
     /// [`InvalidDelay`](super::MessageQueueError::InvalidDelay), nothing was sent. If it is `Lost`,
     /// the delivery had ended before, or the session was lost while a request was in flight: then
-    /// the message is ready when the lease of the session has ended, or after the delay.
+    /// the message is ready when the lease of the session has ended, or, if the release was
+    /// applied, when the delivery is dropped or the delay has passed.
     ///
     /// After another error, release again with the same delay, or drop the delivery. If the failed
     /// request was applied, its delay counts; with another delay, either may count. Or acknowledge:

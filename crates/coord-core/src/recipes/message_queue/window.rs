@@ -1,8 +1,8 @@
 //! The window: the next ready messages, which the takers of one handle share in memory.
 //!
-//! One read of a bounded number of keys fills it, and each take removes messages from it. So a take
-//! is one request, the claim, and most takes need no read. Takers of one process claim different
-//! messages at the same time.
+//! One read of a bounded number of messages, and of all claims, fills it, and each take removes
+//! messages from it. So a take is one request, the claim, and most takes need no read. Takers of
+//! one handle claim different messages at the same time.
 //!
 //! ```text
 //! read at 90        messages 1 2 3 4 5, claims 2          window 1 3 4 5
@@ -11,10 +11,10 @@
 //! and the same transaction reads: messages 5 6, at 95     window 5 6
 //! ```
 //!
-//! A window may be out of date. A message that another taker has taken is refused by the claim. A
-//! message with a better priority that was put since is refused too, by a compare of the claim. A
-//! message that became ready again, because its claim was deleted, is not noticed: the window is
-//! used for one second at most.
+//! A window may be out of date. The store refuses the claim of a message that another taker has
+//! taken, and each claim if a message with a better priority was put since. A message that became
+//! ready again, because its claim was deleted, is not noticed: the window is used for one second at
+//! most.
 //!
 //! A read is *complete* if it has returned all messages. Only an empty window of a complete read
 //! shows that no message is ready. If the read was not complete, messages that it has not returned
@@ -180,8 +180,9 @@ impl Window {
         state.shows_no_message() && state.is_fresh()
     }
 
-    /// Notes the messages that were put until `revision`, according to a watch. If the window does
-    /// not show that no other message is ready, the next take reads.
+    /// Notes the messages that were put until `revision`, according to a watch. A fresh window that
+    /// was read at this revision or a later one has them. Otherwise, if the window does not show
+    /// that no other message is ready, the next take reads.
     pub(super) fn note_put(&self, revision: Revision, put: Vec<ReadyMessage>) {
         let mut state = lock(&self.state);
         if state.read.is_some_and(|(current, _)| current >= revision) && state.is_fresh() {
