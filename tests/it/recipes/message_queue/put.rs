@@ -72,32 +72,38 @@ async fn put_on_a_lost_session_is_not_sent() {
     assert_eq!((error.outcome(), error.loss()), (Outcome::NotApplied, Some(LossReason::Closed)));
 }
 
-/// The largest payload can be moved to the dead letters, and back.
+/// The largest payload can be moved to the dead letters, and back, also by a put that reads the
+/// next messages. The name of the queue is in many keys of that request.
 #[tokio::test(start_paused = true)]
 async fn largest_payload_does_not_block_the_head() {
-    let store = store();
-    let queue = queue(&store).await.max_attempts(attempts(1));
-    let payload = |size: usize| vec![b'x'; size];
-    let error = queue.put(payload(3 << 19)).await.unwrap_err();
-    let MessageQueueError::PayloadTooLarge { size_bytes, limit_bytes } = error else {
-        panic!("{error}")
-    };
-    assert_eq!((size_bytes, error.outcome()), (3 << 19, Outcome::NotApplied));
-    assert!(store.get_prefix("q/").await.unwrap().is_empty(), "nothing was sent");
-    assert!(queue.put(payload(limit_bytes + 1)).await.is_err());
+    for name in ["q".to_owned(), "n".repeat(4000)] {
+        let store = store();
+        let queue = |session| MessageQueue::new(session, name.clone()).max_attempts(attempts(1));
+        let (own, crashing) = (session(&store).await, session(&store).await);
+        let (queue, other) = (queue(&own), queue(&crashing));
+        let payload = |size: usize| vec![b'x'; size];
+        let error = queue.put(payload(3 << 19)).await.unwrap_err();
+        let MessageQueueError::PayloadTooLarge { size_bytes, limit_bytes } = error else {
+            panic!("{error}")
+        };
+        assert_eq!((size_bytes, error.outcome()), (3 << 19, Outcome::NotApplied));
+        assert!(store.get_prefix(name.clone()).await.unwrap().is_empty(), "nothing was sent");
+        assert!(queue.put(payload(limit_bytes + 1)).await.is_err());
 
-    for is_released in [true, false] {
-        queue.put(payload(limit_bytes)).await.unwrap();
-        let crashing = session(&store).await;
-        let delivery = take_now(&MessageQueue::new(&crashing, "q").max_attempts(attempts(1))).await;
-        if is_released {
-            delivery.release().await.unwrap();
+        for is_released in [true, false] {
+            assert!(queue.try_take().await.unwrap().is_none());
+            queue.put(payload(limit_bytes)).await.unwrap();
+            let delivery = take_now(&other).await;
+            if is_released {
+                delivery.release().await.unwrap();
+            } else {
+                crashing.close().await.unwrap();
+            }
+            assert!(queue.try_take().await.unwrap().is_none());
+            let dead = queue.dead_letters(1).await.unwrap().remove(0);
+            assert!(queue.put_back(&dead).await.unwrap());
+            assert_eq!(queue.take_at_most_once().await.unwrap().payload.len(), limit_bytes);
         }
-        crashing.close().await.unwrap();
-        assert!(queue.try_take().await.unwrap().is_none());
-        let dead = queue.dead_letters(1).await.unwrap().remove(0);
-        assert!(queue.put_back(&dead).await.unwrap());
-        assert_eq!(queue.take_at_most_once().await.unwrap().payload.len(), limit_bytes);
     }
 }
 

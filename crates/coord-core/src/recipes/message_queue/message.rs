@@ -22,7 +22,7 @@ use crate::kv::{IntoBytes, KeyValue, Revision};
 #[non_exhaustive]
 pub struct Message {
     /// The payload. It may have [`Limits::max_request_bytes`](crate::kv::Limits::max_request_bytes)
-    /// less 1 KiB and 8 times the length of the name of the queue: a little less than 1.5 MiB with
+    /// less 1 KiB and 12 times the length of the name of the queue: a little less than 1.5 MiB with
     /// etcd's default.
     pub payload: Bytes,
     /// The priority: messages with a lower number are taken first.

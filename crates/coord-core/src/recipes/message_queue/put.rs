@@ -51,9 +51,10 @@ use crate::stm::{IdempotencyKey, Resolution};
 const SECTION_MESSAGES: u64 = 64;
 
 /// The bytes of a request that are kept for what is not payload. The largest request with a payload
-/// puts a dead letter back: it names the queue in 7 keys, and has less than 1 KiB besides.
+/// puts a dead letter back, begins a section and reads the next messages: it names the queue in 11
+/// keys, and has less than 1 KiB besides.
 const RESERVED_BYTES: usize = 1024;
-const RESERVED_NAMES: usize = 8;
+const RESERVED_NAMES: usize = 12;
 
 /// What one transaction puts.
 struct Batch<'a> {
