@@ -47,9 +47,9 @@
 //! | [`telemetry`] | log lines, spans and metrics |
 //!
 //! Internal modules: `shared` is the state that the primitives of one client share; `follow`
-//! follows keys by a read and a watch; `key_watch` watches a key until it is deleted; `retry_request`
-//! retries reads, and other requests that are safe to repeat, while the store is unavailable;
-//! `sync` locks a mutex that may be poisoned, also for the other crates of coord.
+//! follows keys by a read and a watch; `key_watch` watches a key until it is deleted;
+//! `retry_request` retries reads, and other requests that are safe to repeat, while the store is
+//! unavailable; `sync` locks a mutex that may be poisoned, also for the other crates of coord.
 
 pub mod backend;
 pub mod backoff;
