@@ -1,8 +1,8 @@
 //! Spawning the background tasks of a client: on tokio, or on an executor of the caller's choice.
 //!
-//! Sessions and supervisors have one task each, and cancellation tokens and blocking calls start
-//! tasks too. By default tokio runs them. A simulator that decides which task runs next, pauses a
-//! process, or crashes it, must run these tasks itself: it passes a [`Spawn`] to
+//! Sessions and supervisors have one task each. Cancellation tokens, blocking calls and some
+//! recipes start tasks too. By default tokio runs them. A simulator that decides which task runs
+//! next, pauses a process, or crashes it, must run these tasks itself: it passes a [`Spawn`] to
 //! [`Client::with_spawn`](crate::Client::with_spawn).
 
 use std::fmt;

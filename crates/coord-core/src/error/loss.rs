@@ -103,8 +103,9 @@ pub enum PrimitiveError {
     )]
     WouldBlockTasks,
     /// An error that only one recipe has, such as
-    /// [`SemaphoreError::LimitDiffers`](crate::recipes::SemaphoreError): the error of that recipe,
-    /// to be found with `downcast_ref`. It is neither a loss nor an error of the backend.
+    /// [`SemaphoreError::LimitDiffers`](crate::recipes::SemaphoreError), or that only a transaction
+    /// has: the error of that recipe, or the [`StmError`](crate::stm::StmError), to be found with
+    /// `downcast_ref`. It is neither a loss nor an error of the backend.
     #[error("{error}")]
     Recipe {
         /// The error of the recipe.

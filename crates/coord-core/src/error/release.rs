@@ -8,7 +8,7 @@ use super::{LossReason, PrimitiveError};
 /// The error of a release that was not confirmed, or of an unlock, a resignation or another request
 /// that ends what the guard holds. It returns the guard unchanged.
 ///
-/// Release the guard again, or drop it: the session task then continues to delete the key. If the
+/// Repeat the call, or drop the guard: the session task then continues to delete the key. If the
 /// `cause` is `Lost`, the key was lost before the request or while it was in flight, and another
 /// attempt cannot help. If an earlier attempt may have been applied, a later attempt that finds the
 /// key deleted succeeds.

@@ -170,7 +170,8 @@ pub struct LeaseGrantResponse {
 /// The response to one keep-alive of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseKeepAliveResponse {
-    /// The header, with the current revision: a keep-alive is no change.
+    /// The header: a keep-alive is no change. Its revision is that of the member that has received
+    /// the request, which may be behind.
     pub header: Header,
     /// The id of the lease.
     pub id: LeaseId,

@@ -39,8 +39,8 @@ impl SessionTask {
         // Cleanup first, but not so long that no time is left for the adopter.
         self.cleanup.finish_until(deadline - self.ttl / 4).await;
         self.enter(SessionState::Lost(LossReason::Orphaned));
-        // Before the keep-alive, so that the adopter has the whole TTL, and at most for half of the
-        // time that is left.
+        // The read precedes the keep-alive, so that the adopter has the whole TTL. It takes at most
+        // half of the time that is left.
         let left = deadline.saturating_duration_since(Instant::now());
         let current = current_revision(&*self.backend);
         let current = timeout((left / 2).min(self.ttl / 8), current).await;

@@ -385,8 +385,8 @@ impl Session {
         self.send(Command::CleanUp(key));
     }
 
-    /// The reason why the session is lost, if the store confirms that the lease is gone. `None` if
-    /// the lease exists, or if the store does not respond.
+    /// The reason why the session is lost, if it is lost already, or if the store confirms that the
+    /// lease is gone. Otherwise `None`: the lease exists, or the store does not respond.
     ///
     /// The wait is bounded, because the caller has lost a key and must be notified soon.
     pub(crate) async fn why_lost(&self) -> Option<LossReason> {

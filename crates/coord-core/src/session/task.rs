@@ -48,7 +48,7 @@ pub(super) struct OpenedLease {
     pub(super) lock_delay: Duration,
     /// The store's revision when the lease was granted or adopted.
     pub(super) revision: Revision,
-    /// When the request was sent.
+    /// When the grant or the keep-alive was sent.
     pub(super) sent: Moment,
     pub(super) suffixes: KeySuffixes,
 }
