@@ -111,7 +111,7 @@ fn failed_command_releases_the_message_until_it_is_dead() {
     assert_eq!(server.stdout(&["take", "q", "--timeout", "0s"]), "poison\n", "released");
 }
 
-/// Regression: in the variable, bytes that are not ASCII were escaped.
+/// Regression: in the variable, control characters and invisible characters were escaped.
 #[test]
 fn command_receives_the_key_of_the_message_unescaped() {
     let server = Server::start();
