@@ -43,9 +43,9 @@ const BLOCKED_BY_FOREIGN_KEY: &str = "(foreign key: blocks the queue)";
 /// place of the holder.
 ///
 /// A semaphore is listed as NAME/permits, with its first holder. Its other holders are no waiters.
-/// The readers of a read-write lock are listed as NAME/read, and its writers as NAME/write. Readers
-/// that hold it together are listed as one holder and waiters. NAME/takers has the takers that wait
-/// for a message of a queue.
+/// The readers of a read-write lock are listed as NAME/read, and its writers as NAME/read and as
+/// NAME/write. Readers that hold it together are listed as one holder and waiters. NAME/takers has
+/// the takers that wait for a message of a queue.
 ///
 /// The store records no clock time, so the age of a key is counted in revisions.
 #[derive(Args, Debug)]

@@ -115,9 +115,10 @@ fn failed_command_releases_the_message_until_it_is_dead() {
 #[test]
 fn command_receives_the_key_of_the_message_unescaped() {
     let server = Server::start();
-    server.stdout(&["put", "grüße", "a"]);
-    let key = server.stdout(&["take", "grüße", "--", "sh", "-c", "echo $COORD_MESSAGE_KEY"]);
-    assert!(key.starts_with("grüße/messages/00100/"), "{key}");
+    let queue = "a\u{200b}b";
+    server.stdout(&["put", queue, "a"]);
+    let key = server.stdout(&["take", queue, "--", "sh", "-c", "echo $COORD_MESSAGE_KEY"]);
+    assert!(key.starts_with(&format!("{queue}/messages/00100/")), "{key}");
 }
 
 #[test]

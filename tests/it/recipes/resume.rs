@@ -1,11 +1,12 @@
 //! `resume`: the adopter of a lease takes over what a former process held, and what it waited for
 //! blocks no other client.
 
+use coord_core::queue::WaitQueue;
 use coord_core::recipes::{
     Barrier, DoubleBarrier, MultiLock, ReadGuard, ResumedLock, RwLock, Semaphore, SemaphoreError,
     WriteGuard,
 };
-use coord_core::{Client, Mutex, Session};
+use coord_core::{Client, Election, Mutex, Session};
 use coord_mem::MemBackend;
 use futures_util::FutureExt as _;
 use tokio::time::timeout;
@@ -47,6 +48,8 @@ async fn orphaned_mutex_resumes_and_its_waiters_do_not_block() {
 }
 
 /// A session that has not adopted its lease resumes nothing, also not what it holds itself.
+/// Regression: `resume` of an election and of a wait queue returned a second contender for a key of
+/// the session, and dropping it deleted the key.
 #[tokio::test(start_paused = true)]
 async fn session_without_a_former_owner_resumes_nothing() {
     let store = store();
@@ -57,14 +60,20 @@ async fn session_without_a_former_owner_resumes_nothing() {
     let _barrier = Barrier::new(&store, "b").hold(&session).await.unwrap().unwrap();
     let double = DoubleBarrier::new(&session, "d", 1).unwrap();
     let _inside = double.enter(1).await.unwrap();
+    let election = Election::new(&session, "e");
+    let _leadership = election.campaign("me").await.unwrap();
+    let queue = WaitQueue::new(&session, "q");
+    let _contender = queue.enqueue("").await.unwrap();
     assert!(Mutex::new(&session, "m").resume().await.unwrap().is_none());
     assert!(Semaphore::new(&session, "s", 1).resume().await.unwrap().is_empty());
     assert!(RwLock::new(&session, "l").resume().await.unwrap().is_none());
     assert!(MultiLock::new(&session, ["m"]).unwrap().resume().await.unwrap().is_none());
     assert!(Barrier::new(&store, "b").resume(&session).await.unwrap().is_none());
     assert!(double.resume(1).await.unwrap().is_empty());
+    assert!(election.resume().await.unwrap().is_none());
+    assert!(queue.resume().await.unwrap().is_none());
     settle().await;
-    assert_eq!(keys(&store, "").await.len(), 7, "no key is deleted");
+    assert_eq!(keys(&store, "").await.len(), 9, "no key is deleted");
 }
 
 /// Before, the permits of an orphaned session were taken as long as its adopter lived.

@@ -6,12 +6,12 @@ use std::fmt::Debug;
 use super::{LossReason, PrimitiveError};
 
 /// The error of a release that was not confirmed, or of an unlock, a resignation or another request
-/// that ends what the guard holds. It returns the guard unchanged.
+/// that ends what the guard holds. It returns the guard.
 ///
 /// Repeat the call, or drop the guard: the session task then continues to delete the key. If the
 /// `cause` is `Lost`, the key was lost before the request or while it was in flight, and another
-/// attempt cannot help. If an earlier attempt may have been applied, a later attempt that finds the
-/// key deleted succeeds.
+/// attempt cannot help. If an earlier attempt may have been applied, a later attempt of the same
+/// kind that finds the key deleted succeeds.
 ///
 /// Conversion into a [`PrimitiveError`], for example by `?`, drops the guard.
 #[derive(Debug, thiserror::Error)]

@@ -102,11 +102,7 @@ impl WaitQueue {
         let read = retry_request(|| self.session.backend().range(request.clone())).await?;
         // A key that was created after the adoption belongs to this session, or was created by a
         // late request of the former owner.
-        let adopted_at = self.session.adopted_at();
-        let is_former = |kv: &&KeyValue| {
-            let is_older = adopted_at.is_none_or(|adopted_at| kv.create_revision <= adopted_at);
-            self.keys.owns(&kv.key) && kv.lease == Some(lease) && is_older
-        };
+        let is_former = |kv: &&KeyValue| self.keys.owns(&kv.key) && self.session.has_adopted(kv);
         match read.kvs.iter().find(is_former) {
             Some(kv) => Ok(Some(Contender::existing(self.clone(), kv, read.header).await?)),
             None => Ok(None),

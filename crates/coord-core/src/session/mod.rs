@@ -335,16 +335,12 @@ impl Session {
         Err(Error::LeaseNotFound { lease: Some(lease) })
     }
 
-    /// The store's revision when the lease was adopted: a former owner has created the keys up to
-    /// then. `None` if the lease was not adopted.
-    pub(crate) fn adopted_at(&self) -> Option<Revision> {
-        self.inner.suffixes.are_of_adopter().then_some(self.inner.opened)
-    }
-
-    /// Whether the lease was adopted with this key: a former owner has created it.
+    /// Whether the lease was adopted with this key: a former owner has created it. A session that
+    /// has not adopted its lease has no such key.
     pub(crate) fn has_adopted(&self, kv: &KeyValue) -> bool {
-        let is_older = |adopted_at| kv.create_revision <= adopted_at;
-        kv.lease == Some(self.lease_id()) && self.adopted_at().is_some_and(is_older)
+        self.inner.suffixes.are_of_adopter()
+            && kv.lease == Some(self.lease_id())
+            && kv.create_revision <= self.inner.opened
     }
 
     /// Starts a background task, on the runtime that the session was opened on unless the client
