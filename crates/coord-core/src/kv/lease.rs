@@ -216,7 +216,7 @@ impl LeaseTimeToLive {
 /// The response to a [`LeaseTimeToLive`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseTimeToLiveResponse {
-    /// The header, with the current revision.
+    /// The header, with the revision of the member that responds, which may be behind.
     pub header: Header,
     /// The lease; `None` if it does not exist, which is no error.
     pub lease: Option<LeaseStatus>,
@@ -236,7 +236,7 @@ pub struct LeaseStatus {
 /// The response to a request for all leases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeasesResponse {
-    /// The header, with the current revision.
+    /// The header, with the revision of the member that responds, which may be behind.
     pub header: Header,
     /// The leases, in no defined order.
     pub leases: Vec<LeaseId>,
