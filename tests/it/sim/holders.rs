@@ -51,7 +51,7 @@ impl<U: Clone> Holders<U> {
         self.enter_while(key, usage, move || is_held(&ownership))
     }
 
-    /// As [`enter`](Self::enter), for a holder of a primitive that is not coord's.
+    /// As [`enter`](Self::enter), for a holder that may act while `may_act` returns true.
     pub(super) fn enter_while(
         &self,
         name: impl Display,

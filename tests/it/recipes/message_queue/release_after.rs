@@ -110,7 +110,7 @@ async fn invalid_delay_returns_the_delivery_before_anything_is_sent() {
     delivery.acknowledge().await.unwrap();
 }
 
-/// A repeated release finds the condition of the first one, and the lease.
+/// A repeated release has the condition of the first one, and its lease.
 #[tokio::test(start_paused = true)]
 async fn repeated_release_has_one_lease_and_the_first_delay() {
     for action in [Action::DropRequest, Action::DropResponse] {

@@ -223,7 +223,7 @@ async fn waiter_for_more_than_a_lowered_limit_fails() {
     holder.release().await.unwrap();
 }
 
-/// A foreign key may be a holder of another program. It counts for all permits.
+/// A foreign key may be a holder of another program. Without a number, it counts for all permits.
 #[tokio::test(start_paused = true)]
 async fn key_without_a_number_counts_for_all_permits() {
     for value in ["", "many", "0"] {

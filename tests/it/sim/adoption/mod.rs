@@ -18,7 +18,7 @@
 //!   still act, and no write has a smaller fencing token than the write before it;
 //! - the adopter resumes what the former process held, with its token;
 //! - the former process writes nothing after it has orphaned its lease;
-//! - no key is left, and no lease, some time after the faults.
+//! - no key of the three primitives is left, and no lease, some time after the faults.
 
 mod guard;
 mod shared;
@@ -42,8 +42,8 @@ const SEEDS: u64 = 300;
 
 const TTL: Duration = secs(10);
 
-/// How long after its lease a key may exist: the drift of the store's clock, requests that are 10 s
-/// late, and the time that the cleanup of a session may take.
+/// How long a key may exist beyond the TTL of its lease: the drift of the store's clock, requests
+/// that are 10 s late, and the time that the cleanup of a session may take.
 const KEY_GRACE: Duration = secs(60);
 
 /// What is wrong.

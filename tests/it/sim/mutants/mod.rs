@@ -198,7 +198,7 @@ fn try_mutant(family: &Family, mutant: &Mutant) -> Row {
     Row { mutant: mutant.name.clone(), report, shrunk_in: shrinking.elapsed() }
 }
 
-/// Searches the mutants of a recipe, all of which must be caught, and prints how.
+/// Searches the mutants of a family, all of which must be caught, and prints how.
 #[expect(clippy::print_stdout, reason = "the output of a test that is run with `--nocapture`")]
 pub(super) fn assert_caught(family: &Family) {
     let rows = try_family(family);
