@@ -64,7 +64,7 @@ impl ChangeRecorder {
     /// # Errors
     /// As [`KvBackend::range`](coord_core::KvBackend::range) and [`Watcher::next`]. After an error
     /// of the watch, such as `Compacted`, or `HistoryReplaced` if an older backup of the store was
-    /// restored, changes are missing, and every call returns that error.
+    /// restored, changes are missing, and every call whose read succeeds returns that error.
     ///
     /// # Cancel safety
     /// Safe: the next call continues.

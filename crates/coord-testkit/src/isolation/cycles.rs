@@ -140,7 +140,8 @@ pub(super) struct CycleEdge {
     pub(super) version: u32,
 }
 
-/// Finds a short cycle for each rule whose edge set is cyclic.
+/// Finds short cycles of the rules whose edge sets are cyclic. A rule is skipped if the cycle of an
+/// earlier rule is an example for it too.
 pub(super) fn short_cycles(
     resolved: &Resolved,
     graphs: &[Dependencies],

@@ -12,8 +12,9 @@
 //! ```
 //!
 //! A transaction that is placed after the boundary is after everything that was forgotten, whatever
-//! the order in time. So the boundary is a floor for all of them, and nothing else about time is
-//! kept. A cycle through what was forgotten needs an edge back to it:
+//! the order in time. So the boundary is a floor for all of them. Other times are kept only to
+//! detect late attempts, and for transactions that may be attempted again. A cycle through what was
+//! forgotten needs an edge back to it:
 //!
 //! - a transaction that comes too late, or reads a version that was overwritten before the
 //!   boundary. Such events are *doubts*, which make levels undecided;

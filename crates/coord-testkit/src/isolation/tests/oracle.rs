@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Versions are written in the order of their revisions. The state of the store depends only on the
-//! set of transactions that were executed, so each set is visited once.
+//! set of transactions that were executed, so each set is visited once. For snapshot isolation all
+//! orders are tried, because which snapshots a transaction may have depends on the order.
 
 use std::collections::BTreeSet;
 

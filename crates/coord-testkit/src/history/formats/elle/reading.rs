@@ -45,8 +45,8 @@ use crate::history::{
 /// could be ordered, and the reads that no order explains, which the isolation checker reports as
 /// anomalies. Levels that nothing refutes are unknown if a transaction that writes has no position.
 ///
-/// The isolation level of every transaction is the default one. If an operation has no `time`, the
-/// times are the positions in the file.
+/// The isolation level of every transaction is the default one. If an operation of a transaction
+/// has no `time`, the times are the positions of these operations, from 1.
 ///
 /// ```
 /// use std::collections::BTreeMap;
