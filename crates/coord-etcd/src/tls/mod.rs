@@ -33,8 +33,9 @@ use verify::Verifier;
 /// ```
 ///
 /// Files are PEM. Keys and signatures may use RSA, P-256, P-384, P-521 and Ed25519. If `connect`
-/// fails because of a certificate, the source of the error is [`ConfigError::Certificate`], which
-/// names the file and the reason, and the remedy where one is known.
+/// fails because one of these certificates or keys cannot be used, the source of the error is
+/// [`ConfigError::Certificate`], which names the file and the reason, and the remedy where one is
+/// known.
 #[derive(Clone, Default)]
 pub struct Tls {
     authorities: Vec<PemSource>,

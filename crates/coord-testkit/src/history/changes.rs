@@ -38,7 +38,7 @@ pub struct ChangeRecorder {
     watch: Watcher,
     /// All changes up to this revision are recorded.
     recorded: Revision,
-    /// The error that has ended the watch.
+    /// The error that has ended the recording.
     failure: Option<Error>,
 }
 
