@@ -140,7 +140,7 @@ async fn grant_without_a_response_is_repeated_with_one_lease() {
     }
 }
 
-/// Its response was lost, its delay has passed, and another taker has the message.
+/// The response was lost, the delay has passed, and the message was delivered again.
 #[tokio::test(start_paused = true)]
 async fn release_is_confirmed_after_the_next_delivery() {
     let store = store();

@@ -216,8 +216,8 @@ async fn consistent_read_detects_a_replaced_history() {
     assert_eq!(entries(&cache.snapshot()).into_keys().collect::<Vec<_>>(), ["p/new"]);
 }
 
-/// The replaced store has more revisions than the cache has seen. The verification compares the
-/// keys as of the revision of the cache.
+/// The new store has more revisions than the cache has seen. The verification compares the keys as
+/// of the revision of the cache.
 #[tokio::test(start_paused = true)]
 async fn verification_detects_a_replaced_history_that_is_longer() {
     let (store, cache) = replaceable().await;
