@@ -93,8 +93,9 @@ pub struct KeyRead {
 pub struct RangeRead {
     /// The range.
     pub range: KeyRange,
-    /// The keys that the closure has seen, with their mod revisions, in key order. A key that the
-    /// attempt had read before has the mod revision of that read.
+    /// The keys as the closure sees them before its own writes are applied, with their mod
+    /// revisions, in key order. A key that the attempt had read before has the mod revision of that
+    /// read.
     pub found: Vec<(Bytes, Revision)>,
 }
 

@@ -238,7 +238,7 @@ impl<F: Followed> Follower<F> {
                 Ok(())
             }
             Wakeup::Wanted(Wanted::Verify) if self.verification.is_some() => {
-                // Again, as soon as the one that has begun before ends.
+                // Verifies again as soon as the verification in progress has ended.
                 self.verify_at = Some(Instant::now());
                 self.step = Step::Watch(Some(watch));
                 Ok(())

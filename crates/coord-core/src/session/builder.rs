@@ -250,7 +250,7 @@ impl SessionBuilder {
     }
 
     /// Sends one request for a lease; or one keep-alive of the lease to adopt, and then a read of
-    /// the revision: the keys that exist then are those of former owners.
+    /// the revision: the keys that exist then belong to former owners.
     async fn attempt(&self) -> Result<Session> {
         let asleep = self.asleep.clone().unwrap_or_else(AsleepClock::of_system);
         let sent = Moment { at: Instant::now(), asleep: asleep.now() };

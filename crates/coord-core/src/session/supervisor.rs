@@ -199,8 +199,8 @@ impl Supervisor {
         }
     }
 
-    /// Repeats `attempt` after retryable errors, with pauses that grow up to 5 s, until the
-    /// supervisor ends.
+    /// Repeats `attempt` after retryable errors, until the supervisor ends. The pauses grow up to
+    /// 5 s.
     pub(super) async fn retry_while_up<T, Fut>(
         &self,
         session: &Session,

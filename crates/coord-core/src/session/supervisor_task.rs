@@ -33,11 +33,13 @@ pub(super) struct SupervisorTask {
     backoff: Backoff,
 }
 
-/// A backoff with pauses of 50 to 100 ms, 100 to 200 ms, and so on up to 5 s.
+/// A backoff whose pauses depend on a lease. They are 50 to 100 ms, 100 to 200 ms, and so on up to
+/// 5 s.
 ///
 /// When a store becomes available again, all clients that wait for it send requests, so the pauses
-/// must differ between clients. The generator is seeded with the id of a lease: no two clients of a
-/// store have the same lease, and a test that replays its requests replays the pauses too.
+/// must differ between clients. The generator is seeded with the id of a lease: except for an
+/// adopter and a former owner, no two clients of a store have the same lease, and a test that
+/// replays its requests replays the pauses too.
 pub(super) fn seeded_backoff(lease: LeaseId) -> Backoff {
     let seed = lease.get().cast_unsigned();
     Backoff::new(Duration::from_millis(100), Duration::from_secs(5)).jitter(Jitter::Half, seed)

@@ -93,7 +93,7 @@ struct KeyQueue {
 struct Ticket {
     /// In key order.
     keys: Vec<Bytes>,
-    /// How often later tickets have passed this one.
+    /// How often later tickets have passed this one, counted in each queue.
     passes: u32,
     /// Set when the ticket is granted.
     hold: Option<HoldId>,

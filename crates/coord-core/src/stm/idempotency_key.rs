@@ -1,10 +1,10 @@
 //! Idempotency keys: they show whether a commit without a response was applied.
 //!
-//! Each commit also puts its *idempotency key*, a small key whose value is a number that is used
-//! once. If no response is received, the key shows whether the commit was applied. Reading it is
-//! not enough, because the commit may still arrive. So the *resolving request* puts the key itself.
-//! Both the commit and the resolving request have the condition that the key is unchanged since the
-//! last commit, so at most one of them is applied:
+//! Each commit that writes also puts its *idempotency key*, a small key whose value is a number
+//! that is used once. If no response is received, the key shows whether the commit was applied.
+//! Reading it is not enough, because the commit may still arrive. So the *resolving request* puts
+//! the key itself. Both the commit and the resolving request have the condition that the key is
+//! unchanged since the last commit, so at most one of them is applied:
 //!
 //! ```text
 //! key: 4, mod revision 20                                  (of commit 4)

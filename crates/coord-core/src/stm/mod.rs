@@ -159,10 +159,10 @@ impl Stm {
 
     /// Applies each transaction exactly once: resolves a commit whose response was lost.
     ///
-    /// Each commit also puts an idempotency key, a small key under `coord/stm/` on the lease of
-    /// `session`. Transactions reuse these keys, so keep this `Stm` or its clones, and do not
-    /// create one for each transaction. A transaction that was dropped during its commit leaves one
-    /// key behind. The keys are deleted with the lease.
+    /// Each commit that writes also puts an idempotency key, a small key under `coord/stm/` on the
+    /// lease of `session`. Transactions reuse these keys, so keep this `Stm` or its clones, and do
+    /// not create one for each transaction. A transaction that was dropped during its commit leaves
+    /// one key behind. The keys are deleted with the lease.
     ///
     /// When the session is lost, a transaction that writes fails with [`StmError::Lost`]. Without
     /// this option, a commit whose response was lost fails with [`StmError::OutcomeUnknown`].

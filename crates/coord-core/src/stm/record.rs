@@ -65,8 +65,9 @@ impl RecordedTransaction {
 }
 
 impl Transaction {
-    /// Notes a range that was read, with the keys as the closure sees them: a key that was read
-    /// before keeps the mod revision of that read, whatever the range has returned.
+    /// Notes a range that was read, with the keys as the closure sees them before its own writes
+    /// are applied: a key that was read before keeps the mod revision of that read, whatever the
+    /// range has returned.
     pub(super) fn note_range(&mut self, range: &KeyRange) {
         let Some(recording) = &mut self.recording else { return };
         let found = self.read_set.iter().filter(|(key, _)| range.contains(key));

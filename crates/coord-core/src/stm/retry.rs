@@ -19,9 +19,10 @@ const SNAPSHOT_REUSED_WITHIN: Duration = Duration::from_millis(20);
 /// The budget for the attempts of a transaction, and the pauses between them.
 ///
 /// After a conflict, a transaction waits in the conflict queues of the keys, and retries without a
-/// pause. If that attempt conflicts too, because another client has written the keys, it retries
-/// once more without a pause. Before each further attempt it pauses for a random time between zero
-/// and a limit that doubles from [`pause_min`](Self::pause_min) to [`pause_max`](Self::pause_max).
+/// pause. If that attempt conflicts too, for example because another client has written the keys,
+/// it retries once more without a pause. Before each further attempt it pauses for a random time
+/// between zero and a limit that doubles from [`pause_min`](Self::pause_min) to
+/// [`pause_max`](Self::pause_max).
 ///
 /// ```
 /// use coord_core::stm::Retry;
@@ -101,7 +102,7 @@ impl Run<'_> {
             return Instant::now() < self.deadline;
         }
         let pause = match self.phase {
-            // The snapshot of the failed attempt was older than the wait; `found` is current.
+            // The snapshot of the failed attempt may be older than the wait; `found` is current.
             Phase::Admitted | Phase::AdmittedAfterYield => Some(Duration::ZERO),
             Phase::Optimistic | Phase::Contended => self.pause().await,
         };

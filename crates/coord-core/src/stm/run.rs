@@ -63,13 +63,13 @@ pub(super) enum Phase {
     /// No attempt has conflicted so far.
     Optimistic,
     /// An attempt has conflicted, and the transaction now holds the queues of the keys in conflict.
-    /// No attempt was made since.
+    /// No attempt has conflicted since.
     Admitted,
     /// An attempt has yielded, and the transaction now holds the queues of the keys for which it
     /// yielded. An attempt yields again only before its first request.
     AdmittedAfterYield,
-    /// An attempt has conflicted although the transaction held the queues: another client writes to
-    /// the same keys.
+    /// An attempt has conflicted although the transaction held the queues, for example because
+    /// another client writes to the same keys.
     Contended,
 }
 
@@ -97,9 +97,11 @@ impl Stm {
     ///
     /// The closure may be called several times, so it must have no irreversible side effects: send
     /// the e-mail after the commit. If it returns an error, nothing is written, and the error is
-    /// returned as [`StmError::Aborted`], unless the reads of the attempt conflict: then the
-    /// closure is called again. The error type is made from [`Error`], so that `?` can follow a
-    /// read. After a failed read the attempt does not commit, whatever the closure returns.
+    /// returned as [`StmError::Aborted`], unless the attempt has failed, for example in a read, or
+    /// its reads conflict. After a conflict the closure is called again. The error type is made
+    /// from [`Error`], so that `?` can follow a read. After a failed read the attempt does not
+    /// commit, whatever the closure returns: it is retried, or the error of the read is returned as
+    /// [`StmError::Backend`].
     ///
     /// To cancel the transaction, drop the future. The future can be spawned if the closure owns
     /// what it uses, and all of that is `Send`:
