@@ -37,7 +37,7 @@ const BLOCKED_BY_FOREIGN_KEY: &str = "(foreign key: blocks the queue)";
 ///
 /// Prints one line per queue: its name; the number of waiters; the holder's fencing token; how many
 /// revisions the store has made since the holder's key was created; the holder's key; and its
-/// value, which locks do not have. Queues of `etcdctl` and of Go's package are included. A
+/// value, which mutexes do not have. Queues of `etcdctl` and of Go's package are included. A
 /// foreign key, which is a key that no contender has created, is left out, with one exception: a
 /// foreign key that is older than all contenders of its queue blocks the queue, and is printed in
 /// place of the holder.
@@ -46,6 +46,8 @@ const BLOCKED_BY_FOREIGN_KEY: &str = "(foreign key: blocks the queue)";
 /// The readers of a read-write lock are listed as NAME/read, and its writers as NAME/read and as
 /// NAME/write. Readers that hold it together are listed as one holder and waiters. NAME/takers has
 /// the takers that wait for a message of a queue.
+///
+/// Keys below coord/ are coord's own, and are listed only if PREFIX begins with coord/.
 ///
 /// The store records no clock time, so the age of a key is counted in revisions.
 #[derive(Args, Debug)]

@@ -36,7 +36,7 @@ const MAX_CONCURRENT_LEASE_READS: usize = 16;
 ///
 /// Prints one line per contender: its position, `holds` for the first; its fencing token; how many
 /// revisions the store has made since its key was created; the TTL of its lease, and an upper bound
-/// for the time since the lease was refreshed; its key; and its value, which locks do not have.
+/// for the time since the lease was refreshed; its key; and its value, which mutexes do not have.
 /// Contenders of `etcdctl` and of Go's package are included. A foreign key directly below the name,
 /// which is a key that no contender has created, blocks the contenders behind it: it is printed in
 /// its place in the queue, with `foreign` as its position and without a token.

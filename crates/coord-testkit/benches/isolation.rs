@@ -153,7 +153,9 @@ fn refuted(c: &mut Criterion) {
     group.sample_size(10);
     let count = 100_000;
     group.throughput(Throughput::Elements(count));
-    for (name, every) in [("one stale read", 99_999), ("every tenth transaction has a stale read", 10)] {
+    for (name, every) in
+        [("one stale read", 99_999), ("every tenth transaction has a stale read", 10)]
+    {
         let history = history(&rows(count, Some(every)), false);
         group.bench_function(BenchmarkId::new(name, count), |b| {
             b.iter(|| black_box(check(&history, Engine::Intervals)));

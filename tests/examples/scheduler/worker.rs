@@ -46,7 +46,8 @@ async fn work<F: Future + Send>(
     loop {
         // The board in memory may be late, so the lock and the store decide what is executed.
         let board = Board::of(&jobs.snapshot())?;
-        if board.is_finished() {
+        // A job may have been submitted since: a consistent read confirms that none is open.
+        if board.is_finished() && Board::of(&jobs.read().await?)?.is_finished() {
             return Ok(());
         }
         for job in board.assigned_to(name) {

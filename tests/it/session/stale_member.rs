@@ -5,18 +5,19 @@ use std::future::pending;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use coord_core::error::Outcome;
 use coord_core::{
-    Client, Election, KvBackend, Mutex, Result, Session,
+    Client, Election, Error, KvBackend, Mutex, Result, Session,
     kv::{Txn, TxnResponse},
     layer::Layer,
     recipes::{Barrier, DoubleBarrier, MultiLock, ResumedLock, RwLock, Semaphore},
 };
 use coord_mem::MemBackend;
-use coord_testkit::{Call, Recorder, StaleMember};
+use coord_testkit::{Action, Call, Recorder, StaleMember};
 use tokio::time::sleep;
 
 use super::adopt;
-use crate::support::{intercepted, newest_revision, secs, session, session_on};
+use crate::support::{intercepted, newest_revision, nth, secs, session, session_on};
 use crate::while_waiting::while_waiting;
 
 /// A client of a member that stays at the current revision of `store`.
@@ -61,6 +62,10 @@ async fn adopter_beside_a_stale_member_resumes_all_keys() {
     assert_eq!(resumed.expect("the leader").fencing_token(), leader.fencing_token());
 }
 
+fn unavailable() -> Error {
+    Error::Unavailable { outcome: Outcome::NotApplied, reason: "down".to_owned(), source: None }
+}
+
 /// A store that applies enqueues and never responds to them.
 #[derive(Debug)]
 struct SilentEnqueues(Arc<dyn KvBackend>);
@@ -81,19 +86,41 @@ impl Layer for SilentEnqueues {
 }
 
 /// Regression: the cleanup of the former owner deleted a key that existed when the session was
-/// orphaned, because the key was newer than the revision of the stale member.
+/// orphaned, because the key was newer than the revision of the stale member, or because the
+/// keep-alive had failed.
 #[tokio::test(start_paused = true)]
 async fn orphan_beside_a_stale_member_leaves_applied_enqueues() {
+    let failing = |request: &'static str| {
+        // The first transaction is the enqueue, the second the read of the revision.
+        let number = if request == "txn" { 2 } else { 1 };
+        nth(request, number, number, Action::Fail(unavailable()))
+    };
+    for request in ["none", "txn", "lease_keep_alive"] {
+        let store = Client::new(MemBackend::new());
+        let behind = stale_client(&store, SilentEnqueues(Arc::clone(store.backend()))).await;
+        let former = session_on(intercepted(&behind, failing(request))).await;
+        let mutex = Mutex::new(&former, "m");
+        let (locked, _) = while_waiting(mutex.lock(), former.orphan()).await;
+        assert!(locked.unwrap_err().loss().is_some());
+        let adopter = adopt(&store, former.lease_id()).await;
+        let resumed = Mutex::new(&adopter, "m").resume().await.unwrap().expect("it was enqueued");
+        sleep(secs(600)).await;
+        resumed.txn(Txn::new()).await.expect("the former owner must not delete the key");
+    }
+}
+
+/// Old versions of etcd refuse every transaction when they are out of space, and no keep-alive.
+#[tokio::test(start_paused = true)]
+async fn lease_is_adopted_from_a_store_without_space() {
     let store = Client::new(MemBackend::new());
-    let behind = stale_client(&store, SilentEnqueues(Arc::clone(store.backend()))).await;
-    let former = session_on(behind).await;
-    let mutex = Mutex::new(&former, "m");
-    let (locked, lease) = while_waiting(mutex.lock(), former.orphan()).await;
-    assert!(locked.unwrap_err().loss().is_some());
-    let adopter = adopt(&store, lease.unwrap()).await;
-    let resumed = Mutex::new(&adopter, "m").resume().await.unwrap().expect("it was enqueued");
-    sleep(secs(600)).await;
-    resumed.txn(Txn::new()).await.expect("the former owner must not delete the key");
+    let former = session(&store).await;
+    let held = Mutex::new(&former, "m").lock().await.unwrap();
+    let lease = former.orphan().await.unwrap();
+    let full = Action::Fail(Error::NoSpace { outcome: Outcome::NotApplied });
+    let client = intercepted(&store, nth("txn", 1, 1, full));
+    let adopter = Session::builder(&client).lease(lease).open().await.unwrap();
+    let resumed = Mutex::new(&adopter, "m").resume().await.unwrap().expect("the lock");
+    assert_eq!(resumed.fencing_token(), held.fencing_token());
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,6 +31,7 @@ use super::task::{Command, SessionTask};
 use crate::backoff::Backoff;
 use crate::error::{Error, LossReason, Result};
 use crate::kv::{LeaseTimeToLive, TTL_MAX};
+use crate::retry_request::retry_request;
 
 impl SessionTask {
     /// Ends the session and sends one more keep-alive, after a read of the revision.
@@ -42,16 +43,18 @@ impl SessionTask {
         // The read precedes the keep-alive, so that the adopter has the whole TTL. It takes at most
         // half of the time that is left.
         let left = deadline.saturating_duration_since(Instant::now());
-        let current = current_revision(&*self.backend);
+        let current = retry_request(|| current_revision(&*self.backend));
         let current = timeout((left / 2).min(self.ttl / 8), current).await;
         let refresh = self.backend.lease_keep_alive(self.lease);
         let after = deadline.saturating_duration_since(Instant::now());
         let refreshed = timeout_at(deadline, refresh).await;
         let refreshed = refreshed.unwrap_or(Err(Error::Timeout { after }));
-        if let Ok(response) = &refreshed {
-            // Without the read, the revision of the member that has received the keep-alive.
-            let current = current.ok().and_then(Result::ok).unwrap_or_default();
-            self.cleanup.set_orphaned_at(current.max(response.header.revision));
+        // Without the read, the revision of the member that has received the keep-alive. Also after
+        // a failed keep-alive: an adopter may be in time.
+        let current = current.ok().and_then(Result::ok);
+        let of_member = refreshed.as_ref().ok().map(|response| response.header.revision);
+        if let Some(revision) = current.max(of_member) {
+            self.cleanup.set_orphaned_at(revision);
         }
         let result = refreshed.map(|_| ());
         self.events.orphaned(&result);

@@ -1,7 +1,9 @@
 //! The cost of a message queue, in requests and watch events.
 
 use coord_core::Client;
+use coord_core::kv::Limits;
 use coord_core::recipes::{Message, MessageQueue};
+use coord_mem::MemBackend;
 use coord_testkit::{Action, Call, Recorder, Rule as _};
 use tokio::time::sleep;
 
@@ -154,4 +156,32 @@ async fn put_into_an_empty_queue_saves_the_read_of_the_next_take() {
     worker.put("e").await.unwrap();
     worker.take_at_most_once().await.unwrap();
     assert_eq!(recorder.take().names(), "txn txn txn", "put, read, take");
+}
+
+/// Regression: with many delayed messages, each put read them for nothing.
+#[tokio::test(start_paused = true)]
+async fn put_reads_no_messages_behind_many_delayed_ones() {
+    let (store, recorder) = (store(), Recorder::new());
+    let worker = recorded(&store, &recorder).await;
+    let late = || (0..40).map(|_| Message::new("late").delay(secs(600)));
+    worker.put_all(late()).await.unwrap();
+    assert!(worker.try_take().await.unwrap().is_none());
+    recorder.take();
+    worker.put("a").await.unwrap();
+    let calls = recorder.take();
+    assert!(matches!(&calls.0[..], [Call::Txn(put)] if put.success.len() <= 3), "{calls:?}");
+    assert_eq!(worker.take_at_most_once().await.unwrap().payload, "a");
+}
+
+/// Regression: a put that reads was refused by a backend that permits few operations.
+#[tokio::test(start_paused = true)]
+async fn put_reads_no_messages_if_the_backend_permits_few_operations() {
+    let limits = Limits { max_txn_ops: 3, ..Limits::default() };
+    let store = Client::new(MemBackend::builder().limits(limits).build());
+    let worker = queue(&store).await;
+    for _ in 0..200 {
+        assert!(worker.try_take_at_most_once().await.unwrap().is_none());
+        worker.put("a").await.unwrap();
+        worker.take_at_most_once().await.unwrap();
+    }
 }

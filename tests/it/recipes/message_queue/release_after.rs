@@ -254,3 +254,22 @@ async fn release_after_a_refused_grant_succeeds() {
     assert_eq!(leases(&store).await, 1);
     assert!(!is_ready(&taker).await);
 }
+
+/// Regression: the delay of a release that surely did nothing counted from that release.
+#[tokio::test(start_paused = true)]
+async fn release_after_a_refused_one_has_its_whole_delay() {
+    let store = store();
+    let refused = Error::PermissionDenied { reason: "no".to_owned() };
+    let rule = nth("txn", RELEASE, RELEASE, Action::Fail(refused));
+    let (taker, delivery) = delivery(&store, rule).await;
+    let failed = delivery.release_after(DELAY).await.unwrap_err();
+    assert_eq!(failed.cause.outcome(), Outcome::NotApplied);
+    settle().await;
+    assert_eq!(leases(&store).await, 0);
+    sleep(DELAY / 2).await;
+    failed.held.release_after(DELAY).await.unwrap();
+    sleep(DELAY - secs(1)).await;
+    assert!(!is_ready(&taker).await);
+    sleep(secs(3)).await;
+    assert!(is_ready(&taker).await);
+}

@@ -53,7 +53,7 @@ fn swarm_finds_mutants_in_fewer_seeds() {
     let (swarm_sum, all_sum) = (swarm.iter().sum::<u64>(), all.iter().sum::<u64>());
     assert!(swarm_sum < all_sum, "swarm {swarm_sum}, all faults {all_sum}:\n{table}");
     println!(
-        "median of the mutants that need faults: swarm {}, all {}",
+        "upper median of the mutants that need faults: swarm {}, all {}",
         median(swarm),
         median(all)
     );

@@ -231,7 +231,13 @@ impl Delivery {
     pub async fn release_after(mut self, delay: Duration) -> Result<(), ReleaseError<Self>> {
         match self.end_after(delay).await {
             Ok(()) => Ok(()),
-            Err(cause) => Err(ReleaseError::new(self, cause)),
+            Err(cause) => {
+                if self.unknown == UnknownEnd::None {
+                    // No request can put the claim on a lease: the next delay starts anew.
+                    self.delays = None;
+                }
+                Err(ReleaseError::new(self, cause))
+            }
         }
     }
 

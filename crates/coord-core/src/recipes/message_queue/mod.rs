@@ -185,6 +185,9 @@ impl MessageQueue {
     ///
     /// # Cancel safety
     /// If the future is dropped, it is unknown whether the message was put.
+    ///
+    /// Poll the future or drop it. One that is not polled may delay takers on clones of this handle
+    /// by 2 s.
     pub async fn put(
         &self,
         message: impl Into<Message> + Send,

@@ -31,6 +31,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::MutexGuard;
 use tokio::time::timeout;
 
 use super::delay::DelayLeases;
@@ -176,12 +177,8 @@ impl MessageQueue {
             // No attempt is in flight: nothing was put.
             return Err(reason.into());
         }
-        let window = &self.shared.window;
-        // One read at a time: takers that need one wait for this one.
-        let reading = (batch.messages.len() == 1 && window.was_empty_lately())
-            .then(|| window.reading.try_lock().ok())
-            .flatten();
         let txn = self.put_txn(batch, section);
+        let reading = self.start_read(&txn);
         // After the puts, so it shows the message, and others that were put before it.
         let reads = reading.as_ref().map(|_| read_window(&self.shared.keys, READ_LIMIT));
         let txn = key.add_to(txn.and_then(reads.into_iter().flatten()));
@@ -224,6 +221,7 @@ impl MessageQueue {
             }
             return Ok(PutResult::Repeat);
         }
+        drop(reading);
         let resolve = async { Ok(key.resolve(&**backend).await?) };
         match session.while_held(resolve).await {
             Ok(Resolution::Applied(revision)) => Ok(PutResult::Put(revision)),
@@ -234,6 +232,15 @@ impl MessageQueue {
             Ok(Resolution::Unknown) => Err(MessageQueueError::OutcomeUnknown(error.into())),
             Err(unresolved) => Err(MessageQueueError::OutcomeUnknown(unresolved)),
         }
+    }
+
+    /// Begins a read of the next messages in the transaction of a put, if it saves the next take a
+    /// read. There is one read at a time: takers that need one wait for it.
+    fn start_read(&self, txn: &Txn) -> Option<MutexGuard<'_, ()>> {
+        let window = &self.shared.window;
+        // The idempotency key, and two ranges.
+        let has_room = txn.success.len() + 3 <= self.session().client().limits().max_txn_ops;
+        (has_room && window.was_empty_lately()).then(|| window.reading.try_lock().ok()).flatten()
     }
 
     /// The transaction that puts a batch, if the section is still the current one.

@@ -41,6 +41,9 @@ use crate::sync::lock;
 /// How many messages a read returns. Most sections are smaller: see `put.rs`.
 pub(super) const READ_LIMIT: u64 = 256;
 
+/// How many keys a read has at most if a put repeats it.
+const SMALL_READ_KEYS: usize = 64;
+
 /// How long a window is used.
 const WINDOW_MAX_AGE: Duration = Duration::from_secs(1);
 
@@ -84,6 +87,8 @@ struct State {
     read: Option<(Revision, Instant)>,
     /// Whether the read has returned all messages.
     is_complete: bool,
+    /// How many keys the read has returned.
+    keys: usize,
     /// The ids of the messages that a taker of this handle is claiming.
     claiming: BTreeSet<Bytes>,
     reads: Reads,
@@ -174,10 +179,11 @@ impl Window {
         state.is_of_use()
     }
 
-    /// Whether no message was ready a short time ago.
+    /// Whether no message was ready a short time ago, and the read that showed it was small. If
+    /// many messages are claimed or delayed, each read returns them.
     pub(super) fn was_empty_lately(&self) -> bool {
         let state = lock(&self.state);
-        state.shows_no_message() && state.is_fresh()
+        state.shows_no_message() && state.is_fresh() && state.keys <= SMALL_READ_KEYS
     }
 
     /// Notes the messages that were put until `revision`, according to a watch. A fresh window that
@@ -188,7 +194,8 @@ impl Window {
         if state.read.is_some_and(|(current, _)| current >= revision) && state.is_fresh() {
             // A put of this handle has read them.
         } else if state.shows_no_message() {
-            state.set(revision, Ready { candidates: put, is_complete: true });
+            let keys = state.keys;
+            state.set(revision, Ready { candidates: put, is_complete: true, keys });
         } else {
             state.read = None;
         }
@@ -197,11 +204,12 @@ impl Window {
 
 impl State {
     fn set(&mut self, revision: Revision, read: Ready) {
-        let Ready { mut candidates, is_complete } = read;
+        let Ready { mut candidates, is_complete, keys } = read;
         candidates.retain(|candidate| !self.claiming.contains(candidate.place.id()));
         self.read = Some((revision, Instant::now()));
         self.ready = candidates.into();
         self.is_complete = is_complete;
+        self.keys = keys;
     }
 
     /// Whether no message was ready at the time of the read, except those that a taker of this
@@ -256,6 +264,8 @@ pub(super) struct Ready {
     pub(super) candidates: Vec<ReadyMessage>,
     /// Whether the read has returned all messages. If not, others behind the last may be ready.
     pub(super) is_complete: bool,
+    /// How many keys it has returned: messages and claims.
+    pub(super) keys: usize,
 }
 
 /// The ready messages of a read.
@@ -277,7 +287,8 @@ pub(super) fn ready(keys: &Keys, messages: &RangeResponse, claims: &RangeRespons
         a.group().cmp(b.group()).then(by_revision).then_with(|| a.cmp(b))
     });
     let candidates = found.into_iter().map(|(place, kv)| ReadyMessage::new(place, &kv)).collect();
-    Ready { candidates, is_complete: !messages.more }
+    let keys = messages.kvs.len() + claims.kvs.len();
+    Ready { candidates, is_complete: !messages.more, keys }
 }
 
 #[cfg(test)]
