@@ -216,12 +216,12 @@ impl Delivery {
     /// [`InvalidDelay`](super::MessageQueueError::InvalidDelay), nothing was sent. If it is `Lost`,
     /// the delivery had ended before, or the session was lost while a request was in flight: then
     /// the message is ready when the lease of the session has ended, or, if the release was
-    /// applied, when the delivery is dropped or the delay has passed.
+    /// applied, at the latest when the delivery is dropped or the delay has passed.
     ///
     /// After another error, release again with the same delay, or drop the delivery. If the failed
-    /// request was applied, its delay counts; with another delay, either may count. Or acknowledge:
-    /// that succeeds, unless the delay has passed. An earlier acknowledgement whose outcome is
-    /// unknown may still be applied until then.
+    /// release may have been applied, its delay counts; with another delay, either may count. Or
+    /// acknowledge: that succeeds, unless the delay has passed. An earlier acknowledgement whose
+    /// outcome is unknown may still be applied until then.
     ///
     /// # Cancel safety
     /// If the future is dropped, the message is ready at once: the delivery is released in the
@@ -233,7 +233,8 @@ impl Delivery {
             Ok(()) => Ok(()),
             Err(cause) => {
                 if self.unknown == UnknownEnd::None {
-                    // No request can put the claim on a lease: the next delay starts anew.
+                    // Unless the delivery is lost, no request can put the claim on a lease: the
+                    // next delay starts anew.
                     self.delays = None;
                 }
                 Err(ReleaseError::new(self, cause))
