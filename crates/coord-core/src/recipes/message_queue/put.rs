@@ -18,8 +18,8 @@
 //! ```
 //!
 //! **The next take.** If a small read of the handle has shown a short time ago that no message was
-//! ready, the transaction also reads the next messages, unless it has no room for that or another
-//! read of the handle is in flight. So a worker that puts a message into an empty queue and then
+//! ready, the transaction of a single message also reads the next messages, unless it has no room
+//! for that or another read of the handle is in flight. So a worker that puts a message into an empty queue and then
 //! takes one needs no read of its own (`window.rs`).
 //!
 //! **Once.** A message that was put may be taken and deleted before the response is received, so
@@ -178,7 +178,7 @@ impl MessageQueue {
             return Err(reason.into());
         }
         let txn = self.put_txn(batch, section);
-        let reading = self.start_read(&txn);
+        let reading = self.start_read(batch, &txn);
         // After the puts, so it shows the message, and others that were put before it.
         let reads = reading.as_ref().map(|_| read_window(&self.shared.keys, READ_LIMIT));
         let txn = key.add_to(txn.and_then(reads.into_iter().flatten()));
@@ -236,10 +236,12 @@ impl MessageQueue {
 
     /// Begins a read of the next messages in the transaction of a put, if it saves the next take a
     /// read. There is one read at a time: takers that need one wait for it.
-    fn start_read(&self, txn: &Txn) -> Option<MutexGuard<'_, ()>> {
+    fn start_read(&self, batch: &Batch<'_>, txn: &Txn) -> Option<MutexGuard<'_, ()>> {
         let window = &self.shared.window;
-        // The idempotency key, and two ranges.
-        let has_room = txn.success.len() + 3 <= self.session().client().limits().max_txn_ops;
+        // The payloads of a batch may need all bytes of a request. Three operations are added: the
+        // idempotency key, and two ranges.
+        let has_room = batch.messages.len() == 1
+            && txn.success.len() + 3 <= self.session().client().limits().max_txn_ops;
         (has_room && window.was_empty_lately()).then(|| window.reading.try_lock().ok()).flatten()
     }
 

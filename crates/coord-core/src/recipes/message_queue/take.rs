@@ -39,8 +39,8 @@ use crate::session::SessionState;
 /// How often the first waiting taker reads the messages, in case its watch has fallen silent.
 const READ_AFTER: Duration = Duration::from_secs(30);
 
-/// How long a taker waits for the read of another taker of its handle. The future of that taker may
-/// not be polled, so the wait must end.
+/// How long a taker waits for a read of its handle, by another taker or a put. The future that
+/// reads may not be polled, so the wait must end.
 const SHARED_READ_WAIT: Duration = Duration::from_secs(2);
 
 /// Why the first waiting taker wakes up.
