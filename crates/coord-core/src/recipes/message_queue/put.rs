@@ -19,8 +19,8 @@
 //!
 //! **The next take.** If a small read of the handle has shown a short time ago that no message was
 //! ready, the transaction of a single message also reads the next messages, unless it has no room
-//! for that or another read of the handle is in flight. So a worker that puts a message into an empty queue and then
-//! takes one needs no read of its own (`window.rs`).
+//! for that or another read of the handle is in flight. So a worker that puts a message into an
+//! empty queue and then takes one needs no read of its own (`window.rs`).
 //!
 //! **Once.** A message that was put may be taken and deleted before the response is received, so
 //! the missing message proves nothing. The transaction also puts an idempotency key on the lease of
