@@ -19,10 +19,10 @@ const SNAPSHOT_REUSED_WITHIN: Duration = Duration::from_millis(20);
 /// The budget for the attempts of a transaction, and the pauses between them.
 ///
 /// After a conflict, a transaction waits in the conflict queues of the keys, and retries without a
-/// pause. If that attempt conflicts too, for example because another client has written the keys,
-/// it retries once more without a pause. Before each further attempt it pauses for a random time
-/// between zero and a limit that doubles from [`pause_min`](Self::pause_min) to
-/// [`pause_max`](Self::pause_max).
+/// pause. If that attempt conflicts on the same keys, for example because another client has
+/// written them, it retries once more without a pause. Before each further attempt on these keys it
+/// pauses for a random time between zero and a limit that doubles from
+/// [`pause_min`](Self::pause_min) to [`pause_max`](Self::pause_max).
 ///
 /// ```
 /// use coord_core::stm::Retry;
