@@ -1,4 +1,7 @@
 //! The read set: the keys that an attempt has read, and the compares that validate them.
+//!
+//! A commit that validates its reads has one compare for each key of the read set. If one of them
+//! does not hold, the transaction is attempted again.
 
 use crate::kv::{Compare, CompareOp, KeyValue, OpResponse, Revision};
 pub(super) use crate::shared::{ReadSet, Snapshot, Versioned};

@@ -3,8 +3,10 @@
 //!
 //! Files come from many tools, so the reader accepts every unambiguous variant: a byte order mark,
 //! UTF-16 (from a redirect in PowerShell), indentation, text between the blocks, and OpenSSL's
-//! `TRUSTED CERTIFICATE`, whose trust settings are left out. A broken block does not affect the
-//! other blocks of its file.
+//! `TRUSTED CERTIFICATE`, whose trust settings are left out. A broken certificate does not affect
+//! the other blocks of its file.
+//!
+//! Each error is the end of a sentence: the caller puts the path of the file before it.
 
 use std::borrow::Cow;
 
@@ -34,7 +36,7 @@ pub(super) fn certificates(
     Ok(found)
 }
 
-/// The private key of a file.
+/// The first private key of a file.
 pub(super) fn private_key(file: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     let blocks = blocks(&text(file)?);
     let key = blocks.iter().find(|block| block.label.ends_with("PRIVATE KEY"));

@@ -1,4 +1,7 @@
 //! The stream of one watch: queued batches, then batches from the log, and progress notifications.
+//!
+//! A writer queues each batch in the registration. When the queue is full, the stream has to catch
+//! up from the log: `watch/mod.rs` has an example, and the order of the locks.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Records the transactions of one process of a run.
+//! Records the transactions of one process of a run, for the isolation checker.
 //!
 //! A transaction begins with its *first request*, not when its future is first polled: all futures
 //! of a run are polled before its first turn. Otherwise all transactions would be concurrent, and a
@@ -20,8 +20,9 @@ pub(super) struct ProcessAttempts {
     pub(super) state: Arc<Mutex<GateState>>,
     pub(super) events: Arc<Mutex<Vec<Event>>>,
     pub(super) name: Arc<str>,
-    /// The number of the process, from 1, and how many processes there are: the first transaction
-    /// of a process has its number, and no other transaction has it.
+    /// The number of the process, from 1, and how many processes there are. The transactions of a
+    /// process have its number, and then numbers that grow by the number of processes. So no two
+    /// transactions of a run have one number.
     pub(super) number: u64,
     pub(super) processes: u64,
 }

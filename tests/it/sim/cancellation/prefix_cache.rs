@@ -1,4 +1,5 @@
-//! Cancellation cases of prefix caches.
+//! Cancellation cases of prefix caches. Each runs once for each await at which its call can be
+//! dropped (`cancellation/mod.rs`).
 
 use coord_core::Client;
 use coord_core::recipes::PrefixCache;
@@ -57,7 +58,7 @@ async fn wait_for(t: Trial) {
     assert_eq!(t.proceeds(cache.wait_for(before.next())).await.unwrap().len(), 1);
 }
 
-/// No change is lost, and none is yielded twice.
+/// No change is lost, and the first one is not yielded twice.
 async fn changes_next(t: Trial) {
     let cache = cache(t.client()).await;
     let mut changes = cache.changes();
