@@ -1,6 +1,6 @@
 //! A server under test with two watch streams. Barriers detect when all messages of a step have
-//! arrived. The same scenario runs on etcd and on coord's server, and the transcripts of the two are
-//! compared.
+//! arrived. The same scenario runs on etcd and on coord's server, and the transcripts of the two
+//! are compared.
 //!
 //! After the requests of a step, a watch of a sentinel key is created on each stream: when it is
 //! confirmed, the responses to the earlier requests have arrived. After the changes of a step, the
