@@ -2,12 +2,11 @@
 
 use bytes::Bytes;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{Instrument as _, Span};
+use tracing::Span;
 
-use crate::error::{LossReason, PrimitiveError, ReleaseError};
-use crate::kv::{Compare, FencingToken, Header, Txn, TxnResponse};
-use crate::queue::{Contender, Held};
-use crate::session::Session;
+use crate::error::ReleaseError;
+use crate::kv::FencingToken;
+use crate::queue::{Contender, contender_methods, held_methods, impl_held};
 use crate::telemetry::queue as events;
 
 /// The guard of a shard that this member owns. No other member owns the shard until the guard is
@@ -18,7 +17,8 @@ use crate::telemetry::queue as events;
 /// that hands the shard over. A guard that is kept keeps the other member waiting.
 ///
 /// When the session is lost, [`lost`](Self::lost) returns, before another member can own the shard:
-/// then stop at once.
+/// then stop at once. [`run_while_held`](Self::run_while_held) drops its future then; if the shard
+/// is only revoked, the future continues. Both cost a watch, and 1 read in each TTL of the session.
 ///
 /// ```
 /// use coord_core::recipes::Shard;
@@ -76,44 +76,8 @@ impl Shard {
         self.contender.fencing_token()
     }
 
-    /// Returns the owner's key.
-    #[must_use]
-    pub fn key(&self) -> &Bytes {
-        self.contender.key()
-    }
-
-    /// Returns the session that owns the shard.
-    #[must_use]
-    pub fn session(&self) -> &Session {
-        self.contender.session()
-    }
-
-    /// Returns the header of the response that confirmed the ownership.
-    #[must_use]
-    pub const fn header(&self) -> Header {
-        self.contender.header()
-    }
-
-    /// Returns a compare, for a transaction, that holds as long as the shard is owned.
-    #[must_use]
-    pub fn held_condition(&self) -> Compare {
-        self.contender.held_condition()
-    }
-
-    /// Applies `txn` if the shard is still owned. The store evaluates that condition in the same
-    /// transaction.
-    ///
-    /// `txn` may have one operation less than the limit of the backend.
-    ///
-    /// # Errors
-    /// - `Lost` if the shard is lost: nothing was applied.
-    /// - The error of the backend, with its own outcome.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, it is unknown whether the transaction was applied.
-    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, PrimitiveError> {
-        self.contender.txn(txn).await
-    }
+    held_methods!("the shard");
+    contender_methods!("the shard");
 
     /// Returns whether the shard is to be handed over, as [`revoked`](Self::revoked) reports.
     #[must_use]
@@ -129,41 +93,6 @@ impl Shard {
     /// Safe: call it again.
     pub async fn revoked(&self) {
         self.revoked.cancelled().await;
-    }
-
-    /// Waits until the shard is lost, and returns the reason. A watch that has fallen silent delays
-    /// the report by the TTL of the session at most.
-    ///
-    /// Cost: a watch, and 1 read in each TTL of the session.
-    ///
-    /// # Cancel safety
-    /// Safe: call it again.
-    pub async fn lost(&self) -> LossReason {
-        self.contender.lost().await
-    }
-
-    /// Returns a token that is cancelled when the shard is lost or released. Each call returns a
-    /// new token; cancelling it does not affect the guard.
-    #[must_use]
-    pub fn cancellation_token(&self) -> CancellationToken {
-        self.contender.cancellation_token()
-    }
-
-    /// Runs `future` while the shard is owned. If the shard is lost, `future` is dropped. If it is
-    /// only revoked, `future` continues.
-    ///
-    /// Cost: as [`lost`](Self::lost).
-    ///
-    /// # Errors
-    /// The reason of the loss. The side effects of `future` until then remain.
-    ///
-    /// # Cancel safety
-    /// Dropping this future drops `future`.
-    pub async fn run_while_held<F: Future + Send>(
-        &self,
-        future: F,
-    ) -> Result<F::Output, LossReason> {
-        self.contender.run_while_held(future.instrument(self.span.clone())).await
     }
 
     /// Hands the shard over, and waits for the confirmation. If the shard is still assigned to this
@@ -184,12 +113,4 @@ impl Shard {
     }
 }
 
-impl Held for Shard {
-    fn contender(&self) -> &Contender {
-        &self.contender
-    }
-
-    fn into_contender(self) -> Contender {
-        self.contender
-    }
-}
+impl_held!(Shard);
