@@ -20,11 +20,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::MessageQueue;
 use super::delay::DelayLeases;
 use super::keys::Place;
+use super::put::check_delay;
 use super::unknown_end::UnknownEnd;
 use super::window::attempts;
-use super::{Message, MessageQueue};
 use crate::error::{Error, LossReason, Outcome, PrimitiveError, ReleaseError};
 use crate::key_watch::range_with_retry;
 use crate::kv::{Delete, FencingToken, KeyValue, LeaseId, Op, Put, Range, Revision};
@@ -244,8 +245,7 @@ impl Delivery {
 
     /// Moves the claim to a lease that ends when `delay` has passed.
     async fn end_after(&mut self, delay: Duration) -> Result<(), PrimitiveError> {
-        // The limits of a delay are those of a put.
-        self.queue.check_batch(&[Message::new("").delay(delay)])?;
+        check_delay(delay)?;
         if let Some(ops) = self.give_up() {
             return self.end(ops).await;
         }

@@ -97,13 +97,7 @@ impl MessageQueue {
         if let Some(size_bytes) = sizes.max().filter(|&size| size > limit_bytes) {
             return Err(MessageQueueError::PayloadTooLarge { size_bytes, limit_bytes });
         }
-        let is_valid = |delay: &Duration| {
-            *delay >= Duration::from_secs(1) && LeaseGrant::new(*delay).check().is_ok()
-        };
-        match messages.iter().filter_map(|message| message.delay).find(|delay| !is_valid(delay)) {
-            Some(delay) => Err(MessageQueueError::InvalidDelay { delay, limit: TTL_MAX }),
-            None => Ok(()),
-        }
+        messages.iter().filter_map(|message| message.delay).try_for_each(check_delay)
     }
 
     /// Puts messages. With a dead letter, they replace it; `None` if it does not exist any more.
@@ -266,6 +260,14 @@ impl MessageQueue {
         let reads = reads.map(|key| Range::new(key).keys_only());
         Txn::new().when([current]).when(dead).and_then(ops).or_else(reads)
     }
+}
+
+/// Checks a delay before anything is sent.
+pub(super) fn check_delay(delay: Duration) -> Result<(), MessageQueueError> {
+    if delay >= Duration::from_secs(1) && LeaseGrant::new(delay).check().is_ok() {
+        return Ok(());
+    }
+    Err(MessageQueueError::InvalidDelay { delay, limit: TTL_MAX })
 }
 
 /// Why a transaction was refused, by the reads of its failure branch.
