@@ -8,7 +8,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -26,6 +26,17 @@ pub(crate) type WatchLifetime = (Duration, Option<Error>);
 
 /// The lifetime of a watch that lasts longer than any test.
 pub(crate) const UNLIMITED_LIFETIME: WatchLifetime = (Duration::from_secs(1_000_000), None);
+
+/// Lifetimes of which the first one is `first`, without an error, and all others are unlimited.
+pub(crate) fn short_first_watch(
+    first: Duration,
+) -> impl Fn() -> WatchLifetime + Send + Sync + 'static {
+    let is_first = AtomicBool::new(true);
+    move || match is_first.swap(false, Ordering::Relaxed) {
+        true => (first, None),
+        false => UNLIMITED_LIFETIME,
+    }
+}
 
 /// A layer whose watches end after the lifetimes that a closure returns, one for each watch.
 pub(crate) struct WatchFaults<B, F> {

@@ -1,6 +1,6 @@
 //! The shared value: reads, swaps, updates and the stream of values.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::support::{
     intercepted, newest_revision, nth, only, secs, separate_client, session, timed,
 };
-use crate::watch_faults::{UNLIMITED_LIFETIME, WatchFaults};
+use crate::watch_faults::{WatchFaults, short_first_watch};
 
 /// The value `limit` of a client.
 fn limit(client: &Client) -> SharedValue<i64> {
@@ -270,14 +270,9 @@ async fn watch_resumes_without_a_gap() {
 
 #[tokio::test(start_paused = true)]
 async fn watch_continues_with_the_current_value_after_compaction() {
-    // The lifetimes of the watches: the first one ends after a second, without an event.
+    // The first watch ends after a second, without an event.
     let store = MemBackend::new();
-    let first = AtomicBool::new(true);
-    let faulty =
-        WatchFaults::new(store.clone(), move || match first.swap(false, Ordering::Relaxed) {
-            true => (secs(1), None),
-            false => UNLIMITED_LIFETIME,
-        });
+    let faulty = WatchFaults::new(store.clone(), short_first_watch(secs(1)));
     let mut values = limit(&Client::new(faulty)).watch();
     assert_eq!(next(&mut values).await, None);
     // The watch is registered, and ends.

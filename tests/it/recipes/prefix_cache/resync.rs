@@ -1,7 +1,7 @@
 //! Resynchronization: after a watch that has ended, a compaction, and a replaced history.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::changes::Replica;
 use super::{entries, open, put, stored, with_hanging_ranges};
 use crate::support::{ReplaceableStore, intercepted, newest_revision, secs, settle};
-use crate::watch_faults::{UNLIMITED_LIFETIME, WatchFaults};
+use crate::watch_faults::{WatchFaults, short_first_watch};
 
 /// Applies all updates that are available. Returns the causes of their gaps.
 async fn replay(changes: &mut PrefixChanges, replica: &mut Replica) -> Vec<GapCause> {
@@ -57,12 +57,7 @@ async fn watch_that_ends_is_resumed_without_a_gap() {
 async fn compaction_yields_the_difference_with_a_gap() {
     // The first watch ends after a second, without an event.
     let store = MemBackend::new();
-    let first = AtomicBool::new(true);
-    let faulty =
-        WatchFaults::new(store.clone(), move || match first.swap(false, Ordering::Relaxed) {
-            true => (secs(1), None),
-            false => UNLIMITED_LIFETIME,
-        });
+    let faulty = WatchFaults::new(store.clone(), short_first_watch(secs(1)));
     let store = Client::new(store);
     for key in ["p/kept", "p/changed", "p/deleted"] {
         put(&store, key, "1").await;
